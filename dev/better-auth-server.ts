@@ -1,0 +1,229 @@
+/**
+ * A real Better-Auth server on 127.0.0.1: e-mail and password, with the plugins `admin`, `bearer`
+ * and `jwt`. `better-auth.ts` starts it with its options as JSON in the variable
+ * BETTER_AUTH_SERVER (on the command line every user of the machine could read the password of the
+ * database), and waits for the one line of JSON that it prints when it is ready.
+ */
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { betterAuth, type BetterAuthOptions } from 'better-auth';
+import { getMigrations } from 'better-auth/db/migration';
+import { toNodeHandler } from 'better-auth/node';
+import { admin, bearer, jwt } from 'better-auth/plugins';
+import { escapeIdentifier, Pool } from 'pg';
+import { codeOf, sentenceOf } from './errors.ts';
+
+export type Algorithm = 'EdDSA' | 'ES256' | 'ES512' | 'RS256' | 'PS256';
+
+export interface ServerOptions {
+  databaseUrl: string;
+  /** 0 or left out: any free one. */
+  port?: number;
+  /** What the tokens carry as issuer, where that is not the address the server listens on. */
+  publicOrigin?: string;
+  secret?: string;
+  /** The PostgreSQL schema that holds the tables. */
+  schema?: string;
+  idType?: 'text' | 'uuid' | 'serial';
+  /** `snake` also serves tables as Drizzle makes them, with times that carry no zone. */
+  columns?: 'camel' | 'snake';
+  /** `users`, `sessions`, `accounts`, `verifications` and `jwkss`, as Drizzle's `usePlural` has them. */
+  plural?: boolean;
+  /** Tokens name their session. Better-Auth's own default is that they do not. */
+  sid?: boolean;
+  algorithm?: Algorithm;
+  /** Seconds until a signing key is replaced; left out, never. */
+  rotationInterval?: number;
+  /** Seconds that a replaced key stays published. */
+  gracePeriod?: number;
+  /** A time span such as `15m`: Better-Auth takes a number for a point in time. */
+  expirationTime?: string;
+  adminUserIds?: string[];
+  trustedOrigins?: string[];
+  rateLimit?: boolean;
+  /** Makes the tables with Better-Auth's own migrator. Without it they must be there. */
+  migrate?: boolean;
+}
+
+export interface ReadyLine {
+  ready: true;
+  port: number;
+  origin: string;
+  pid: number;
+}
+
+const HOST = '127.0.0.1';
+const SHUTDOWN_GRACE_MS = 500;
+const DEV_SECRET = 'a secret for tests, which is the same on every machine';
+
+// Drizzle keeps UTC wall-clock time in columns without a zone, and `pg` reads and writes those in
+// the zone of the process: so this process lives in UTC, and so do its database sessions.
+process.env['TZ'] = 'UTC';
+
+try {
+  await serve(JSON.parse(process.env['BETTER_AUTH_SERVER'] ?? '{}'));
+} catch (fault) {
+  console.error(sentenceOf(fault));
+  process.exit(1);
+}
+
+async function serve(options: ServerOptions): Promise<void> {
+  const server = createServer();
+  const port = await listen(server, options.port ?? 0);
+  const origin = options.publicOrigin ?? `http://${HOST}:${port}`;
+
+  const pool = openPool(options);
+  endOnSigterm(server, pool);
+  const settings = describe(options, origin, pool);
+  if (options.migrate) await migrate(settings, options, pool);
+
+  const auth = betterAuth(settings);
+  await compareWithTables(auth.handler, origin);
+  server.on('request', neverRejecting(toNodeHandler(auth)));
+  const line: ReadyLine = { ready: true, port, origin, pid: process.pid };
+  console.log(JSON.stringify(line));
+}
+
+async function listen(server: Server, port: number): Promise<number> {
+  server.listen(port, HOST);
+  await once(server, 'listening').catch((fault: unknown) => {
+    if (codeOf(fault) !== 'EADDRINUSE') throw fault;
+    throw new Error(`Port ${port}, meant for Better-Auth, is in use: choose another.`);
+  });
+  const address = server.address();
+  return typeof address === 'object' && address ? address.port : port;
+}
+
+function openPool({ databaseUrl, schema }: ServerOptions): Pool {
+  const searchPath = schema ? ` -c search_path=${escapeIdentifier(schema)}` : '';
+  const pool = new Pool({ connectionString: databaseUrl, options: `-c TimeZone=UTC${searchPath}` });
+  // An idle connection that the database closes is not a reason to die.
+  pool.on('error', (fault) => console.error(`PostgreSQL: ${fault.message}`));
+  return pool;
+}
+
+async function migrate(
+  settings: BetterAuthOptions,
+  { schema }: ServerOptions,
+  pool: Pool,
+): Promise<void> {
+  if (schema) await pool.query(`CREATE SCHEMA IF NOT EXISTS ${escapeIdentifier(schema)}`);
+  const { runMigrations } = await getMigrations(settings);
+  await runMigrations();
+}
+
+// Better-Auth compares the tables with what it expects at its first request. Asked now, a
+// difference ends the start with Better-Auth's own words.
+async function compareWithTables(
+  handler: (request: Request) => Promise<Response>,
+  origin: string,
+): Promise<void> {
+  const response = await handler(new Request(`${origin}/api/auth/ok`));
+  if (!response.ok) throw new Error(`Better-Auth answers ${response.status} to /api/auth/ok.`);
+}
+
+type Handler = (request: IncomingMessage, response: ServerResponse) => Promise<void>;
+
+// Better-Auth's own handler lets a failed comparison of the tables reject, which ends a process.
+function neverRejecting(handle: Handler) {
+  return (request: IncomingMessage, response: ServerResponse): void => {
+    handle(request, response).catch((fault: unknown) => {
+      console.error(sentenceOf(fault));
+      if (!response.headersSent) response.writeHead(500);
+      response.end();
+    });
+  };
+}
+
+function endOnSigterm(server: Server, pool: Pool): void {
+  process.once('SIGTERM', () => {
+    server.close();
+    server.closeIdleConnections();
+    const closed = Promise.all([once(server, 'close'), pool.end()]);
+    const late = sleep(SHUTDOWN_GRACE_MS);
+    void Promise.race([closed, late]).finally(() => process.exit(0));
+  });
+}
+
+// ── Better-Auth's options ───────────────────────────────────────────────────────────────────────
+
+function describe(options: ServerOptions, origin: string, pool: Pool): BetterAuthOptions {
+  const named = namesOf(options);
+  return {
+    baseURL: origin,
+    secret: options.secret ?? DEV_SECRET,
+    database: pool,
+    emailAndPassword: { enabled: true },
+    trustedOrigins: options.trustedOrigins ?? [],
+    rateLimit: { enabled: options.rateLimit ?? false },
+    telemetry: { enabled: false },
+    ...(options.idType && options.idType !== 'text'
+      ? { advanced: { database: { generateId: options.idType } } }
+      : {}),
+    user: named('user', ['emailVerified', 'createdAt', 'updatedAt']),
+    session: named('session', [
+      'expiresAt',
+      'createdAt',
+      'updatedAt',
+      'ipAddress',
+      'userAgent',
+      'userId',
+    ]),
+    account: named('account', [
+      'accountId',
+      'providerId',
+      'userId',
+      'accessToken',
+      'refreshToken',
+      'idToken',
+      'accessTokenExpiresAt',
+      'refreshTokenExpiresAt',
+      'createdAt',
+      'updatedAt',
+    ]),
+    verification: named('verification', ['expiresAt', 'createdAt', 'updatedAt']),
+    plugins: [
+      admin({
+        ...(options.adminUserIds ? { adminUserIds: options.adminUserIds } : {}),
+        schema: {
+          user: named('user', ['banReason', 'banExpires']),
+          session: named('session', ['impersonatedBy']),
+        },
+      }),
+      bearer(),
+      jwt({
+        jwks: {
+          keyPairConfig: { alg: options.algorithm ?? 'EdDSA' },
+          ...(options.rotationInterval === undefined
+            ? {}
+            : { rotationInterval: options.rotationInterval }),
+          ...(options.gracePeriod === undefined ? {} : { gracePeriod: options.gracePeriod }),
+        },
+        jwt: {
+          ...(options.expirationTime ? { expirationTime: options.expirationTime } : {}),
+          ...(options.sid
+            ? { definePayload: ({ user, session }) => ({ ...user, sid: session.id }) }
+            : {}),
+        },
+        schema: { jwks: named('jwks', ['publicKey', 'privateKey', 'createdAt', 'expiresAt']) },
+      }),
+    ],
+  };
+}
+
+interface Names {
+  modelName?: string;
+  fields?: Record<string, string>;
+}
+
+function namesOf({ columns, plural }: ServerOptions): (table: string, fields: string[]) => Names {
+  return (table, fields) => ({
+    ...(plural ? { modelName: `${table}s` } : {}),
+    ...(columns === 'snake' ? { fields: Object.fromEntries(fields.map(withSnakeName)) } : {}),
+  });
+}
+
+function withSnakeName(field: string): [string, string] {
+  return [field, field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)];
+}

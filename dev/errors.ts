@@ -1,0 +1,21 @@
+/** A fault that one sentence explains: what is wrong and what to do. It is shown without a stack trace. */
+export class DevStackError extends Error {
+  override name = 'DevStackError';
+}
+
+/** The sentence of a fault, whatever was thrown. */
+export function sentenceOf(fault: unknown): string {
+  return textOf(fault, 'message') ?? String(fault);
+}
+
+/** The code that Node gives a failed system call (`ENOENT`, `EADDRINUSE`), where there is one. */
+export function codeOf(fault: unknown): string | undefined {
+  return textOf(fault, 'code');
+}
+
+// Not `instanceof Error`: under Jest, Node's own errors come from another realm.
+export function textOf(fault: unknown, property: string): string | undefined {
+  if (typeof fault !== 'object' || fault === null) return undefined;
+  const value: unknown = Reflect.get(fault, property);
+  return typeof value === 'string' ? value : undefined;
+}

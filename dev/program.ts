@@ -1,0 +1,50 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const endWithParent = new URL('./end-with-parent.ts', import.meta.url).href;
+
+export interface ProgramOptions {
+  /** The file that Node runs. */
+  file: string;
+  env: NodeJS.ProcessEnv;
+  /** `inherit` shows what the program writes; `pipe` hands it to whoever started it. */
+  output: 'inherit' | 'pipe';
+}
+
+/**
+ * Starts a Node program that ends when this process does. It gets a process group of its own:
+ * a Ctrl-C in the terminal then reaches the stack alone, which ends its parts in order.
+ */
+export function startProgram({ file, env, output }: ProgramOptions): ChildProcess {
+  return spawn(process.execPath, ['--enable-source-maps', '--import', endWithParent, file], {
+    env,
+    stdio: ['pipe', output, output],
+    detached: true,
+  });
+}
+
+/** Resolves when the process has ended. */
+export async function ending(child: ChildProcess): Promise<void> {
+  if (hasEnded(child)) return;
+  await new Promise<void>((resolve) => {
+    child.once('exit', () => resolve());
+    // A program that could not be started at all has no `exit`.
+    child.once('error', () => resolve());
+  });
+}
+
+/** Asks the process to end; insists when it has not after the grace. */
+export async function endProgram(child: ChildProcess, graceMs: number): Promise<void> {
+  if (hasEnded(child)) return;
+  const ended = ending(child);
+  child.kill('SIGTERM');
+  const patience = new AbortController();
+  const impatient = sleep(graceMs, 'late', { signal: patience.signal }).catch(() => undefined);
+  if ((await Promise.race([ended, impatient])) === 'late') child.kill('SIGKILL');
+  await ended;
+  patience.abort();
+}
+
+export function hasEnded(child: ChildProcess): boolean {
+  return child.pid === undefined || child.exitCode !== null || child.signalCode !== null;
+}

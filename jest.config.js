@@ -1,0 +1,27 @@
+/** @type {import('jest').Config} */
+export default {
+  testEnvironment: 'node',
+  globalSetup: '<rootDir>/test/cluster.ts',
+  globalTeardown: '<rootDir>/test/cluster-stop.ts',
+  // PostgreSQL and the Better-Auth servers want a core, too.
+  maxWorkers: 2,
+  roots: ['<rootDir>/test'],
+  testMatch: ['**/*.e2e-spec.ts', '**/*.spec.ts'],
+  extensionsToTreatAsEsm: ['.ts'],
+  // TypeScript's ESM style imports './x.js' where the file is './x.ts'.
+  moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
+  transform: {
+    '^.+\\.ts$': [
+      '@swc/jest',
+      {
+        jsc: {
+          target: 'es2024',
+          parser: { syntax: 'typescript', decorators: true },
+          transform: { legacyDecorator: true, decoratorMetadata: true },
+        },
+        module: { type: 'es6' },
+      },
+    ],
+  },
+  testTimeout: 30_000,
+};

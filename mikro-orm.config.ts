@@ -1,0 +1,85 @@
+import { Migrator } from '@mikro-orm/migrations';
+import { defineConfig, type Options } from '@mikro-orm/postgresql';
+import type { Pool } from 'pg';
+import { AdoptBetterAuthTables } from './migrations/20261121000000-adopt-better-auth-tables.js';
+import { Account } from './src/accounts/account.entity.js';
+import { readEnvironment } from './src/config/environment.js';
+import { CONNECT_MS, limitWaiting, QUERY_MS, withConnection } from './src/database/connection.js';
+import { mapToPhysical } from './src/database/mapping.js';
+import { inspectWith } from './src/database/inspect.js';
+import type { PhysicalSchema } from './src/database/physical-schema.js';
+import { Verification } from './src/database/verification.entity.js';
+import { Session } from './src/sessions/session.entity.js';
+import { User } from './src/users/user.entity.js';
+
+export const ENTITIES = [User, Session, Account, Verification];
+
+/** In the order in which they run; a name, once released, never changes. */
+export const MIGRATIONS = [
+  { name: '20261121000000-adopt-better-auth-tables', class: AdoptBetterAuthTables },
+];
+
+export interface OrmSetting {
+  url: string;
+  poolMax: number;
+  schema: string | undefined;
+  physical: PhysicalSchema;
+  /** How long to wait for an answer; null for as long as it takes, as a migration must. */
+  answerWithinMs?: number | null;
+  /** Where connection troubles are told. */
+  warn?: (message: string) => void;
+}
+
+/** The one ORM configuration, for the service, the migrations and the tests. */
+export function ormOptions({
+  url,
+  poolMax,
+  schema,
+  physical,
+  answerWithinMs = QUERY_MS,
+  warn,
+}: OrmSetting): Options {
+  return defineConfig({
+    clientUrl: url,
+    entities: ENTITIES,
+    ...(schema === undefined ? {} : { schema }),
+    discovery: { onMetadata: (meta) => mapToPhysical(meta, physical) },
+    pool: { min: 0, max: poolMax },
+    driverOptions: {
+      connectionString: url,
+      application_name: 'gatehouse',
+      connectionTimeoutMillis: CONNECT_MS,
+      keepAlive: true,
+      onPoolCreated: (pool: Pool) => {
+        if (answerWithinMs !== null) limitWaiting(pool, answerWithinMs);
+      },
+    },
+    logger: (message) => warn?.(message),
+    colors: false,
+    extensions: [Migrator],
+    migrations: {
+      tableName: 'gatehouse.migration',
+      migrationsList: MIGRATIONS,
+      // Each on its own, so that one that may not run in a transaction can stand among the others.
+      allOrNothing: false,
+      // A snapshot would be written under the database's name on every run.
+      snapshot: false,
+      disableForeignKeys: false,
+    },
+    // Better-Auth's tables are never diffed, let alone altered.
+    schemaGenerator: {
+      skipTables: Object.values(physical.tables).flatMap(({ name }) => [
+        name,
+        `${physical.schema}.${name}`,
+      ]),
+    },
+  });
+}
+
+/** For MikroORM's own command line. */
+export default async function cliOptions(): Promise<Options> {
+  const environment = readEnvironment();
+  const url = environment.directUrl;
+  const physical = await withConnection(url, (client) => inspectWith(client, environment));
+  return ormOptions({ url, poolMax: 2, schema: environment.DATABASE_SCHEMA, physical });
+}

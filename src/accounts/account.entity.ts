@@ -1,0 +1,23 @@
+import { defineEntity, p } from '@mikro-orm/core';
+import { OpaqueId } from '../database/opaque-id.js';
+import { User } from '../users/user.entity.js';
+import { AccountsRepository } from './accounts.repository.js';
+
+/** The password hash and the OAuth tokens are not mapped: nothing here may read them. */
+const AccountSchema = defineEntity({
+  name: 'Account',
+  tableName: 'account',
+  repository: () => AccountsRepository,
+  properties: {
+    id: p.type(OpaqueId).primary(),
+    user: () => p.manyToOne(User).fieldName('userId'),
+    accountId: p.text(),
+    providerId: p.text(),
+    scope: p.text().nullable(),
+    createdAt: p.datetime(),
+    updatedAt: p.datetime(),
+  },
+});
+
+export class Account extends AccountSchema.class {}
+AccountSchema.setClass(Account);

@@ -1,0 +1,51 @@
+import { MikroOrmModule } from '@mikro-orm/nestjs';
+import { type DynamicModule, Module } from '@nestjs/common';
+import { RouterModule } from '@nestjs/core';
+import { LoggerModule } from 'nestjs-pino';
+import type { Logger } from 'pino';
+import { ormOptions } from '../mikro-orm.config.js';
+import { AuthModule } from './auth/auth.module.js';
+import { FoundationModule } from './common/foundation.module.js';
+import type { Environment } from './config/environment.js';
+import type { PhysicalSchema } from './database/physical-schema.js';
+import { HealthModule } from './health/health.module.js';
+
+/** What is known before the first module is made. */
+export interface Foundation {
+  environment: Environment;
+  physical: PhysicalSchema;
+  log: Logger;
+}
+
+/** Their controllers answer below `/api/v1`; yours may join them. */
+const API_MODULES = [AuthModule];
+
+/** The map. */
+@Module({})
+export class AppModule {
+  static on({ environment, physical, log }: Foundation): DynamicModule {
+    return {
+      module: AppModule,
+      imports: [
+        FoundationModule.of({ environment, physical, log }),
+        // Only for Nest's own lines. Its middleware would put every request into an AsyncLocalStorage
+        // and give it a logger of its own, at more than the price of all the rest of the request.
+        LoggerModule.forRoot({ pinoHttp: { logger: log }, forRoutes: [] }),
+        MikroOrmModule.forRoot({
+          ...ormOptions({
+            url: environment.DATABASE_URL,
+            poolMax: environment.DATABASE_POOL_MAX,
+            schema: environment.DATABASE_SCHEMA,
+            physical,
+            warn: (message) => log.warn({ from: 'database' }, message),
+          }),
+          // Whoever needs a unit of work forks one; most requests need none.
+          registerRequestContext: false,
+        }),
+        HealthModule,
+        ...API_MODULES,
+        RouterModule.register(API_MODULES.map((module) => ({ path: 'api/v1', module }))),
+      ],
+    };
+  }
+}

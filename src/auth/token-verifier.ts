@@ -1,0 +1,300 @@
+import { hash } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+import {
+  algorithmNamed,
+  isKeyId,
+  isObject,
+  isPlainText,
+  type Algorithm,
+  type VerificationKey,
+} from './json-web-key.js';
+
+/** Where the verifier gets the issuer's keys: the KeyRing, and in tests a handful of them. */
+export interface KeySource {
+  /** The key of that name, if it may be used now. */
+  current(kid: string): VerificationKey | undefined;
+  /** The same, after asking the issuer where that can help. Throws KeysUnavailable. */
+  find(kid: string): Promise<VerificationKey | undefined>;
+}
+
+/** There is no key set to judge by: nobody's token is known to be good, or to be bad. */
+export class KeysUnavailable extends Error {
+  override readonly name = 'KeysUnavailable';
+}
+
+export interface TokenRules {
+  issuer: string;
+  audiences: readonly string[];
+  algorithms: readonly string[];
+  leewaySeconds: number;
+  maxLifetimeSeconds: number;
+  /** The claim that ties a token to a session. */
+  sessionClaim: string;
+}
+
+/** What a token says once it is proven; times in seconds since 1970. Shared, hence frozen. */
+export interface VerifiedToken {
+  readonly subject: string;
+  readonly sessionId: string | null;
+  readonly issuedAt: number;
+  readonly expiresAt: number;
+  readonly notBefore: number | null;
+  readonly keyId: string;
+}
+
+export type TokenFailure = 'invalid' | 'expired' | 'keys-unavailable';
+
+/** A token that is not accepted. `reason` is for operators: short, stable, without the token. */
+export class TokenRefused extends Error {
+  override readonly name = 'TokenRefused';
+
+  constructor(
+    readonly failure: TokenFailure,
+    readonly reason: string,
+  ) {
+    super(reason);
+  }
+}
+
+/**
+ * Decides whether a token was issued by our issuer, for us, and is in time. First what is cheap
+ * (form and header), then the signature, then the claims, so that nothing an unsigned token says
+ * about itself is ever answered.
+ */
+export class TokenVerifier {
+  private readonly proven: LRUCache<string, { token: VerifiedToken; key: VerificationKey }>;
+
+  constructor(
+    private readonly keys: KeySource,
+    private readonly rules: TokenRules,
+    private readonly clock: () => number = Date.now,
+    maxRemembered = 50_000,
+  ) {
+    if (!rules.issuer || rules.audiences.length === 0 || rules.audiences.includes('')) {
+      throw new Error('An issuer and an audience are needed: an empty one would match any token.');
+    }
+    this.proven = new LRUCache({ max: maxRemembered });
+  }
+
+  /** Resolves to what the token says, or rejects with TokenRefused and with nothing else. */
+  async verify(token: string): Promise<VerifiedToken> {
+    return this.recall(token) ?? this.prove(token);
+  }
+
+  /**
+   * The answer to a token proven before, without its signature being verified again. Memory only
+   * ever vouches: where the time has run out, or the key is no longer the ring's, the entry goes
+   * and `verify` says why.
+   */
+  recall(token: string): VerifiedToken | undefined {
+    if (token.length > MAX_TOKEN_LENGTH) return undefined;
+    const digest = digestOf(token);
+    const held = this.proven.get(digest);
+    if (!held) return undefined;
+    if (this.keys.current(held.token.keyId) === held.key && !this.timeFault(held.token)) {
+      return held.token;
+    }
+    this.proven.delete(digest);
+    return undefined;
+  }
+
+  private async prove(text: string): Promise<VerifiedToken> {
+    const { header, claims, signingInput, signature } = readToken(text);
+    const { algorithm, keyId } = this.checkHeader(header);
+    const key = await this.keyFor(keyId);
+    // RFC 8725 §3.1: the key, not the token, says which algorithm it is for.
+    if (key.algorithm !== algorithm) refuse('algorithm-not-of-this-key');
+    if (!key.verifies(signingInput, signature)) refuse('signature');
+    const token = this.checkClaims(claims, keyId);
+    this.proven.set(digestOf(text), { token, key });
+    return token;
+  }
+
+  private checkHeader(header: Members): { algorithm: Algorithm; keyId: string } {
+    for (const name of REFUSED_HEADERS) if (header.has(name)) refuse('header-member');
+    // RFC 8725 §3.11. Better-Auth signs session caches, OAuth and logout tokens with the same keys
+    // and tells them apart by `typ`; its plain tokens have none.
+    if (header.has('typ') && header.get('typ') !== 'JWT') refuse('typ');
+    const algorithm = algorithmNamed(header.get('alg'));
+    const allowed = this.rules.algorithms.some((name) => algorithmNamed(name) === algorithm);
+    if (!algorithm || !allowed) return refuse('algorithm-not-allowed');
+    const keyId = header.get('kid');
+    if (!isKeyId(keyId)) return refuse('kid');
+    return { algorithm, keyId };
+  }
+
+  private async keyFor(keyId: string): Promise<VerificationKey> {
+    try {
+      return this.keys.current(keyId) ?? (await this.keys.find(keyId)) ?? refuse('unknown-key');
+    } catch (error) {
+      if (!(error instanceof KeysUnavailable)) throw error;
+      throw new TokenRefused('keys-unavailable', 'keys-unavailable');
+    }
+  }
+
+  /**
+   * RFC 7519 §4.1. Only what is named here is copied, so a claim called `__proto__` goes nowhere.
+   * `exp` is looked at last: "expired" means that nothing else was wrong.
+   */
+  private checkClaims(claims: Members, keyId: string): VerifiedToken {
+    const { issuer, maxLifetimeSeconds, sessionClaim } = this.rules;
+    if (claims.get('iss') !== issuer) refuse('iss');
+    if (!this.isForUs(claims.get('aud'))) refuse('aud');
+    // Only a claim that is not there means "no session"; `null` is a value, and no string.
+    const sessionId = claims.has(sessionClaim)
+      ? plainText(claims.get(sessionClaim), 'session-claim')
+      : null;
+    const token: VerifiedToken = Object.freeze({
+      subject: plainText(claims.get('sub'), 'sub'),
+      sessionId,
+      issuedAt: seconds(claims.get('iat'), 'iat'),
+      expiresAt: seconds(claims.get('exp'), 'exp'),
+      notBefore: claims.has('nbf') ? seconds(claims.get('nbf'), 'nbf') : null,
+      keyId,
+    });
+    if (token.expiresAt - token.issuedAt > maxLifetimeSeconds) refuse('lifetime');
+    const fault = this.timeFault(token);
+    if (fault) throw fault;
+    return token;
+  }
+
+  /** RFC 7519 §4.1.3: "a single case-sensitive string" or a list of such, one of them ours. */
+  private isForUs(audience: unknown): boolean {
+    const named: unknown[] = Array.isArray(audience) ? audience : [audience];
+    return (
+      named.every((name) => typeof name === 'string') &&
+      named.some((name) => this.rules.audiences.includes(name))
+    );
+  }
+
+  private timeFault({ issuedAt, notBefore, expiresAt }: VerifiedToken): TokenRefused | undefined {
+    const now = this.clock() / 1000;
+    const { leewaySeconds } = this.rules;
+    if (issuedAt > now + leewaySeconds) return new TokenRefused('invalid', 'iat-ahead');
+    if (notBefore !== null && notBefore > now + leewaySeconds) {
+      return new TokenRefused('invalid', 'nbf-ahead');
+    }
+    // RFC 7519 §4.1.4: "on or after which the JWT MUST NOT be accepted".
+    if (expiresAt <= now - leewaySeconds) return new TokenRefused('expired', 'expired');
+    return undefined;
+  }
+}
+
+/**
+ * The token of an Authorization header (RFC 6750 §2.1), or undefined where it holds none: no
+ * header, or another scheme. A Bearer header of any other shape is refused. Each character is
+ * looked at once; passport-jwt's own extractor can be held up by a long header.
+ */
+export function bearerToken(authorization: string | undefined): string | undefined {
+  // RFC 9110 §11.1: the scheme is case-insensitive, and ends where its characters do.
+  if (!authorization || !/^bearer(?![\w!#$%&'*+.^`|~-])/i.test(authorization)) return undefined;
+  const [, token] = /^.{6} ([\w.~+/-]+=*)$/.exec(authorization) ?? [];
+  return token ?? refuse('authorization-header');
+}
+
+const MAX_TOKEN_LENGTH = 8 * 1024;
+
+// A token must not bring its own key or say where to fetch one (RFC 8725 §3.10), nor be read in a
+// way of its own: we support no extension (RFC 7515 §4.1.11), no payload outside base64url
+// (RFC 7797), nothing compressed, nested or encrypted.
+const REFUSED_HEADERS = [
+  'crit',
+  'b64',
+  'jwk',
+  'jku',
+  'x5u',
+  'x5c',
+  'x5t',
+  'x5t#S256',
+  'zip',
+  'cty',
+  'enc',
+];
+
+type Members = ReadonlyMap<string, unknown>;
+
+interface ReadToken {
+  header: Members;
+  claims: Members;
+  signingInput: Uint8Array;
+  signature: Uint8Array;
+}
+
+/** RFC 7515 §7.1: header, payload and signature in base64url, with a dot between each. */
+function readToken(token: string): ReadToken {
+  if (token.length > MAX_TOKEN_LENGTH) refuse('too-long');
+  const [header, payload, signature, ...more] = token.split('.');
+  if (!header || !payload || !signature || more.length > 0) return refuse('not-three-parts');
+  return {
+    header: readMembers(decode(header)),
+    claims: readMembers(decode(payload)),
+    signingInput: Buffer.from(`${header}.${payload}`, 'latin1'),
+    signature: decode(signature),
+  };
+}
+
+/**
+ * RFC 7515 §2: base64url "with all trailing '=' characters omitted […] and without the inclusion
+ * of any line breaks, whitespace, or other additional characters". Node skips all of these, takes
+ * the other alphabet too, and drops surplus bits (RFC 4648 §3.5); but only text in the one
+ * canonical form comes back as it was.
+ */
+function decode(part: string): Buffer {
+  const bytes = Buffer.from(part, 'base64url');
+  return bytes.toString('base64url') === part ? bytes : refuse('base64url');
+}
+
+// RFC 8725 §3.7: UTF-8 and nothing else. A byte order mark stays, for JSON.parse to refuse.
+const UTF_8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** A map, because a name that is not there must not be found on Object.prototype. */
+function readMembers(bytes: Uint8Array): Members {
+  let text: string;
+  let value: unknown;
+  try {
+    text = UTF_8.decode(bytes);
+    value = JSON.parse(text);
+  } catch {
+    return refuse('json');
+  }
+  if (!isObject(value)) return refuse('json');
+  if (hasDuplicateMember(text)) refuse('duplicate-member');
+  return new Map(Object.entries(value));
+}
+
+/**
+ * RFC 7515 §4 and RFC 7519 §4 let a reader refuse a name that comes twice or take the last one. We
+ * refuse: two readers that choose differently see two tokens under one signature. The text has
+ * been parsed, so a string before a colon is a name; and only names of the object itself count.
+ */
+function hasDuplicateMember(json: string): boolean {
+  const names = new Set<string>();
+  let depth = 0;
+  for (const [found, , colon] of json.matchAll(/("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}]/g)) {
+    if (found === '{') depth += 1;
+    if (found === '}') depth -= 1;
+    if (colon === undefined || depth !== 1) continue;
+    const name = String(JSON.parse(found.slice(0, -colon.length)));
+    if (names.has(name)) return true;
+    names.add(name);
+  }
+  return false;
+}
+
+function plainText(value: unknown, reason: string): string {
+  return isPlainText(value, 255) ? value : refuse(reason);
+}
+
+/** RFC 7519 §2 allows fractions; no issuer of ours sends one, and 1e400 is a number in JSON too. */
+function seconds(value: unknown, reason: string): number {
+  return typeof value === 'number' && Number.isSafeInteger(value) ? value : refuse(reason);
+}
+
+// The memory is named by a hash so that it holds no token that could be replayed, and stays small.
+function digestOf(token: string): string {
+  return hash('sha256', token, 'base64url');
+}
+
+function refuse(reason: string): never {
+  throw new TokenRefused('invalid', reason);
+}

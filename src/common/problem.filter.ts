@@ -1,0 +1,95 @@
+import {
+  type ArgumentsHost,
+  Catch,
+  type ExceptionFilter,
+  HttpException,
+  Injectable,
+  Logger,
+  ServiceUnavailableException,
+} from '@nestjs/common';
+import type { Request, Response } from 'express';
+import { isDatabaseAway } from '../database/faults.js';
+import { allowedMethods } from './allowed-methods.js';
+import {
+  type ErrorCode,
+  Problem,
+  problem,
+  problemBody,
+  RETRY_AFTER_SECONDS,
+  unavailable,
+} from './problem.js';
+
+/** The one way out for errors: whatever was thrown becomes a problem, and nothing internal goes with it. */
+@Catch()
+@Injectable()
+export class ProblemFilter implements ExceptionFilter {
+  private readonly logger = new Logger('Problem');
+
+  catch(thrown: unknown, host: ArgumentsHost): void {
+    const request = host.switchToHttp().getRequest<Request>();
+    const response = host.switchToHttp().getResponse<Response>();
+    // The answer went out already: the deadline was quicker, or the client has left.
+    if (response.headersSent) return;
+    if (isHealthReport(thrown)) {
+      response
+        .status(503)
+        .set('Retry-After', String(RETRY_AFTER_SECONDS))
+        .json(thrown.getResponse());
+      return;
+    }
+    const refusal = toProblem(thrown, request);
+    if (refusal.getStatus() >= 500) {
+      this.logger.error({ err: thrown, requestId: request.requestId, code: refusal.code });
+    }
+    sendProblem(request, response, refusal);
+  }
+}
+
+export function sendProblem(request: Request, response: Response, refusal: Problem): void {
+  request.problemCode = refusal.code;
+  response
+    .status(refusal.getStatus())
+    .set(refusal.details.headers ?? {})
+    .type('application/problem+json')
+    .send(JSON.stringify(problemBody(refusal, pathOf(request), request.requestId)));
+}
+
+/** Terminus throws what a probe should read. It is an answer and no problem. */
+function isHealthReport(thrown: unknown): thrown is ServiceUnavailableException {
+  if (!(thrown instanceof ServiceUnavailableException)) return false;
+  const body = thrown.getResponse();
+  return typeof body === 'object' && 'details' in body;
+}
+
+/** Without the query, which may hold what a client should not have put there. */
+function pathOf(request: Request): string {
+  return request.originalUrl.split('?', 1)[0] ?? '/';
+}
+
+function toProblem(thrown: unknown, request: Request): Problem {
+  if (thrown instanceof Problem) return thrown;
+  if (isDatabaseAway(thrown)) return unavailable('The database does not answer.');
+
+  // Nest's own exceptions and those of Express' body parser carry a status and little else.
+  const status = thrown instanceof HttpException ? thrown.getStatus() : statusOf(thrown);
+  if (status === 404) return notFound(request);
+  const code = CODE_OF_STATUS[status];
+  return problem(code ?? 'INTERNAL_ERROR');
+}
+
+function notFound(request: Request): Problem {
+  const methods = allowedMethods(request);
+  if (methods.length === 0) return problem('NOT_FOUND');
+  return problem('METHOD_NOT_ALLOWED', { headers: { Allow: methods.join(', ') } });
+}
+
+function statusOf(thrown: unknown): number {
+  const status = thrown instanceof Error && 'status' in thrown ? thrown.status : undefined;
+  return typeof status === 'number' ? status : 500;
+}
+
+const CODE_OF_STATUS: Record<number, ErrorCode> = {
+  400: 'MALFORMED_REQUEST',
+  413: 'PAYLOAD_TOO_LARGE',
+  415: 'UNSUPPORTED_MEDIA_TYPE',
+};

@@ -1,0 +1,82 @@
+import { randomUUID } from 'node:crypto';
+import type { NextFunction, Request, Response } from 'express';
+import type { Logger } from 'pino';
+import { problem, unavailable } from './problem.js';
+import { sendProblem } from './problem.filter.js';
+
+declare module 'express-serve-static-core' {
+  interface Request {
+    /** The caller's `X-Request-Id` where it is sane, else one of ours. */
+    requestId: string;
+    /** What the log line of this request says beside the usual, filled in on the way. */
+    problemCode?: string;
+    userId?: string;
+    impersonatedBy?: string;
+  }
+}
+
+/** Gives the request its id and, when it is over, one line in the log. */
+export function traceRequests(logger: Logger) {
+  return (request: Request, response: Response, next: NextFunction): void => {
+    const began = performance.now();
+    const sent = request.headers['x-request-id'];
+    request.requestId = typeof sent === 'string' && SANE_ID.test(sent) ? sent : randomUUID();
+    response.setHeader('X-Request-Id', request.requestId);
+    // An answer is true for one moment and one caller.
+    response.setHeader('Cache-Control', 'no-store');
+    response.once('close', () => {
+      logger.info(
+        {
+          requestId: request.requestId,
+          method: request.method,
+          // The route's pattern, not the path: it holds no ids and makes few distinct values.
+          route: (request.route as { path?: string } | undefined)?.path ?? null,
+          status: response.statusCode,
+          ms: Math.round((performance.now() - began) * 10) / 10,
+          // The client left before the answer was through.
+          ...(response.writableFinished ? {} : { aborted: true }),
+          ...(request.userId === undefined ? {} : { userId: request.userId }),
+          ...(request.impersonatedBy === undefined
+            ? {}
+            : { impersonatedBy: request.impersonatedBy }),
+          ...(request.problemCode === undefined ? {} : { code: request.problemCode }),
+        },
+        'request',
+      );
+    });
+    next();
+  };
+}
+
+const SANE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
+
+/** A body of another type would be skipped by Express' JSON parser, and its fields be called missing. */
+export function refuseForeignBodies(
+  request: Request,
+  response: Response,
+  next: NextFunction,
+): void {
+  const hasBody =
+    request.headers['transfer-encoding'] !== undefined ||
+    Number(request.headers['content-length'] ?? 0) > 0;
+  if (hasBody && request.is('application/json') === false) {
+    sendProblem(request, response, problem('UNSUPPORTED_MEDIA_TYPE'));
+    return;
+  }
+  next();
+}
+
+/**
+ * Connecting, asking and asking again each have a limit of their own; this one is for their sum. Nobody
+ * waits longer for an answer, whatever the database does meanwhile.
+ */
+export function answerInTime(milliseconds: number) {
+  return (request: Request, response: Response, next: NextFunction): void => {
+    const timer = setTimeout(() => {
+      if (response.headersSent) return;
+      sendProblem(request, response, unavailable('The answer took too long.'));
+    }, milliseconds);
+    response.once('close', () => clearTimeout(timer));
+    next();
+  };
+}

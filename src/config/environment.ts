@@ -1,0 +1,220 @@
+import { existsSync } from 'node:fs';
+import { plainToInstance } from 'class-transformer';
+import { IsIn, IsOptional, IsUrl, Matches, validateSync } from 'class-validator';
+import { Choice, Flag, HttpUrl, List, PostgresUrl, Text, Whole } from './rules.js';
+
+export const ALGORITHMS = ['EdDSA', 'Ed25519', 'ES256', 'ES512', 'RS256', 'PS256'] as const;
+
+/**
+ * Every variable that Gatehouse reads, its rule and its default; `.env.example` says what each means.
+ * `process.env` is read here and nowhere else.
+ */
+export class Environment {
+  @Choice('development', 'test', 'production')
+  NODE_ENV: 'development' | 'test' | 'production' = 'development';
+
+  @Text()
+  HOST = '127.0.0.1';
+
+  @Whole(0, 65_535)
+  PORT = 8000;
+
+  @PostgresUrl()
+  DATABASE_URL = 'postgresql://postgres@127.0.0.1:5432/postgres';
+
+  @IsOptional()
+  @PostgresUrl()
+  DATABASE_DIRECT_URL?: string;
+
+  @Whole(1, 1000)
+  DATABASE_POOL_MAX = 10;
+
+  @IsOptional()
+  @Matches(/^[^\0"]{1,63}$/, { message: 'must be the plain name of a PostgreSQL schema' })
+  DATABASE_SCHEMA?: string;
+
+  @Choice('auto', 'camel', 'snake')
+  DATABASE_COLUMNS: 'auto' | 'camel' | 'snake' = 'auto';
+
+  @Whole(100, 600_000)
+  DATABASE_STATEMENT_TIMEOUT_MS = 5000;
+
+  @HttpUrl()
+  BETTER_AUTH_URL = 'http://localhost:3000';
+
+  @IsOptional()
+  @HttpUrl()
+  JWKS_URL?: string;
+
+  @IsOptional()
+  @Text()
+  JWT_ISSUER?: string;
+
+  @IsOptional()
+  @List({ atLeastOne: true })
+  JWT_AUDIENCE?: string[];
+
+  @List({ atLeastOne: true })
+  @IsIn(ALGORITHMS, { each: true, message: `may only name ${ALGORITHMS.join(', ')}` })
+  JWT_ALGORITHMS: string[] = [...ALGORITHMS];
+
+  @Whole(0, 300)
+  JWT_LEEWAY_SECONDS = 5;
+
+  @Whole(1, 31_536_000)
+  JWT_MAX_LIFETIME_SECONDS = 86_400;
+
+  @Whole(1, 3600)
+  JWKS_COOLDOWN_SECONDS = 5;
+
+  @Whole(1, 86_400)
+  JWKS_REFRESH_SECONDS = 300;
+
+  @Whole(1, 31_536_000)
+  JWKS_MAX_STALE_SECONDS = 86_400;
+
+  @Text()
+  JWT_SESSION_CLAIM = 'sid';
+
+  @Choice('prefer-sid', 'require-sid', 'token-only')
+  SESSION_BINDING: 'prefer-sid' | 'require-sid' | 'token-only' = 'prefer-sid';
+
+  @Flag()
+  CHANGE_FEED = true;
+
+  @List({ atLeastOne: true })
+  ROLES: string[] = ['user', 'admin'];
+
+  @List({ atLeastOne: true })
+  ADMIN_ROLES: string[] = ['admin'];
+
+  @List()
+  ADMIN_USER_IDS: string[] = [];
+
+  @List()
+  @IsUrl(
+    { protocols: ['http', 'https'], require_protocol: true, require_tld: false },
+    { each: true, message: 'must list origins such as https://app.example.com' },
+  )
+  CORS_ORIGINS: string[] = [];
+
+  @Text()
+  TRUST_PROXY = 'false';
+
+  @Choice('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent')
+  LOG_LEVEL: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent' = 'info';
+
+  @IsOptional()
+  @Choice('json', 'pretty')
+  LOG_FORMAT?: 'json' | 'pretty';
+
+  @Whole(0, 1_000_000)
+  RATE_LIMIT_PER_MINUTE = 300;
+
+  @Flag()
+  DOCS_ENABLED = true;
+
+  @Whole(0, 300_000)
+  SHUTDOWN_DELAY_MS = 5000;
+
+  /** The origin of Better-Auth, which is what it writes as `iss` and `aud` (never its path). */
+  get issuer(): string {
+    return this.JWT_ISSUER ?? new URL(this.BETTER_AUTH_URL).origin;
+  }
+
+  get audiences(): string[] {
+    return this.JWT_AUDIENCE ?? [this.issuer];
+  }
+
+  get jwksUrl(): string {
+    return this.JWKS_URL ?? `${this.BETTER_AUTH_URL.replace(/\/+$/, '')}/api/auth/jwks`;
+  }
+
+  /** Around a pooler: LISTEN and migrations need one connection that stays theirs. */
+  get directUrl(): string {
+    return this.DATABASE_DIRECT_URL ?? this.DATABASE_URL;
+  }
+
+  get logFormat(): 'json' | 'pretty' {
+    return this.LOG_FORMAT ?? (this.NODE_ENV === 'development' ? 'pretty' : 'json');
+  }
+
+  /** What Express calls `trust proxy`: a number of hops, or the addresses that may speak for others. */
+  get trustProxy(): boolean | number | string[] {
+    if (this.TRUST_PROXY === 'false') return false;
+    if (/^\d+$/.test(this.TRUST_PROXY)) return Number(this.TRUST_PROXY);
+    return this.TRUST_PROXY.split(',').map((address) => address.trim());
+  }
+}
+
+/** All that is wrong with an environment, one line for each variable. */
+export class EnvironmentFault extends Error {
+  constructor(readonly faults: string[]) {
+    super(`The environment is not usable:\n${faults.map((fault) => `  - ${fault}`).join('\n')}`);
+  }
+}
+
+/** The environment of this process; in development also the `.env` file beside it. */
+export function readEnvironment(): Environment {
+  if (process.env['NODE_ENV'] !== 'production' && existsSync('.env')) process.loadEnvFile('.env');
+  return parseEnvironment(process.env);
+}
+
+export function parseEnvironment(variables: Record<string, string | undefined>): Environment {
+  const names = Object.keys(new Environment());
+  const given = names.flatMap((name) => {
+    const value = variables[name];
+    return value === undefined || (value === '' && !NEVER_EMPTY.has(name)) ? [] : [[name, value]];
+  });
+  const environment = plainToInstance(Environment, Object.fromEntries(given) as object, {
+    exposeDefaultValues: true,
+  });
+  const faults = [...ruleFaults(environment), ...wholeFaults(environment, variables)];
+  if (faults.length > 0) throw new EnvironmentFault(faults);
+  return environment;
+}
+
+/**
+ * Elsewhere an empty value is an unset one, as `FOO: ${FOO:-}` writes it. Here it would read as
+ * "check nothing", so it is a fault.
+ */
+const NEVER_EMPTY = new Set(['JWT_ISSUER', 'JWT_AUDIENCE']);
+
+function ruleFaults(environment: Environment): string[] {
+  // The messages never quote a value: DATABASE_URL holds a password.
+  return validateSync(environment).map(({ property, constraints }) => {
+    const [message] = Object.values(constraints ?? {});
+    return `${property} ${message}`;
+  });
+}
+
+/** What only several variables together can show. */
+function wholeFaults(
+  environment: Environment,
+  variables: Record<string, string | undefined>,
+): string[] {
+  const faults: string[] = [];
+  if (environment.ADMIN_ROLES.some((role) => !environment.ROLES.includes(role))) {
+    faults.push('ADMIN_ROLES may only name roles that ROLES lists');
+  }
+  if (environment.TRUST_PROXY === 'true') {
+    faults.push(
+      'TRUST_PROXY must be a number of hops or a list of addresses; trusting everyone lets anyone choose their address',
+    );
+  }
+  if (environment.NODE_ENV !== 'production') return faults;
+  for (const name of ['DATABASE_URL', 'BETTER_AUTH_URL']) {
+    if (!variables[name]) faults.push(`${name} is required in production`);
+  }
+  for (const name of ['BETTER_AUTH_URL', 'JWKS_URL'] as const) {
+    const url = URL.parse(environment[name] ?? '');
+    if (url?.protocol === 'http:' && !isLoopback(url.hostname)) {
+      faults.push(`${name} must use https in production (plain http only on loopback)`);
+    }
+  }
+  return faults;
+}
+
+export function isLoopback(hostname: string): boolean {
+  return hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d{1,3}){3}$/.test(hostname);
+}

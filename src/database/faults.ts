@@ -1,0 +1,16 @@
+/** SQLSTATE classes and Node errors that mean "the database is not there", not "the query is wrong". */
+const AWAY =
+  /^(08...|57P0[123]|53[0-4]00|57014|25006|ECONN(REFUSED|RESET|ABORTED)|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)$/;
+
+/** Sentences of `pg` and `pg-pool`, which give these errors no code. */
+const AWAY_SENTENCE =
+  /^(timeout exceeded when trying to connect|Connection terminated|Client has encountered a connection error|Client was closed|Query read timeout|timeout expired|Cannot use a pool after calling end)/;
+
+/** Whether an error says that the database cannot be reached or cannot answer just now. */
+export function isDatabaseAway(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if (error instanceof AggregateError && error.errors.some(isDatabaseAway)) return true;
+  if ('code' in error && AWAY.test(String(error.code))) return true;
+  if (AWAY_SENTENCE.test(error.message)) return true;
+  return error.cause !== undefined && isDatabaseAway(error.cause);
+}

@@ -1,0 +1,27 @@
+import type { EntityMetadata } from '@mikro-orm/core';
+import { EXPECTED, type PhysicalSchema, type TableName } from './physical-schema.js';
+
+const TABLE_OF: Record<string, TableName> = {
+  User: 'user',
+  Session: 'session',
+  Account: 'account',
+  Verification: 'verification',
+};
+
+/** Gives an entity of Better-Auth's the table, the column names and the column types that are really there. */
+export function mapToPhysical(meta: EntityMetadata, physical: PhysicalSchema): void {
+  const logical = TABLE_OF[meta.className];
+  const table = logical && physical.tables[logical];
+  if (!logical || !table) return;
+
+  meta.tableName = table.name;
+  meta.schema = physical.schema;
+  for (const property of Object.values(meta.properties)) {
+    const name = property.name === 'user' ? 'userId' : property.name;
+    const column = name in EXPECTED[logical] ? table.columns[name] : undefined;
+    if (!column) continue;
+    property.fieldNames = [column.name];
+    property.joinColumns = [column.name];
+    property.columnTypes = [column.type];
+  }
+}

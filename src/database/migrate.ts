@@ -1,0 +1,66 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MikroORM } from '@mikro-orm/postgresql';
+import type { Client } from 'pg';
+import { ormOptions } from '../../mikro-orm.config.js';
+import { runProgram } from '../common/program.js';
+import { type Environment, readEnvironment } from '../config/environment.js';
+import { DatabaseUnusable, withConnection } from './connection.js';
+import { inspectWith } from './inspect.js';
+import { isEmpty } from './physical-schema.js';
+
+/**
+ * Applies what is pending and returns its names. MikroORM's migrator has no lock of its own, so that
+ * several replicas that start at once would each run the same migration; an advisory lock, held by a
+ * direct connection for the whole run, lets one go first.
+ */
+export async function migrate(environment: Environment): Promise<string[]> {
+  return withConnection(environment.directUrl, async (client) => {
+    await takeLock(client);
+    // Looked at under the lock: the replica before us may just have made the tables.
+    const physical = await inspectWith(client, environment);
+    if (physical.faults.length > 0 && !isEmpty(physical)) {
+      throw new DatabaseUnusable(physical.faults.join('\n'));
+    }
+    const orm = await MikroORM.init(
+      ormOptions({
+        url: environment.directUrl,
+        poolMax: 2,
+        schema: environment.DATABASE_SCHEMA,
+        physical,
+        answerWithinMs: null,
+      }),
+    );
+    try {
+      const applied = await orm.migrator.up();
+      return applied.map(({ name }) => name);
+    } finally {
+      await orm.close(true);
+    }
+  });
+}
+
+/** The number is arbitrary, and the same in every release. */
+const LOCK = 7_426_283_451;
+
+/**
+ * Asked for again and again and not waited for inside PostgreSQL: a waiting statement holds a snapshot,
+ * and `CREATE INDEX CONCURRENTLY` in the replica that has the lock would wait for that snapshot.
+ */
+async function takeLock(client: Client): Promise<void> {
+  for (;;) {
+    const { rows } = await client.query<{ taken: boolean }>(
+      'select pg_try_advisory_lock($1) as taken',
+      [LOCK],
+    );
+    if (rows[0]?.taken) return;
+    await sleep(200);
+  }
+}
+
+if (import.meta.main) {
+  await runProgram(async () => {
+    const applied = await migrate(readEnvironment());
+    for (const name of applied) process.stdout.write(`applied ${name}\n`);
+    if (applied.length === 0) process.stdout.write('nothing to apply\n');
+  });
+}

@@ -1,0 +1,238 @@
+/**
+ * Better-Auth's tables as they really are in this database. Its three generators write them in three
+ * ways (camelCase or snake_case, plural or not, text, uuid or integer ids, timestamps with or without
+ * a zone), so Gatehouse looks before it maps.
+ */
+export interface PhysicalSchema {
+  /** The PostgreSQL schema that the tables are in. */
+  schema: string;
+  tables: Partial<Record<TableName, PhysicalTable>>;
+  /** Why Gatehouse could not run on this database; empty when it can. */
+  faults: string[];
+  /** What a person may want to know, but nothing waits for. */
+  remarks: string[];
+}
+
+export interface PhysicalTable {
+  name: string;
+  columns: Record<string, PhysicalColumn>;
+}
+
+export interface PhysicalColumn {
+  name: string;
+  /** As PostgreSQL's `format_type` has it: `text`, `uuid`, `timestamp with time zone`, … */
+  type: string;
+}
+
+export interface InspectionWish {
+  /** The schema to look in; the first of the connection's search_path when undefined. */
+  schema: string | undefined;
+  columns: 'auto' | 'camel' | 'snake';
+  /** False where sessions live outside PostgreSQL (`SESSION_BINDING=token-only`). */
+  sessionsNeeded: boolean;
+}
+
+/** What is needed of a database connection here, so that migrations, the doctor and the start can share it. */
+export type Query = (sql: string) => Promise<object[]>;
+
+type Kind = 'id' | 'text' | 'time' | 'flag';
+export type TableName = 'user' | 'session' | 'account' | 'verification';
+
+/** The properties that Gatehouse reads or writes, and what kind of column each must be. */
+export const EXPECTED = {
+  user: {
+    id: 'id',
+    name: 'text',
+    email: 'text',
+    emailVerified: 'flag',
+    image: 'text',
+    createdAt: 'time',
+    updatedAt: 'time',
+    role: 'text',
+    banned: 'flag',
+    banReason: 'text',
+    banExpires: 'time',
+  },
+  session: {
+    id: 'id',
+    userId: 'id',
+    expiresAt: 'time',
+    token: 'text',
+    createdAt: 'time',
+    updatedAt: 'time',
+    ipAddress: 'text',
+    userAgent: 'text',
+    impersonatedBy: 'text',
+  },
+  account: {
+    id: 'id',
+    userId: 'id',
+    accountId: 'text',
+    providerId: 'text',
+    scope: 'text',
+    createdAt: 'time',
+    updatedAt: 'time',
+  },
+  verification: {
+    id: 'id',
+    identifier: 'text',
+    value: 'text',
+    expiresAt: 'time',
+    createdAt: 'time',
+    updatedAt: 'time',
+  },
+} as const satisfies Record<TableName, Record<string, Kind>>;
+
+/** Columns that Better-Auth's admin plugin adds: missing ones have their own remedy. */
+const OF_ADMIN_PLUGIN = new Set(['role', 'banned', 'banReason', 'banExpires', 'impersonatedBy']);
+
+const TYPES_OF: Record<Kind, RegExp> = {
+  id: /^(text|uuid|integer|bigint|character varying.*)$/,
+  text: /^(text|character varying.*)$/,
+  time: /^timestamp(\(\d\))? with(out)? time zone$/,
+  flag: /^boolean$/,
+};
+
+export async function inspectDatabase(query: Query, wish: InspectionWish): Promise<PhysicalSchema> {
+  return describeColumns((await query(columnsQuery(wish.schema))) as ColumnRow[], wish);
+}
+
+export interface ColumnRow {
+  schema: string;
+  table: string;
+  column: string;
+  type: string;
+  required: boolean;
+}
+
+/** The judgement over what the catalogue says, without a database of its own. */
+export function describeColumns(rows: ColumnRow[], wish: InspectionWish): PhysicalSchema {
+  const found: PhysicalSchema = {
+    schema: rows[0]?.schema ?? wish.schema ?? 'public',
+    tables: {},
+    faults: [],
+    remarks: [],
+  };
+  const tableNames = Object.keys(EXPECTED) as TableName[];
+  for (const table of tableNames) describeTable(table, rows, wish, found);
+
+  const present = tableNames.filter((table) => found.tables[table]);
+  const absent = tableNames.filter((table) => !found.tables[table]);
+  const needed = absent.filter((table) => isNeeded(table, wish));
+  if (present.length === 0) {
+    found.faults.push(
+      `None of Better-Auth's tables is in schema "${found.schema}". Run the migrations (npm run migrate), or set DATABASE_SCHEMA.`,
+    );
+    return found;
+  }
+  if (needed.length > 0) {
+    found.faults.push(
+      `Only a part of Better-Auth's tables is in schema "${found.schema}": ${present.join(', ')}, but not ${needed.join(', ')}. Finish Better-Auth's own migration first.`,
+    );
+  }
+  for (const table of absent.filter((name) => !needed.includes(name))) {
+    found.remarks.push(
+      `There is no table "${table}": Better-Auth keeps it elsewhere (secondary storage).`,
+    );
+  }
+  return found;
+}
+
+/** True when not one of Better-Auth's tables is there: a new database, in which we may create them. */
+export function isEmpty(schema: PhysicalSchema): boolean {
+  return Object.keys(schema.tables).length === 0;
+}
+
+/**
+ * Whether a text could be an id in this database at all. PostgreSQL answers a text that is no uuid or
+ * no integer with an error, where the caller only wants to hear "there is no such row".
+ */
+export function canBeId(type: string, text: string): boolean {
+  if (type === 'uuid') return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
+  if (type === 'integer') return /^[1-9]\d{0,9}$/.test(text) && Number(text) <= 2_147_483_647;
+  if (type === 'bigint') {
+    return /^[1-9]\d{0,18}$/.test(text) && BigInt(text) <= 9_223_372_036_854_775_807n;
+  }
+  return text.length > 0 && text.length <= 255 && !text.includes('\0');
+}
+
+function describeTable(
+  table: TableName,
+  rows: ColumnRow[],
+  wish: InspectionWish,
+  found: PhysicalSchema,
+): void {
+  const candidates = [table, `${table}s`]
+    .map((name) => ({ name, rows: rows.filter((row) => row.table === name) }))
+    .filter((candidate) => candidate.rows.length > 0)
+    .map((candidate) => ({ ...candidate, ...matchColumns(table, candidate.rows, wish.columns) }))
+    // An application may well have a table `users` of its own beside Better-Auth's `user`.
+    .toSorted((a, b) => a.faults.length - b.faults.length);
+  const [best] = candidates;
+  if (!best) return;
+  found.tables[table] = { name: best.name, columns: best.columns };
+  if (isNeeded(table, wish))
+    found.faults.push(...best.faults.map((fault) => `${best.name}: ${fault}`));
+
+  const known = new Set(Object.values(best.columns).map((column) => column.name));
+  const strangers = best.rows.filter((row) => row.required && !known.has(row.column));
+  for (const { column } of strangers.filter((row) => !WRITTEN_BY_BETTER_AUTH.test(row.column))) {
+    found.remarks.push(
+      `${best.name}.${column} is required and has no default. Gatehouse never inserts there, but Better-Auth 1.7.3 and later refuse to serve when they do not know such a column.`,
+    );
+  }
+}
+
+/** Required columns that Gatehouse has no use for and Better-Auth fills. */
+const WRITTEN_BY_BETTER_AUTH = /^(issuer|email_?verified)$/i;
+
+function matchColumns(table: TableName, rows: ColumnRow[], style: InspectionWish['columns']) {
+  const byName = new Map(rows.map((row) => [row.column, row]));
+  const columns: Record<string, PhysicalColumn> = {};
+  const faults: string[] = [];
+  for (const [property, kind] of Object.entries(EXPECTED[table])) {
+    const names = [
+      ...(style === 'snake' ? [] : [property]),
+      ...(style === 'camel' ? [] : [snakeCase(property)]),
+    ];
+    const row = names.map((name) => byName.get(name)).find((candidate) => candidate !== undefined);
+    if (!row) {
+      faults.push(
+        OF_ADMIN_PLUGIN.has(property)
+          ? `column ${names.join(' or ')} is missing. Add the admin plugin to Better-Auth and run its migration.`
+          : `column ${names.join(' or ')} is missing.`,
+      );
+      continue;
+    }
+    columns[property] = { name: row.column, type: row.type };
+    if (!TYPES_OF[kind].test(row.type)) {
+      faults.push(`column ${row.column} is of type ${row.type}, which Better-Auth never makes it.`);
+    }
+  }
+  return { columns, faults };
+}
+
+function isNeeded(table: TableName, wish: InspectionWish): boolean {
+  if (table === 'verification') return false;
+  return table !== 'session' || wish.sessionsNeeded;
+}
+
+export function snakeCase(property: string): string {
+  return property.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/** Without parameters, because `pg` and MikroORM write those differently. */
+function columnsQuery(schema: string | undefined): string {
+  const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
+  const names = Object.keys(EXPECTED).flatMap((table) => [table, `${table}s`]);
+  return `
+    select n.nspname as "schema", c.relname as "table", a.attname as "column",
+      format_type(a.atttypid, a.atttypmod) as "type",
+      (a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '') as "required"
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where n.nspname = ${schema === undefined ? 'current_schema()' : literal(schema)}
+      and c.relname in (${names.map(literal).join(', ')}) and c.relkind in ('r', 'p')
+    order by c.relname, a.attnum`;
+}

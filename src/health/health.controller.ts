@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs';
+import { Controller, Get } from '@nestjs/common';
+import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { HealthCheck, HealthCheckService } from '@nestjs/terminus';
+import { Environment } from '../config/environment.js';
+import { HealthParts } from './health-parts.js';
+
+@Controller('health')
+@ApiTags('Health')
+export class HealthController {
+  constructor(
+    private readonly terminus: HealthCheckService,
+    private readonly parts: HealthParts,
+    private readonly environment: Environment,
+  ) {}
+
+  @Get()
+  @ApiOperation({ summary: 'A summary for people: 200 while the process lives' })
+  async summary() {
+    const parts = await Promise.all([this.parts.database(), this.parts.migrations()]);
+    return {
+      name: 'gatehouse',
+      version: VERSION,
+      uptimeSeconds: Math.floor(process.uptime()),
+      sessionBinding: this.environment.SESSION_BINDING,
+      ...(this.environment.SESSION_BINDING === 'token-only' ? { warning: TOKEN_ONLY_WARNING } : {}),
+      parts: Object.assign({}, ...parts, this.parts.issuerKeys()) as object,
+    };
+  }
+
+  @Get('live')
+  @ApiOperation({ summary: 'The process turns; nothing else is asked' })
+  live() {
+    return { status: 'ok' };
+  }
+
+  @Get('ready')
+  @HealthCheck()
+  @ApiOperation({ summary: 'Send requests here, or do not' })
+  ready() {
+    return this.terminus.check([
+      () => this.parts.database(),
+      () => this.parts.migrations(),
+      () => this.parts.issuerKeys(),
+    ]);
+  }
+
+  @Get('db')
+  @HealthCheck()
+  @ApiOperation({ summary: 'The database alone' })
+  database() {
+    return this.terminus.check([() => this.parts.database()]);
+  }
+}
+
+export const TOKEN_ONLY_WARNING =
+  'SESSION_BINDING=token-only: a revoked session is refused only when its token expires.';
+
+const VERSION = readVersion();
+
+/** Beside `src` in development and beside `dist` in production. */
+function readVersion(): string {
+  for (const path of ['../../package.json', '../../../package.json']) {
+    try {
+      const { version } = JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')) as {
+        version: string;
+      };
+      return version;
+    } catch {
+      continue;
+    }
+  }
+  return 'unknown';
+}

@@ -1,0 +1,24 @@
+import { runProgram } from './common/program.js';
+import { createLog } from './common/log.js';
+import { readEnvironment } from './config/environment.js';
+import { DatabaseUnusable, withConnection } from './database/connection.js';
+import { inspectWith } from './database/inspect.js';
+import { createApp } from './setup.js';
+import { endOnSignal } from './shutdown.js';
+import { TOKEN_ONLY_WARNING } from './health/health.controller.js';
+
+await runProgram(async () => {
+  const environment = readEnvironment();
+  const log = createLog(environment);
+  const physical = await withConnection(environment.DATABASE_URL, (client) =>
+    inspectWith(client, environment),
+  );
+  if (physical.faults.length > 0) throw new DatabaseUnusable(physical.faults.join('\n'));
+
+  const app = await createApp({ environment, physical, log });
+  for (const remark of physical.remarks) log.warn({ from: 'database' }, remark);
+  if (environment.SESSION_BINDING === 'token-only') log.warn(TOKEN_ONLY_WARNING);
+  endOnSignal(app, log);
+  await app.listen(environment.PORT, environment.HOST);
+  log.info({ url: await app.getUrl() }, 'listening');
+});

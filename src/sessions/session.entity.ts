@@ -1,0 +1,25 @@
+import { defineEntity, p } from '@mikro-orm/core';
+import { OpaqueId } from '../database/opaque-id.js';
+import { User } from '../users/user.entity.js';
+import { SessionsRepository } from './sessions.repository.js';
+
+/** `token` is the bearer credential itself, in plain text. It is not mapped, so that nothing can leak it. */
+const SessionSchema = defineEntity({
+  name: 'Session',
+  tableName: 'session',
+  repository: () => SessionsRepository,
+  properties: {
+    id: p.type(OpaqueId).primary(),
+    user: () => p.manyToOne(User).fieldName('userId'),
+    expiresAt: p.datetime(),
+    createdAt: p.datetime(),
+    updatedAt: p.datetime(),
+    ipAddress: p.text().nullable(),
+    userAgent: p.text().nullable(),
+    // Always text, also where ids are not.
+    impersonatedBy: p.text().nullable(),
+  },
+});
+
+export class Session extends SessionSchema.class {}
+SessionSchema.setClass(Session);

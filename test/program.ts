@@ -1,0 +1,22 @@
+import { spawn } from 'node:child_process';
+
+export interface Outcome {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a program of the build, as a user of the command line would, to its end. */
+export function runBuilt(path: string, variables: Record<string, string>): Promise<Outcome> {
+  const child = spawn(process.execPath, [`dist/${path}`], {
+    env: { PATH: process.env['PATH'], NODE_ENV: 'test', ...variables },
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => resolve({ code, stdout, stderr }));
+  });
+}
