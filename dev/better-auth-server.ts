@@ -96,7 +96,9 @@ async function listen(server: Server, port: number): Promise<number> {
 }
 
 function openPool({ databaseUrl, schema }: ServerOptions): Pool {
-  const searchPath = schema ? ` -c search_path=${escapeIdentifier(schema)}` : '';
+  // A space ends an option, unless a backslash stands before it.
+  const name = schema && escapeIdentifier(schema).replace(/[\\ ]/g, '\\$&');
+  const searchPath = name ? ` -c search_path=${name}` : '';
   const pool = new Pool({ connectionString: databaseUrl, options: `-c TimeZone=UTC${searchPath}` });
   // An idle connection that the database closes is not a reason to die.
   pool.on('error', (fault) => console.error(`PostgreSQL: ${fault.message}`));

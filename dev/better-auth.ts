@@ -40,7 +40,7 @@ export interface SignedIn {
 }
 
 /** An answer of Better-Auth that was not a success. */
-export class BetterAuthRefusal extends Error {
+export class BetterAuthRefusal extends DevStackError {
   override name = 'BetterAuthRefusal';
   readonly status: number;
   readonly code: string | undefined;

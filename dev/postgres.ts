@@ -299,17 +299,17 @@ async function checkCluster(dataDir: string): Promise<void> {
   });
   if (version === undefined) {
     throw new DevStackError(
-      `${dataDir} is not empty and not a PostgreSQL data folder (it has no PG_VERSION): empty it, or choose another.`,
+      `${dataDir} is not empty and not a PostgreSQL data folder (it has no PG_VERSION): empty it (npm start -- --fresh), or choose another.`,
     );
   }
   if (version.trim() !== MAJOR_VERSION) {
     throw new DevStackError(
-      `${dataDir} was made by PostgreSQL ${version.trim()} and this is PostgreSQL ${MAJOR_VERSION}: begin anew, or choose another folder.`,
+      `${dataDir} was made by PostgreSQL ${version.trim()} and this is PostgreSQL ${MAJOR_VERSION}: begin anew (npm start -- --fresh), or choose another folder.`,
     );
   }
   await access(join(dataDir, PASSWORD_FILE)).catch(() => {
     throw new DevStackError(
-      `${dataDir} was not made by this program (it has no ${PASSWORD_FILE}): begin anew, or choose another folder.`,
+      `${dataDir} was not made by this program (it has no ${PASSWORD_FILE}): begin anew (npm start -- --fresh), or choose another folder.`,
     );
   });
 }
@@ -352,7 +352,9 @@ async function startOnSomePort(
 }
 
 function portIsTaken(port: number): DevStackError {
-  return new DevStackError(`Port ${port}, meant for PostgreSQL, is in use: choose another.`);
+  return new DevStackError(
+    `Port ${port}, meant for PostgreSQL, is in use: choose another (POSTGRES_PORT).`,
+  );
 }
 
 async function lastPortOf(dataDir: string): Promise<number | undefined> {

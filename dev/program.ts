@@ -1,5 +1,4 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { setTimeout as sleep } from 'node:timers/promises';
 
 const endWithParent = new URL('./end-with-parent.ts', import.meta.url).href;
 
@@ -33,16 +32,20 @@ export async function ending(child: ChildProcess): Promise<void> {
   });
 }
 
-/** Asks the process to end; insists when it has not after the grace. */
-export async function endProgram(child: ChildProcess, graceMs: number): Promise<void> {
+/** Asks the process to end; insists when it has not after the grace, or when told to hurry. */
+export async function endProgram(
+  child: ChildProcess,
+  graceMs: number,
+  hurry?: AbortSignal,
+): Promise<void> {
   if (hasEnded(child)) return;
-  const ended = ending(child);
   child.kill('SIGTERM');
-  const patience = new AbortController();
-  const impatient = sleep(graceMs, 'late', { signal: patience.signal }).catch(() => undefined);
-  if ((await Promise.race([ended, impatient])) === 'late') child.kill('SIGKILL');
-  await ended;
-  patience.abort();
+  const insist = (): boolean => child.kill('SIGKILL');
+  const late = setTimeout(insist, graceMs);
+  hurry?.addEventListener('abort', insist);
+  await ending(child);
+  clearTimeout(late);
+  hurry?.removeEventListener('abort', insist);
 }
 
 export function hasEnded(child: ChildProcess): boolean {

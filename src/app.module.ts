@@ -1,5 +1,5 @@
 import { MikroOrmModule } from '@mikro-orm/nestjs';
-import { type DynamicModule, Module } from '@nestjs/common';
+import { type DynamicModule, Module, type Type } from '@nestjs/common';
 import { RouterModule } from '@nestjs/core';
 import { LoggerModule } from 'nestjs-pino';
 import type { Logger } from 'pino';
@@ -8,6 +8,8 @@ import { AuthModule } from './auth/auth.module.js';
 import { FoundationModule } from './common/foundation.module.js';
 import type { Environment } from './config/environment.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
+import { AccountsModule } from './accounts/accounts.module.js';
+import { MeModule } from './me/me.module.js';
 import { HealthModule } from './health/health.module.js';
 
 /** What is known before the first module is made. */
@@ -15,15 +17,17 @@ export interface Foundation {
   environment: Environment;
   physical: PhysicalSchema;
   log: Logger;
+  /** Whose controllers answer below `/api/v1`. */
+  modules?: Type[];
 }
 
-/** Their controllers answer below `/api/v1`; yours may join them. */
-const API_MODULES = [AuthModule];
+/** Their controllers answer below `/api/v1`. Yours go here. */
+export const API_MODULES: Type[] = [MeModule, AccountsModule];
 
 /** The map. */
 @Module({})
 export class AppModule {
-  static on({ environment, physical, log }: Foundation): DynamicModule {
+  static on({ environment, physical, log, modules = API_MODULES }: Foundation): DynamicModule {
     return {
       module: AppModule,
       imports: [
@@ -42,9 +46,10 @@ export class AppModule {
           // Whoever needs a unit of work forks one; most requests need none.
           registerRequestContext: false,
         }),
+        AuthModule,
         HealthModule,
-        ...API_MODULES,
-        RouterModule.register(API_MODULES.map((module) => ({ path: 'api/v1', module }))),
+        ...modules,
+        RouterModule.register(modules.map((module) => ({ path: 'api/v1', module }))),
       ],
     };
   }

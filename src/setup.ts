@@ -2,11 +2,13 @@ import type { Server } from 'node:http';
 import { ValidationPipe } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
+import { SwaggerModule } from '@nestjs/swagger';
 import { Logger } from 'nestjs-pino';
 import { AppModule, type Foundation } from './app.module.js';
 import { ProblemFilter } from './common/problem.filter.js';
 import { problem } from './common/problem.js';
 import { answerInTime, refuseForeignBodies, traceRequests } from './common/request.js';
+import { describeApi } from './openapi.js';
 import { Draining } from './shutdown.js';
 import { fieldErrors } from './common/validation.js';
 
@@ -33,7 +35,12 @@ function setup(
 
   app.use(traceRequests(log));
   app.use(app.get(Draining).closeConnections);
-  app.useSecurityHeaders();
+  app.useSecurityHeaders({
+    contentSecurityPolicy: {
+      // It would send Swagger UI on a plain http host to https, where nobody listens.
+      directives: { upgradeInsecureRequests: null },
+    },
+  });
   app.enableCors({
     origin: environment.CORS_ORIGINS,
     credentials: true,
@@ -55,6 +62,15 @@ function setup(
       exceptionFactory: (errors) => problem('VALIDATION_ERROR', { errors: fieldErrors(errors) }),
     }),
   );
+
+  if (environment.DOCS_ENABLED) {
+    SwaggerModule.setup('api/v1/docs', app, () => describeApi(app), {
+      jsonDocumentUrl: 'api/v1/openapi.json',
+      raw: ['json'],
+      customSiteTitle: 'Gatehouse API',
+      swaggerOptions: { persistAuthorization: true },
+    });
+  }
 
   const server = app.getHttpServer() as Server;
   server.headersTimeout = 10_000;

@@ -1,25 +1,41 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Type } from '@nestjs/common';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import pino, { type Logger } from 'pino';
 import request from 'supertest';
+import { API_MODULES } from '../src/app.module.js';
 import { parseEnvironment } from '../src/config/environment.js';
 import { withConnection } from '../src/database/connection.js';
 import { inspectWith } from '../src/database/inspect.js';
+import { describeApi } from '../src/openapi.js';
 import { createApp } from '../src/setup.js';
+import { type Answer, documentCheck } from './documented.js';
 
 export interface RunningApp {
   app: NestExpressApplication;
   url: string;
   /** supertest against the running server. */
   http: ReturnType<typeof request>;
+  /** A call with a token, whose answer is held against the OpenAPI document. */
+  call(path: string, options?: CallOptions): Promise<Answer>;
   /** What it logged so far, parsed. */
   lines: Record<string, unknown>[];
   close(): Promise<void>;
 }
 
+export interface CallOptions {
+  method?: string;
+  token?: string;
+  body?: unknown;
+  headers?: Record<string, string>;
+}
+
 /** The application as `main.ts` makes it, on a port of its own, with its log kept. */
-export async function startApp(variables: Record<string, string>): Promise<RunningApp> {
+export async function startApp(
+  variables: Record<string, string>,
+  ownModules: Type[] = [],
+): Promise<RunningApp> {
   const environment = parseEnvironment({ NODE_ENV: 'test', HOST: '127.0.0.1', ...variables });
   const lines: Record<string, unknown>[] = [];
   const log: Logger = pino(
@@ -29,9 +45,47 @@ export async function startApp(variables: Record<string, string>): Promise<Runni
   const physical = await withConnection(environment.DATABASE_URL, (client) =>
     inspectWith(client, environment),
   );
-  const app = await createApp({ environment, physical, log });
+  const app = await createApp({
+    environment,
+    physical,
+    log,
+    modules: [...API_MODULES, ...ownModules],
+  });
   await app.listen(0, '127.0.0.1');
   const { port } = (app.getHttpServer() as Server).address() as AddressInfo;
   const url = `http://127.0.0.1:${port}`;
-  return { app, url, http: request(url), lines, close: () => app.close() };
+  const check = documentCheck(describeApi(app));
+  return {
+    app,
+    url,
+    http: request(url),
+    lines,
+    call: async (path, options = {}) => {
+      const answer = await call(url + path, options);
+      check(options.method ?? 'GET', path, answer);
+      return answer;
+    },
+    close: () => app.close(),
+  };
+}
+
+async function call(
+  url: string,
+  { method = 'GET', token, body, headers = {} }: CallOptions,
+): Promise<Answer> {
+  const response = await fetch(url, {
+    method,
+    headers: {
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  const text = await response.text();
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: text === '' ? undefined : JSON.parse(text),
+  };
 }

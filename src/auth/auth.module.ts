@@ -4,10 +4,17 @@ import {
   type OnApplicationBootstrap,
   type OnApplicationShutdown,
 } from '@nestjs/common';
+import { APP_GUARD } from '@nestjs/core';
 import type { Logger } from 'pino';
 import { LOG } from '../common/foundation.module.js';
 import { Environment } from '../config/environment.js';
+import { AuthEvents } from './auth-events.js';
+import { AuthGuard } from './auth.guard.js';
+import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
+import { PrincipalsRepository } from './principals.repository.js';
+import { RolesGuard } from './roles.guard.js';
+import { TokenVerifier } from './token-verifier.js';
 
 /** Begins to fetch the issuer's keys when the application starts, and stops when it ends. */
 @Injectable()
@@ -41,7 +48,26 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
           log,
         ),
     },
+    {
+      provide: TokenVerifier,
+      inject: [KeyRing, Environment],
+      useFactory: (keys: KeyRing, environment: Environment) =>
+        new TokenVerifier(keys, {
+          issuer: environment.issuer,
+          audiences: environment.audiences,
+          algorithms: environment.JWT_ALGORITHMS,
+          leewaySeconds: environment.JWT_LEEWAY_SECONDS,
+          maxLifetimeSeconds: environment.JWT_MAX_LIFETIME_SECONDS,
+          sessionClaim: environment.JWT_SESSION_CLAIM,
+        }),
+    },
     KeyRingLife,
+    PrincipalsRepository,
+    JwtStrategy,
+    AuthEvents,
+    // In this order, before every route of every module.
+    { provide: APP_GUARD, useClass: AuthGuard },
+    { provide: APP_GUARD, useClass: RolesGuard },
   ],
   exports: [KeyRing],
 })

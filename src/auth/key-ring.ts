@@ -139,19 +139,20 @@ export class KeyRing implements KeySource {
   }
 
   private replaceKeys(fetched: Map<string, VerificationKey>): void {
-    const before = [...this.keys.keys()];
+    const before = this.keys;
     for (const [kid, key] of fetched) {
       // A key that has not changed stays the same object, by which a proven token is recognised.
-      const held = this.keys.get(kid);
+      const held = before.get(kid);
       if (held?.equals(key)) fetched.set(kid, held);
     }
     this.keys = fetched;
     this.fetchedAt = this.clock();
     this.lastSuccessAt = new Date();
-    const added = [...fetched.keys()].filter((kid) => !before.includes(kid));
-    const removed = before.filter((kid) => !fetched.has(kid));
+    const added = [...fetched.values()].filter((key) => before.get(key.id) !== key);
+    const removed = [...before.values()].filter((key) => fetched.get(key.id) !== key);
     if (added.length > 0 || removed.length > 0) {
-      this.log.info({ added, removed }, 'The keys of the issuer have changed');
+      const details = { added: added.map(({ id }) => id), removed: removed.map(({ id }) => id) };
+      this.log.info(details, 'The keys of the issuer have changed');
     }
     if (this.lastError !== null) this.log.info({}, 'The keys of the issuer are fetched again');
     this.lastError = null;

@@ -100,6 +100,8 @@ interface ProblemDetails {
   headers?: Record<string, string>;
   /** Members of this problem alone (RFC 9457, section 3.2). */
   members?: Record<string, unknown>;
+  /** For operators, in the log. It never goes to the client. */
+  reason?: string;
 }
 
 export class Problem extends HttpException {

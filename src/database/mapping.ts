@@ -1,4 +1,5 @@
 import type { EntityMetadata } from '@mikro-orm/core';
+import { OpaqueId } from './opaque-id.js';
 import { EXPECTED, type PhysicalSchema, type TableName } from './physical-schema.js';
 
 const TABLE_OF: Record<string, TableName> = {
@@ -23,5 +24,6 @@ export function mapToPhysical(meta: EntityMetadata, physical: PhysicalSchema): v
     property.fieldNames = [column.name];
     property.joinColumns = [column.name];
     property.columnTypes = [column.type];
+    if (property.primary) Object.assign(property, { type: new OpaqueId(column.type) });
   }
 }

@@ -3,8 +3,10 @@ import { Controller, Get } from '@nestjs/common';
 import { ApiOperation, ApiTags } from '@nestjs/swagger';
 import { HealthCheck, HealthCheckService } from '@nestjs/terminus';
 import { Environment } from '../config/environment.js';
+import { Public } from '../auth/decorators.js';
 import { HealthParts } from './health-parts.js';
 
+@Public()
 @Controller('health')
 @ApiTags('Health')
 export class HealthController {

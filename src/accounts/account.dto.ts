@@ -1,0 +1,48 @@
+import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
+import { IsOptional } from 'class-validator';
+import { PlainText } from '../common/plain-text.js';
+import type { Account } from './account.entity.js';
+
+export class AccountFilter {
+  @ApiPropertyOptional({ description: 'Only accounts of this provider', example: 'github' })
+  @IsOptional()
+  @PlainText(1, 100)
+  provider?: string;
+}
+
+/** A way to sign in; never its password or its tokens. */
+export class AccountRead {
+  @ApiProperty()
+  id: string;
+
+  @ApiProperty({ example: 'github' })
+  providerId: string;
+
+  @ApiProperty({ description: 'The id at the provider' })
+  accountId: string;
+
+  @ApiProperty({ type: [String], example: ['read:user', 'user:email'] })
+  scopes: string[];
+
+  @ApiProperty({ type: String, format: 'date-time' })
+  createdAt: string;
+
+  @ApiProperty({ type: String, format: 'date-time' })
+  updatedAt: string;
+
+  static of(account: Account): AccountRead {
+    return {
+      id: account.id,
+      providerId: account.providerId,
+      accountId: account.accountId,
+      scopes: account.scope?.split(',').filter((scope) => scope !== '') ?? [],
+      createdAt: account.createdAt.toISOString(),
+      updatedAt: account.updatedAt.toISOString(),
+    };
+  }
+}
+
+export class AccountList {
+  @ApiProperty({ type: [AccountRead] })
+  items: AccountRead[];
+}

@@ -1,0 +1,24 @@
+import { Controller, Get, Param, Query } from '@nestjs/common';
+import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
+import { SelfOrAdmin } from '../auth/decorators.js';
+import { Problems } from '../common/problem.decorator.js';
+import { AccountFilter, AccountList } from './account.dto.js';
+import { AccountsService } from './accounts.service.js';
+
+@Controller('users/:id/accounts')
+@ApiTags('Accounts')
+export class AccountsController {
+  constructor(private readonly accounts: AccountsService) {}
+
+  @Get()
+  @SelfOrAdmin()
+  @ApiOperation({
+    operationId: 'listUserAccounts',
+    summary: 'The ways in which a user can sign in',
+  })
+  @ApiOkResponse({ type: AccountList })
+  @Problems('VALIDATION_ERROR', 'NOT_FOUND')
+  list(@Param('id') id: string, @Query() filter: AccountFilter): Promise<AccountList> {
+    return this.accounts.listOf(id, filter.provider);
+  }
+}

@@ -1,0 +1,20 @@
+import { Injectable } from '@nestjs/common';
+import { problem } from '../common/problem.js';
+import { UsersRepository } from '../users/users.repository.js';
+import { AccountList, AccountRead } from './account.dto.js';
+import { AccountsRepository } from './accounts.repository.js';
+
+@Injectable()
+export class AccountsService {
+  constructor(
+    private readonly accounts: AccountsRepository,
+    private readonly users: UsersRepository,
+  ) {}
+
+  /** The ways in which a user can sign in, with one provider where one is named. */
+  async listOf(userId: string, provider?: string): Promise<AccountList> {
+    if (!(await this.users.has(userId))) throw problem('NOT_FOUND');
+    const accounts = await this.accounts.ofUser(userId, provider);
+    return { items: accounts.map((account) => AccountRead.of(account)) };
+  }
+}

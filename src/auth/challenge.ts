@@ -1,0 +1,20 @@
+import { PROBLEMS, type Problem, problem } from '../common/problem.js';
+
+type Unauthorized = {
+  [Code in keyof typeof PROBLEMS]: (typeof PROBLEMS)[Code]['status'] extends 401 ? Code : never;
+}[keyof typeof PROBLEMS];
+
+/**
+ * A 401 with the challenge of RFC 6750, section 3: no error code where no token was sent ("SHOULD NOT
+ * include an error code"), else `invalid_token`, which covers "expired, revoked, malformed".
+ */
+export function challenged(code: Unauthorized, reason?: string): Problem {
+  const error =
+    code === 'AUTH_MISSING_TOKEN'
+      ? ''
+      : `, error="invalid_token", error_description="${PROBLEMS[code].title}"`;
+  return problem(code, {
+    headers: { 'WWW-Authenticate': `Bearer realm="gatehouse"${error}` },
+    ...(reason === undefined ? {} : { reason }),
+  });
+}

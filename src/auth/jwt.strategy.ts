@@ -1,0 +1,118 @@
+import { Injectable } from '@nestjs/common';
+import { PassportStrategy } from '@nestjs/passport';
+import type { Request } from 'express';
+import passportJwt, { type StrategyOptionsWithoutRequest } from 'passport-jwt';
+import { Environment } from '../config/environment.js';
+import { type Problem, problem, unavailable } from '../common/problem.js';
+import { challenged } from './challenge.js';
+import type { Principal } from './principal.js';
+import { PrincipalsRepository, type Standing, type Witness } from './principals.repository.js';
+import { bearerToken, TokenRefused, TokenVerifier, type VerifiedToken } from './token-verifier.js';
+import { isBanned } from './user-rules.js';
+
+/**
+ * passport-jwt verifies with `jsonwebtoken`, which cannot verify EdDSA, Better-Auth's default. This is
+ * the seam it leaves for another verifier: one for the process, so it holds nothing itself and finds
+ * the verifier where a key would be.
+ */
+Object.assign(passportJwt.Strategy, {
+  JwtVerifier(
+    token: string,
+    verifier: TokenVerifier,
+    _options: unknown,
+    done: (error: unknown, payload?: VerifiedToken) => void,
+  ): void {
+    verifier.verify(token).then((payload) => done(null, payload), done);
+  },
+});
+
+/** Whose token is this, and is it still true? */
+@Injectable()
+export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
+  constructor(
+    verifier: TokenVerifier,
+    private readonly principals: PrincipalsRepository,
+    private readonly environment: Environment,
+  ) {
+    super({
+      jwtFromRequest: (request: Request) => bearerToken(request.headers.authorization) ?? null,
+      secretOrKeyProvider: (
+        _request: Request,
+        _token: string,
+        done: (error: null, key: unknown) => void,
+      ) => done(null, verifier),
+    } as StrategyOptionsWithoutRequest);
+  }
+
+  /** Runs once for one request. Rejects with the problem that answers it. */
+  async decide(request: Request): Promise<Principal> {
+    try {
+      return await this.run(request);
+    } catch (error) {
+      throw error instanceof TokenRefused ? refusalOf(error) : error;
+    }
+  }
+
+  /** What Passport does with a strategy: one object per attempt, with its ways out on it. */
+  private run(request: Request): Promise<Principal> {
+    return new Promise((resolve, reject) => {
+      const attempt = Object.create(this, {
+        success: { value: resolve },
+        error: { value: reject },
+        fail: { value: (reason: unknown) => reject(failure(reason)) },
+      }) as this;
+      attempt.authenticate(request);
+    });
+  }
+
+  async validate(token: VerifiedToken): Promise<Principal> {
+    const binding = token.sessionId === null ? 'user' : 'session';
+    if (binding === 'user' && this.environment.SESSION_BINDING === 'require-sid') {
+      throw new TokenRefused('invalid', 'no-session-claim');
+    }
+    const standing = await this.principals.find(token.subject, this.witnessFor(token));
+    if (!standing) throw new TokenRefused('invalid', 'no-such-user');
+
+    const now = new Date();
+    const { user } = standing;
+    if (isBanned(user, now)) {
+      throw problem('USER_BANNED', {
+        members: {
+          banReason: user.banReason,
+          banExpires: user.banExpires?.toISOString() ?? null,
+        },
+      });
+    }
+    if (!this.isVouchedFor(standing, now)) throw challenged('AUTH_SESSION_REVOKED');
+    const session = binding === 'session' ? standing.session : null;
+    return { user, session, token, binding };
+  }
+
+  /**
+   * Signing out everywhere, a ban and a removal delete the session rows, and a new sign-in makes one
+   * that is younger than the token. So a token without a session id stands as long as its user has a
+   * session that was there when it was issued. `iat` has no fractions, `createdAt` does.
+   */
+  private witnessFor({ sessionId, issuedAt }: VerifiedToken): Witness | null {
+    if (this.environment.SESSION_BINDING === 'token-only') return null;
+    return sessionId === null ? { notAfter: new Date((issuedAt + 1) * 1000) } : { sessionId };
+  }
+
+  private isVouchedFor({ session }: Standing, now: Date): boolean {
+    if (this.environment.SESSION_BINDING === 'token-only') return true;
+    return session !== null && session.expiresAt > now;
+  }
+}
+
+/** passport-jwt's own word for "there was no token", among the errors that are ours. */
+function failure(reason: unknown): unknown {
+  if (reason instanceof Error && reason.message === 'No auth token') {
+    return challenged('AUTH_MISSING_TOKEN');
+  }
+  return reason;
+}
+
+function refusalOf({ failure: why, reason }: TokenRefused): Problem {
+  if (why === 'keys-unavailable') return unavailable('The keys of the issuer are not at hand.');
+  return challenged(why === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID', reason);
+}

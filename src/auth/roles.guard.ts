@@ -1,0 +1,42 @@
+import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
+import type { Request } from 'express';
+import { problem } from '../common/problem.js';
+import { Environment } from '../config/environment.js';
+import { ROLES, SELF, VERIFIED } from './decorators.js';
+import type { UserRow } from './principal.js';
+import { isAdmin, rolesOf } from './user-rules.js';
+
+/** After the AuthGuard: what the route asks of its caller beyond being somebody. */
+@Injectable()
+export class RolesGuard implements CanActivate {
+  constructor(
+    private readonly reflector: Reflector,
+    private readonly environment: Environment,
+  ) {}
+
+  canActivate(context: ExecutionContext): boolean {
+    const { principal, params } = context.switchToHttp().getRequest<Request>();
+    if (!principal) return true;
+    const { user } = principal;
+    const target = [context.getHandler(), context.getClass()];
+    const asked = <Value>(key: string) => this.reflector.getAllAndOverride<Value>(key, target);
+
+    if (asked<boolean>(VERIFIED) && !user.emailVerified) throw problem('EMAIL_NOT_VERIFIED');
+    const roles = asked<string[]>(ROLES);
+    if (roles && !this.hasOneOf(user, roles)) throw problem('AUTH_FORBIDDEN');
+    const parameter = asked<string>(SELF);
+    if (parameter && params[parameter] !== user.id && !isAdmin(user, this.environment)) {
+      // The same answer whether or not that user exists.
+      throw problem('AUTH_FORBIDDEN');
+    }
+    return true;
+  }
+
+  private hasOneOf(user: UserRow, roles: string[]): boolean {
+    const own = rolesOf(user);
+    return roles.some((role) =>
+      role === 'admin' ? isAdmin(user, this.environment) : own.includes(role),
+    );
+  }
+}

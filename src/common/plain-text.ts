@@ -1,0 +1,12 @@
+import { applyDecorators } from '@nestjs/common';
+import { IsString, Length, Matches } from 'class-validator';
+
+/** A text of so many characters. PostgreSQL stores no NUL, and nobody types one. */
+export function PlainText(least: number, most: number): PropertyDecorator {
+  return applyDecorators(
+    IsString(),
+    Length(least, most),
+    // oxlint-disable-next-line no-control-regex -- NUL is what this refuses
+    Matches(/^[^\0]*$/, { message: '$property must not contain a NUL character' }),
+  );
+}

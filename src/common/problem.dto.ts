@@ -1,0 +1,48 @@
+import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
+import { PROBLEMS } from './problem.js';
+
+export class FieldErrorRead {
+  @ApiProperty({ example: 'name' })
+  field: string;
+
+  @ApiProperty({ example: 'name must be shorter than or equal to 100 characters' })
+  message: string;
+}
+
+/** A problem as RFC 9457 has it (`application/problem+json`). Switch on `code`. */
+export class ErrorResponse {
+  @ApiProperty({ format: 'uri', example: 'urn:gatehouse:problem:not-found' })
+  type: string;
+
+  @ApiProperty({ example: 'Not found' })
+  title: string;
+
+  @ApiProperty({ type: 'integer', example: 404 })
+  status: number;
+
+  @ApiProperty()
+  detail: string;
+
+  @ApiProperty({ description: 'The path that was asked for', example: '/api/v1/users/1' })
+  instance: string;
+
+  @ApiProperty({ enum: Object.keys(PROBLEMS), example: 'NOT_FOUND' })
+  code: string;
+
+  @ApiProperty({ example: '8f14e45f-ceea-467f-a0e6-c0f2a8a1b1de' })
+  requestId: string;
+
+  @ApiPropertyOptional({ type: [FieldErrorRead] })
+  errors?: FieldErrorRead[];
+
+  @ApiPropertyOptional({ type: String, nullable: true, description: 'With `USER_BANNED`' })
+  banReason?: string | null;
+
+  @ApiPropertyOptional({
+    type: String,
+    format: 'date-time',
+    nullable: true,
+    description: 'With `USER_BANNED`; null: for ever',
+  })
+  banExpires?: string | null;
+}

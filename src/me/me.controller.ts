@@ -1,0 +1,37 @@
+import { Controller, Get, Query } from '@nestjs/common';
+import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
+import { AccountFilter, AccountList } from '../accounts/account.dto.js';
+import { AccountsService } from '../accounts/accounts.service.js';
+import { CurrentPrincipal, CurrentUser } from '../auth/decorators.js';
+import type { Principal, UserRow } from '../auth/principal.js';
+import { Problems } from '../common/problem.decorator.js';
+import { UserRead } from '../users/user.dto.js';
+import { CurrentSessionRead } from './me.dto.js';
+
+@Controller('auth')
+@ApiTags('Me')
+export class MeController {
+  constructor(private readonly accounts: AccountsService) {}
+
+  @Get('session')
+  @ApiOperation({ operationId: 'getSession', summary: 'My session, token and user' })
+  @ApiOkResponse({ type: CurrentSessionRead })
+  session(@CurrentPrincipal() me: Principal): CurrentSessionRead {
+    return CurrentSessionRead.of(me, new Date());
+  }
+
+  @Get('me')
+  @ApiOperation({ operationId: 'getMe', summary: 'Who I am' })
+  @ApiOkResponse({ type: UserRead })
+  me(@CurrentUser() me: UserRow): UserRead {
+    return UserRead.of(me, new Date());
+  }
+
+  @Get('accounts')
+  @ApiOperation({ operationId: 'listMyAccounts', summary: 'The ways in which I can sign in' })
+  @ApiOkResponse({ type: AccountList })
+  @Problems('VALIDATION_ERROR')
+  myAccounts(@CurrentUser() me: UserRow, @Query() filter: AccountFilter): Promise<AccountList> {
+    return this.accounts.listOf(me.id, filter.provider);
+  }
+}

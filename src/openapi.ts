@@ -1,0 +1,77 @@
+import type { NestExpressApplication } from '@nestjs/platform-express';
+import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import { PROBLEM_MARK } from './common/problem.decorator.js';
+import { ErrorResponse } from './common/problem.dto.js';
+import { type ErrorCode, PROBLEMS, problem, problemBody } from './common/problem.js';
+
+/** The OpenAPI document: what the decorators say, and what every route has in common. */
+export function describeApi(app: NestExpressApplication): OpenAPIObject {
+  const document = SwaggerModule.createDocument(
+    app,
+    new DocumentBuilder()
+      .setOpenAPIVersion('3.1.0')
+      .setTitle('Gatehouse')
+      .setDescription(
+        'Users, roles, bans, sessions and linked accounts of a Better-Auth installation. Every request is decided by what is true now.',
+      )
+      .setVersion('1')
+      .addBearerAuth({ type: 'http', scheme: 'bearer', bearerFormat: 'JWT' }, BEARER)
+      .build(),
+    { extraModels: [ErrorResponse] },
+  );
+  for (const operation of operationsOf(document)) completeOperation(operation);
+  return document;
+}
+
+const BEARER = 'bearer';
+
+/** Any route that asks for a token can answer these. */
+const OF_EVERY_PRIVATE_ROUTE: ErrorCode[] = [
+  'AUTH_MISSING_TOKEN',
+  'AUTH_TOKEN_INVALID',
+  'AUTH_TOKEN_EXPIRED',
+  'AUTH_SESSION_REVOKED',
+  'USER_BANNED',
+  'SERVICE_UNAVAILABLE',
+];
+
+type Operation = Record<string, unknown> & { responses: Record<string, unknown> };
+
+function operationsOf(document: OpenAPIObject): Operation[] {
+  return Object.values(document.paths).flatMap((path) =>
+    Object.values(path as Record<string, Operation>),
+  );
+}
+
+function completeOperation(operation: Operation): void {
+  const isPublic = operation['x-public'] === true;
+  delete operation['x-public'];
+  operation['security'] = isPublic ? [] : [{ [BEARER]: [] }];
+
+  const marked = Object.keys(operation).filter((key) => key.startsWith(PROBLEM_MARK));
+  for (const key of marked) delete operation[key];
+  const codes = new Set([
+    ...(isPublic ? [] : OF_EVERY_PRIVATE_ROUTE),
+    ...marked.map((key) => key.slice(PROBLEM_MARK.length) as ErrorCode),
+  ]);
+  for (const [status, ofStatus] of Map.groupBy(codes, (code) => PROBLEMS[code].status)) {
+    operation.responses[status] = problemResponse(ofStatus);
+  }
+}
+
+function problemResponse(codes: ErrorCode[]) {
+  const examples = Object.fromEntries(
+    codes.map((code) => [code, { value: problemBody(problem(code), '/api/v1/…', EXAMPLE_ID) }]),
+  );
+  return {
+    description: codes.map((code) => `\`${code}\`: ${PROBLEMS[code].title}`).join('. '),
+    content: {
+      'application/problem+json': {
+        schema: { $ref: '#/components/schemas/ErrorResponse' },
+        examples,
+      },
+    },
+  };
+}
+
+const EXAMPLE_ID = '8f14e45f-ceea-467f-a0e6-c0f2a8a1b1de';

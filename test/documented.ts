@@ -1,0 +1,62 @@
+import Ajv2020 from 'ajv/dist/2020.js';
+import addFormats from 'ajv-formats';
+import type { OpenAPIObject } from '@nestjs/swagger';
+
+export interface Answer {
+  status: number;
+  headers: Headers;
+  // oxlint-disable-next-line typescript/no-explicit-any -- each test says what it expects
+  body: any;
+}
+
+/** Throws where an answer is not what the OpenAPI document promises for that operation. */
+export type DocumentCheck = (method: string, path: string, answer: Answer) => void;
+
+export function documentCheck(document: OpenAPIObject): DocumentCheck {
+  const strict = structuredClone(document);
+  // The document leaves room for fields to come; the tests do not: a field nobody wrote down is a leak.
+  for (const schema of Object.values(strict.components?.schemas ?? {})) {
+    Object.assign(schema, { additionalProperties: false });
+  }
+  const ajv = new Ajv2020.default({ strict: false, allErrors: true });
+  addFormats.default(ajv);
+  ajv.addSchema({ ...strict, $id: 'api' } as object);
+  const templates = Object.keys(strict.paths).map((template) => ({
+    template,
+    pattern: new RegExp(`^${template.replace(/\{[^}]+\}/g, '[^/]+')}$`),
+  }));
+
+  return (method, path, { status, headers, body }) => {
+    const [pathname = ''] = path.split('?', 1);
+    const template = templates.find(({ pattern }) => pattern.test(pathname))?.template;
+    if (!template) return;
+    const type = headers.get('content-type')?.split(';', 1)[0] ?? '';
+    const pointer = ['paths', template, method.toLowerCase(), 'responses', String(status)];
+    const said = pointer.reduce<unknown>(descend, strict);
+    if (said === undefined) {
+      throw new Error(`${method} ${template} is not documented to answer ${status}`);
+    }
+    if (body === undefined) return;
+    const reference = [...pointer, 'content', type, 'schema'].map(escapePointer).join('/');
+    if ([...pointer, 'content', type, 'schema'].reduce<unknown>(descend, strict) === undefined) {
+      throw new Error(`${method} ${template} ${status} is not documented to be ${type}`);
+    }
+    const validate = ajv.getSchema(`api#/${reference}`);
+    if (!validate) throw new Error(`There is no schema at ${reference}`);
+    if (!validate(body)) {
+      throw new Error(
+        `${method} ${template} ${status} is not as documented: ${ajv.errorsText(validate.errors)}`,
+      );
+    }
+  };
+}
+
+function descend(value: unknown, key: string): unknown {
+  return value !== null && typeof value === 'object'
+    ? (value as Record<string, unknown>)[key]
+    : undefined;
+}
+
+function escapePointer(part: string): string {
+  return encodeURIComponent(part.replaceAll('~', '~0').replaceAll('/', '~1'));
+}

@@ -1,0 +1,97 @@
+import { readFileSync } from 'node:fs';
+import { describeApi } from '../src/openapi.js';
+import { type RunningApp, startApp } from './app.js';
+import { type Person, signUp } from './clients.js';
+import { NotesModule } from './readme/notes.js';
+import { type Stack, startStack } from './stack.js';
+
+let stack: Stack;
+let gatehouse: RunningApp;
+let ada: Person;
+
+beforeAll(async () => {
+  stack = await startStack();
+  gatehouse = await startApp(
+    {
+      DATABASE_URL: stack.database.url,
+      BETTER_AUTH_URL: stack.auth.origin,
+      ROLES: 'user,support,admin',
+    },
+    [NotesModule],
+  );
+  ada = await signUp(stack.auth);
+});
+
+afterAll(async () => {
+  await gatehouse.close();
+  await stack.end();
+});
+
+const ask = async (path: string, token?: string, method = 'GET') => {
+  const response = await fetch(`${gatehouse.url}/api/v1/notes${path}`, {
+    method,
+    headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+  });
+  const body = (await response.json()) as { code?: string };
+  return [response.status, body.code ?? body] as unknown;
+};
+
+it('is the code that the README shows', () => {
+  const code = readFileSync('test/readme/notes.ts', 'utf8').replaceAll('../../src/', '../');
+  expect(readFileSync('README.md', 'utf8')).toContain(code.trim());
+});
+
+it('is private without a word, and knows its caller', async () => {
+  expect(await ask('/mine')).toEqual([401, 'AUTH_MISSING_TOKEN']);
+  expect(await ask('/mine', ada.token)).toEqual([200, { title: 'The notes of Ada Lovelace' }]);
+});
+
+it('is public where it says so', async () => {
+  expect(await ask('/motto')).toEqual([200, { title: 'Trust, but look it up' }]);
+});
+
+it('asks for a role of the list', async () => {
+  const bob = await signUp(stack.auth, 'Bob');
+  expect(await ask('/statistics', bob.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  for (const role of ['support', 'user,support', 'admin']) {
+    await stack.database.sql('update "user" set role = $1 where id = $2', [role, bob.id]);
+    expect(await ask('/statistics', bob.token)).toEqual([200, { notes: 42 }]);
+  }
+});
+
+it('is for oneself or an admin', async () => {
+  const bob = await signUp(stack.auth, 'Bob');
+  expect(await ask(`/of/${ada.id}`, ada.token)).toEqual([200, { title: `The notes of ${ada.id}` }]);
+  expect(await ask(`/of/${ada.id}`, bob.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [bob.id]);
+  expect(await ask(`/of/${ada.id}`, bob.token)).toEqual([200, { title: `The notes of ${ada.id}` }]);
+});
+
+it('asks for a verified address', async () => {
+  const bob = await signUp(stack.auth, 'Bob');
+  expect(await ask('', bob.token, 'POST')).toEqual([403, 'EMAIL_NOT_VERIFIED']);
+  await stack.database.sql('update "user" set "emailVerified" = true where id = $1', [bob.id]);
+  expect(await ask('', bob.token, 'POST')).toEqual([201, { writtenBy: bob.id }]);
+});
+
+it('is documented by the same decorators', () => {
+  const { paths } = describeApi(gatehouse.app);
+  const summary = Object.entries(paths)
+    .filter(([path]) => path.startsWith('/api/v1/notes'))
+    .flatMap(([path, operations]) =>
+      Object.entries(operations as Record<string, { security: object[]; responses: object }>).map(
+        ([method, { security, responses }]) =>
+          `${method} ${path.slice(13)} ${security.length > 0 ? 'token' : 'open'} ${Object.keys(responses).join()}`,
+      ),
+    );
+  expect(summary.toSorted()).toEqual([
+    'get /mine token 200,401,403,503',
+    'get /motto open 200',
+    'get /of/{userId} token 200,401,403,503',
+    'get /statistics token 200,401,403,503',
+    'post  token 201,401,403,503',
+  ]);
+  const text = JSON.stringify(paths);
+  expect(text).toContain('EMAIL_NOT_VERIFIED');
+  expect(text).not.toContain('x-problem');
+});
