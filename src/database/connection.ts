@@ -1,5 +1,6 @@
 import { createConnection, type Socket } from 'node:net';
 import { Client, type ClientConfig, type Pool, type PoolClient } from 'pg';
+import { isDatabaseAway } from './faults.js';
 
 /** How long to wait for a connection, and then for an answer on it. */
 export const CONNECT_MS = 1000;
@@ -47,6 +48,7 @@ export function limitWaiting(pool: Pool, milliseconds: number): void {
     const send = client.query.bind(client) as (...query: unknown[]) => unknown;
     client.query = ((...query: unknown[]) => {
       const answer = send(...query);
+      // A cursor is no promise. Nothing here uses one.
       if (!(answer instanceof Promise)) return answer;
       const timer = setTimeout(() => giveUp(client), milliseconds);
       return answer.finally(() => clearTimeout(timer));
@@ -65,10 +67,12 @@ interface Internals {
 
 function giveUp(client: PoolClient): void {
   const { host, port, processID, secretKey, connection } = client as PoolClient & Internals;
+  // Every query that waits on it rejects now, and the pool does not take it back.
   connection.stream.destroy();
   if (processID === null || secretKey === null) return;
 
-  // PostgreSQL's CancelRequest: length, code, process, secret; no answer comes back.
+  // PostgreSQL's CancelRequest: length, code, process, secret; no answer comes back. It goes as plain
+  // text, as psql's did until version 17. Where it does not arrive, the statement ends by itself.
   const request = Buffer.alloc(16);
   request.writeInt32BE(16, 0);
   request.writeInt32BE(80_877_102, 4);
@@ -78,15 +82,15 @@ function giveUp(client: PoolClient): void {
     ? createConnection(`${host}/.s.PGSQL.${port}`)
     : createConnection(port, host);
   socket.on('error', () => undefined);
-  socket.end(request);
   socket.setTimeout(CONNECT_MS, () => socket.destroy());
+  socket.end(request);
 }
 
-/** One sentence for each way in which a connection fails. */
+/** One sentence for each way in which a connection cannot be made. */
 export function explainConnectionFault(error: unknown, url: string): string {
   const { hostname, port, pathname, username } = new URL(url);
   const place = `${hostname || 'localhost'}:${port || 5432}`;
-  const code = errorCode(error);
+  const code = codeOf(error);
   if (code === 'ECONNREFUSED') return `No PostgreSQL answers at ${place} (connection refused).`;
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
     return `The host of the database, ${hostname}, is not known to the name service.`;
@@ -95,18 +99,58 @@ export function explainConnectionFault(error: unknown, url: string): string {
     return `PostgreSQL at ${place} cannot be reached.`;
   }
   if (code === '28P01' || code === '28000') {
-    return `PostgreSQL at ${place} does not let user "${decodeURIComponent(username)}" in (wrong user, password or pg_hba.conf).`;
+    return `PostgreSQL at ${place} does not let user "${decoded(username)}" in (wrong user, password or pg_hba.conf).`;
   }
   if (code === '3D000') {
-    return `PostgreSQL at ${place} has no database "${decodeURIComponent(pathname.slice(1))}".`;
+    return `PostgreSQL at ${place} has no database "${decoded(pathname.slice(1))}".`;
   }
-  if (error instanceof Error && /timeout/i.test(error.message)) {
+  const message = firstLineOf(error);
+  if (/timeout/i.test(message) && !SQLSTATE.test(code ?? '')) {
     return `PostgreSQL at ${place} did not answer in time.`;
   }
-  return `PostgreSQL at ${place} cannot be used: ${error instanceof Error ? error.message : 'unknown error'}.`;
+  return `PostgreSQL at ${place} cannot be used: ${message}.`;
 }
 
-function errorCode(error: unknown): string | undefined {
-  if (error instanceof AggregateError) return errorCode(error.errors[0]);
-  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+/**
+ * The sentence for what PostgreSQL answered to a query of a program of ours, or undefined where the
+ * error is not PostgreSQL's. MikroORM puts the SQL before the message; the cause has it alone.
+ */
+export function explainQueryFault(error: unknown): string | undefined {
+  const said = innermost(error);
+  const code = codeOf(said);
+  if (code !== undefined && SQLSTATE.test(code)) {
+    return `PostgreSQL refuses: ${firstLineOf(said)} (${code}).`;
+  }
+  return isDatabaseAway(said) ? `The connection to PostgreSQL was lost.` : undefined;
+}
+
+const SQLSTATE = /^[0-9A-Z]{5}$/;
+
+function innermost(error: unknown): unknown {
+  const cause = property(error, 'cause') ?? property(error, 'previous');
+  return cause === undefined || codeOf(cause) === undefined ? error : innermost(cause);
+}
+
+function codeOf(error: unknown): string | undefined {
+  const code = property(error, 'code');
+  return typeof code === 'string' ? code : undefined;
+}
+
+function firstLineOf(error: unknown): string {
+  const message = property(error, 'message');
+  const [line = ''] = typeof message === 'string' ? message.split('\n') : [];
+  return line.replace(/[.\s]+$/, '') || 'it gave no reason';
+}
+
+// Not `instanceof Error`: under Jest, Node's own errors come from another realm.
+function property(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined;
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }

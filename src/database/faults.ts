@@ -8,9 +8,12 @@ const AWAY_SENTENCE =
 
 /** Whether an error says that the database cannot be reached or cannot answer just now. */
 export function isDatabaseAway(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  if (error instanceof AggregateError && error.errors.some(isDatabaseAway)) return true;
+  // Not `instanceof Error`: under Jest, Node's own errors come from another realm.
+  if (typeof error !== 'object' || error === null) return false;
+  if ('errors' in error && Array.isArray(error.errors) && error.errors.some(isDatabaseAway)) {
+    return true;
+  }
   if ('code' in error && AWAY.test(String(error.code))) return true;
-  if (AWAY_SENTENCE.test(error.message)) return true;
-  return error.cause !== undefined && isDatabaseAway(error.cause);
+  if ('message' in error && AWAY_SENTENCE.test(String(error.message))) return true;
+  return 'cause' in error && isDatabaseAway(error.cause);
 }

@@ -33,10 +33,24 @@ export async function migrate(environment: Environment): Promise<string[]> {
     try {
       const applied = await orm.migrator.up();
       return applied.map(({ name }) => name);
+    } catch (error) {
+      await removeEmptyRecord(client);
+      throw error;
     } finally {
       await orm.close(true);
     }
   });
+}
+
+/** Where not one migration could be applied, the table that was to record them goes again. */
+async function removeEmptyRecord(client: Client): Promise<void> {
+  const { rows } = await client.query<{ empty: boolean }>(`
+    select not exists (select from gatehouse.migration) as empty
+    where to_regclass('gatehouse.migration') is not null`);
+  if (!rows[0]?.empty) return;
+  await client.query('drop table gatehouse.migration');
+  // Fails, and stays, where it holds anything else.
+  await client.query('drop schema gatehouse');
 }
 
 /** The number is arbitrary, and the same in every release. */

@@ -1,29 +1,40 @@
-import { Type } from '@mikro-orm/core';
+import { type Platform, type TransformContext, Type } from '@mikro-orm/core';
 import { canBeId } from './physical-schema.js';
 
 /**
- * An id as Better-Auth shows it: a text, whatever the column is. A text that could not be in the column
- * (`abc` where ids are integers) is asked for as NULL, which no row equals: PostgreSQL would answer it
- * with an error, where the caller only wants to hear that there is no such row.
+ * An id as Better-Auth shows it: a text, whatever the column is (text, uuid or integer).
+ * `mapping.ts` puts the column's real type in.
+ *
+ * A text that cannot be an id in this database finds nothing, where PostgreSQL would answer with an
+ * error: in a condition, an id that nobody has takes its place.
  */
-export class OpaqueId extends Type<string, string | null> {
-  constructor(private readonly columnType = 'text') {
-    super();
-  }
-
-  override convertToDatabaseValue(value: string): string | null {
-    return canBeId(this.columnType, value) ? value : null;
-  }
-
+export class OpaqueId extends Type<string, string> {
   override convertToJSValue(value: unknown): string {
     return String(value);
   }
 
+  override convertToDatabaseValue(
+    value: string,
+    _platform: Platform,
+    context?: TransformContext,
+  ): string {
+    if (context?.mode !== 'query' || typeof value !== 'string') return value;
+    const type = this.prop?.columnTypes[0] ?? 'text';
+    return canBeId(type, value) ? value : nobodys(type);
+  }
+
   override getColumnType(): string {
-    return this.columnType;
+    return 'text';
   }
 
   override compareAsType(): string {
     return 'string';
   }
+}
+
+/** Not null: `is null` would find rows where such a column may be empty. */
+function nobodys(type: string): string {
+  if (type === 'uuid') return 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  if (type === 'integer' || type === 'bigint') return '-1';
+  return '';
 }
