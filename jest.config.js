@@ -1,3 +1,6 @@
+// Who confuses local time and UTC shall see it: no test runs in London.
+process.env.TZ = 'America/New_York';
+
 /** @type {import('jest').Config} */
 export default {
   testEnvironment: 'node',

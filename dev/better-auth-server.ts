@@ -18,6 +18,8 @@ export type Algorithm = 'EdDSA' | 'ES256' | 'ES512' | 'RS256' | 'PS256';
 
 export interface ServerOptions {
   databaseUrl: string;
+  /** Loopback, unless a container says otherwise. */
+  host?: string;
   /** 0 or left out: any free one. */
   port?: number;
   /** What the tokens carry as issuer, where that is not the address the server listens on. */
@@ -70,7 +72,7 @@ try {
 
 async function serve(options: ServerOptions): Promise<void> {
   const server = createServer();
-  const port = await listen(server, options.port ?? 0);
+  const port = await listen(server, options.host ?? HOST, options.port ?? 0);
   const origin = options.publicOrigin ?? `http://${HOST}:${port}`;
 
   const pool = openPool(options);
@@ -85,8 +87,8 @@ async function serve(options: ServerOptions): Promise<void> {
   console.log(JSON.stringify(line));
 }
 
-async function listen(server: Server, port: number): Promise<number> {
-  server.listen(port, HOST);
+async function listen(server: Server, host: string, port: number): Promise<number> {
+  server.listen(port, host);
   await once(server, 'listening').catch((fault: unknown) => {
     if (codeOf(fault) !== 'EADDRINUSE') throw fault;
     throw new Error(`Port ${port}, meant for Better-Auth, is in use: choose another.`);
