@@ -4,7 +4,13 @@ import type { Pool } from 'pg';
 import { AdoptBetterAuthTables } from './migrations/20261121000000-adopt-better-auth-tables.js';
 import { Account } from './src/accounts/account.entity.js';
 import { readEnvironment } from './src/config/environment.js';
-import { CONNECT_MS, limitWaiting, QUERY_MS, withConnection } from './src/database/connection.js';
+import {
+  CONNECT_MS,
+  limitWaiting,
+  QUERY_MS,
+  releaseLostConnections,
+  withConnection,
+} from './src/database/connection.js';
 import { mapToPhysical } from './src/database/mapping.js';
 import { inspectWith } from './src/database/inspect.js';
 import type { PhysicalSchema } from './src/database/physical-schema.js';
@@ -51,6 +57,7 @@ export function ormOptions({
       connectionTimeoutMillis: CONNECT_MS,
       keepAlive: true,
       onPoolCreated: (pool: Pool) => {
+        releaseLostConnections(pool);
         if (answerWithinMs !== null) limitWaiting(pool, answerWithinMs);
       },
     },

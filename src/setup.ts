@@ -7,7 +7,12 @@ import { Logger } from 'nestjs-pino';
 import { AppModule, type Foundation } from './app.module.js';
 import { ProblemFilter } from './common/problem.filter.js';
 import { problem } from './common/problem.js';
-import { answerInTime, refuseForeignBodies, traceRequests } from './common/request.js';
+import {
+  answerInTime,
+  refuseForeignBodies,
+  refuseUnreadable,
+  traceRequests,
+} from './common/request.js';
 import { describeApi } from './openapi.js';
 import { Draining } from './shutdown.js';
 import { fieldErrors } from './common/validation.js';
@@ -34,7 +39,7 @@ function setup(
   app.set('etag', false);
 
   app.use(traceRequests(log));
-  app.use(app.get(Draining).closeConnections);
+  app.use(app.get(Draining).watch);
   app.useSecurityHeaders({
     contentSecurityPolicy: {
       // It would send Swagger UI on a plain http host to https, where nobody listens.
@@ -72,12 +77,15 @@ function setup(
     });
   }
 
-  const server = app.getHttpServer() as Server;
+  const server: Server = app.getHttpServer();
   server.headersTimeout = 10_000;
   server.requestTimeout = 30_000;
+  // Node looks at the two limits above once in this time, which is 30 s where nobody says otherwise.
+  Object.assign(server, { connectionsCheckingInterval: 1000 });
   // Longer than a load balancer keeps an idle connection (AWS 60 s, nginx 60 s, HAProxy as set): the
   // side that closes first must be the one that does not have a request on its way.
   server.keepAliveTimeout = 75_000;
+  server.on('clientError', refuseUnreadable(log));
   return app;
 }
 

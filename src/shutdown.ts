@@ -3,18 +3,32 @@ import { Injectable } from '@nestjs/common';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
+import { flushed } from './common/log.js';
 import { Environment } from './config/environment.js';
 
 /** Whether the service is about to end, and so wants its clients' connections to go elsewhere. */
 @Injectable()
 export class Draining {
   begun = false;
+  /** What is being answered. */
+  readonly inFlight = new Set<Response>();
 
   /** A proxy that is told to close a connection does not send its next request into it. */
-  readonly closeConnections = (_request: Request, response: Response, next: NextFunction): void => {
+  readonly watch = (_request: Request, response: Response, next: NextFunction): void => {
+    this.inFlight.add(response);
+    response.once('close', () => this.inFlight.delete(response));
     if (this.begun) response.setHeader('Connection', 'close');
     next();
   };
+
+  begin(): void {
+    this.begun = true;
+    // A connection that stays open after its last answer would hold the listener's end up.
+    for (const response of this.inFlight) {
+      if (!response.headersSent) response.setHeader('Connection', 'close');
+      else response.once('finish', () => response.req.socket.destroySoon());
+    }
+  }
 }
 
 /**
@@ -23,21 +37,67 @@ export class Draining {
  * pools close, exit 0. SIGINT, a person at a terminal, skips the delay. A second signal ends it at once.
  */
 export function endOnSignal(app: NestExpressApplication, log: Logger): void {
-  const begin = (signal: NodeJS.Signals) => {
-    const draining = app.get(Draining);
-    if (draining.begun) process.exit(1);
-    draining.begun = true;
-    log.info({ signal }, 'ending');
+  const draining = app.get(Draining);
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    if (draining.begun) {
+      log.warn({ signal }, 'ending at once');
+      process.exit(1);
+    }
+    draining.begin();
+    log.info({ signal, inFlight: draining.inFlight.size }, 'ending');
     const delay = signal === 'SIGTERM' ? app.get(Environment).SHUTDOWN_DELAY_MS : 0;
-    const server = app.getHttpServer() as Server;
-    setTimeout(() => server.closeAllConnections(), delay + IN_FLIGHT_MS).unref();
+    setTimeout(() => cut(app, log), delay + IN_FLIGHT_MS).unref();
     // A database that has stopped answering keeps its pool from closing.
-    setTimeout(() => process.exit(0), delay + IN_FLIGHT_MS + POOLS_MS).unref();
+    const late = new Promise((resolve) =>
+      setTimeout(resolve, delay + IN_FLIGHT_MS + POOLS_MS).unref(),
+    );
+    const failed = await Promise.race([
+      late,
+      closeFor(signal, app).catch((error: unknown) => {
+        log.error({ err: error }, 'a part did not close');
+        return true;
+      }),
+    ]);
+    log.info('ended');
+    await flushed(log);
+    process.exit(failed === true ? 1 : 0);
   };
-  process.on('SIGTERM', begin);
-  process.on('SIGINT', begin);
-  app.enableShutdownHooks(['SIGTERM', 'SIGINT'], { useProcessExit: true });
+  process.on('SIGTERM', (signal) => void end(signal));
+  process.on('SIGINT', (signal) => void end(signal));
+}
+
+/** By which Terminus knows whether to wait. Nest takes the signal, though its types do not say so. */
+function closeFor(signal: NodeJS.Signals, app: NestExpressApplication): Promise<void> {
+  return (app as { close(signal: string): Promise<void> }).close(signal);
+}
+
+function cut(app: NestExpressApplication, log: Logger): void {
+  const { size } = app.get(Draining).inFlight;
+  if (size > 0) log.warn({ inFlight: size }, 'requests that would not end are cut');
+  const server: Server = app.getHttpServer();
+  server.closeAllConnections();
 }
 
 const IN_FLIGHT_MS = 10_000;
 const POOLS_MS = 2000;
+
+/**
+ * A fault that nobody caught. A thrown one may have left anything half done, so the process says what it
+ * was and ends, for its supervisor to start it anew. A rejected promise that nobody looked at leaves
+ * nothing half done but its own request: it is said, and the other requests are served on. Left to Node,
+ * one forgotten `await` would end them all.
+ */
+export function reportFaults(log: Logger): void {
+  const end = async (error: unknown): Promise<void> => {
+    log.fatal({ err: error }, 'a fault that nobody caught: ending');
+    await flushed(log);
+    process.exit(1);
+  };
+  process.on('uncaughtException', (error) => void end(error));
+  process.on('unhandledRejection', (reason) => {
+    log.error({ err: reason }, 'a rejected promise that nobody looked at');
+  });
+  // Node's own way is plain text on standard error, between lines of JSON.
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => log.warn({ err: warning }, warning.message));
+}

@@ -87,6 +87,8 @@ describe('GET /auth/session', () => {
   });
 });
 
+const accountsOf = (id: string) => `/api/v1/users/${id}/accounts`;
+
 describe('accounts', () => {
   it('lists how a user signs in, without any secret', async () => {
     const ada = await signUp(stack.auth);
@@ -133,19 +135,21 @@ describe('accounts', () => {
       await signUp(stack.auth),
     ];
     await giveRole(admin, 'support,admin');
-    const path = (id: string) => `/api/v1/users/${id}/accounts`;
-    expect(await outcome(stack.gatehouse, path(ada.id), ada.token)).toEqual([200, 'ok']);
-    expect(await outcome(stack.gatehouse, path(ada.id), admin.token)).toEqual([200, 'ok']);
-    expect(await outcome(stack.gatehouse, path(ada.id), eve.token)).toEqual([
+    expect(await outcome(stack.gatehouse, accountsOf(ada.id), ada.token)).toEqual([200, 'ok']);
+    expect(await outcome(stack.gatehouse, accountsOf(ada.id), admin.token)).toEqual([200, 'ok']);
+    expect(await outcome(stack.gatehouse, accountsOf(ada.id), eve.token)).toEqual([
       403,
       'AUTH_FORBIDDEN',
     ]);
-    expect(await outcome(stack.gatehouse, path('nobody'), eve.token)).toEqual([
+    expect(await outcome(stack.gatehouse, accountsOf('nobody'), eve.token)).toEqual([
       403,
       'AUTH_FORBIDDEN',
     ]);
     for (const id of ['nobody', 'a'.repeat(2000), '%00', '%F0%9F%92%A9', "'; drop table x"]) {
-      expect(await outcome(stack.gatehouse, path(id), admin.token)).toEqual([404, 'NOT_FOUND']);
+      expect(await outcome(stack.gatehouse, accountsOf(id), admin.token)).toEqual([
+        404,
+        'NOT_FOUND',
+      ]);
     }
   });
 });

@@ -20,7 +20,7 @@ export function documentCheck(document: OpenAPIObject): DocumentCheck {
   }
   const ajv = new Ajv2020.default({ strict: false, allErrors: true });
   addFormats.default(ajv);
-  ajv.addSchema({ ...strict, $id: 'api' } as object);
+  ajv.addSchema({ ...strict, $id: 'api' });
   const templates = Object.keys(strict.paths).map((template) => ({
     template,
     pattern: new RegExp(`^${template.replace(/\{[^}]+\}/g, '[^/]+')}$`),

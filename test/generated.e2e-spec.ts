@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import prettier from 'prettier';
+import { format } from 'prettier';
 import { PROBLEMS } from '../src/common/problem.js';
 import { describeApi } from '../src/openapi.js';
 import { startApp } from './app.js';
@@ -7,7 +7,7 @@ import { createDatabase } from './database.js';
 
 /** `UPDATE_GENERATED=1 npm test -- generated` writes them. */
 async function expectGenerated(path: string, text: string): Promise<void> {
-  const wanted = await prettier.format(text, { filepath: path, printWidth: 100 });
+  const wanted = await format(text, { filepath: path, printWidth: 100 });
   if (process.env['UPDATE_GENERATED']) writeFileSync(path, wanted);
   expect(readFileSync(path, 'utf8')).toBe(wanted);
 }

@@ -20,12 +20,14 @@ export class RolesGuard implements CanActivate {
     if (!principal) return true;
     const { user } = principal;
     const target = [context.getHandler(), context.getClass()];
-    const asked = <Value>(key: string) => this.reflector.getAllAndOverride<Value>(key, target);
 
-    if (asked<boolean>(VERIFIED) && !user.emailVerified) throw problem('EMAIL_NOT_VERIFIED');
-    const roles = asked<string[]>(ROLES);
+    const verified = this.reflector.getAllAndOverride<boolean | undefined>(VERIFIED, target);
+    if (verified && !user.emailVerified) throw problem('EMAIL_NOT_VERIFIED');
+
+    const roles = this.reflector.getAllAndOverride<string[] | undefined>(ROLES, target);
     if (roles && !this.hasOneOf(user, roles)) throw problem('AUTH_FORBIDDEN');
-    const parameter = asked<string>(SELF);
+
+    const parameter = this.reflector.getAllAndOverride<string | undefined>(SELF, target);
     if (parameter && params[parameter] !== user.id && !isAdmin(user, this.environment)) {
       // The same answer whether or not that user exists.
       throw problem('AUTH_FORBIDDEN');

@@ -10,6 +10,7 @@ import {
 import type { Request, Response } from 'express';
 import { isDatabaseAway } from '../database/faults.js';
 import { allowedMethods } from './allowed-methods.js';
+import { describeError } from './log.js';
 import {
   type ErrorCode,
   Problem,
@@ -38,10 +39,16 @@ export class ProblemFilter implements ExceptionFilter {
       return;
     }
     const refusal = toProblem(thrown, request);
-    if (refusal.getStatus() >= 500) {
-      this.logger.error({ err: thrown, requestId: request.requestId, code: refusal.code });
-    }
+    this.report(thrown, refusal, request);
     sendProblem(request, response, refusal);
+  }
+
+  /** Our own faults whole. An outage, which every request meets, in one line without frames. */
+  private report(thrown: unknown, { code, details }: Problem, { requestId }: Request): void {
+    if (code === 'INTERNAL_ERROR') this.logger.error({ err: thrown, requestId, code });
+    if (code !== 'SERVICE_UNAVAILABLE') return;
+    const { stack: _, ...cause } = describeError(thrown);
+    this.logger.warn({ cause, requestId, code, reason: details.reason, msg: 'unavailable' });
   }
 }
 

@@ -65,6 +65,11 @@ export const PROBLEMS = {
     title: 'Method not allowed',
     meaning: 'The path exists, but not with this method; `Allow` lists the ones it has.',
   },
+  REQUEST_TIMEOUT: {
+    status: 408,
+    title: 'The request did not arrive in time',
+    meaning: 'Headers have 10 seconds to arrive, and the whole request 30.',
+  },
   PAYLOAD_TOO_LARGE: {
     status: 413,
     title: 'The body is too large',
@@ -74,6 +79,11 @@ export const PROBLEMS = {
     status: 415,
     title: 'The body is not of a type that is understood here',
     meaning: 'Send `Content-Type: application/json`, in UTF-8.',
+  },
+  HEADERS_TOO_LARGE: {
+    status: 431,
+    title: 'The headers are too large',
+    meaning: 'All headers together may have 16 KB.',
   },
   INTERNAL_ERROR: {
     status: 500,

@@ -17,6 +17,25 @@ export async function runProgram(program: () => Promise<void>): Promise<void> {
 }
 
 function explain(error: unknown): string | undefined {
-  if (error instanceof EnvironmentFault || error instanceof DatabaseUnusable) return error.message;
+  const isOurs = [EnvironmentFault, DatabaseUnusable, CannotListen].some(
+    (kind) => error instanceof kind,
+  );
+  if (isOurs) return (error as Error).message;
   return explainQueryFault(error);
 }
+
+/** The address that the environment names cannot be listened on. */
+export class CannotListen extends Error {
+  constructor(host: string, port: number, cause: unknown) {
+    const code = (cause as NodeJS.ErrnoException).code ?? 'unknown';
+    const reason = REASONS[code] ?? code;
+    super(`Cannot listen on ${host}:${port}: ${reason}. HOST and PORT choose another.`, { cause });
+  }
+}
+
+const REASONS: Record<string, string> = {
+  EADDRINUSE: 'the port is in use',
+  EADDRNOTAVAIL: 'this machine has no such address',
+  ENOTFOUND: 'this machine has no such address',
+  EACCES: 'this user may not',
+};

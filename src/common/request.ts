@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto';
+import { STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { problem, unavailable } from './problem.js';
+import { type ErrorCode, problem, problemBody, unavailable } from './problem.js';
 import { sendProblem } from './problem.filter.js';
 
 declare module 'express-serve-static-core' {
@@ -31,7 +33,8 @@ export function traceRequests(logger: Logger) {
           method: request.method,
           // The route's pattern, not the path: it holds no ids and makes few distinct values.
           route: (request.route as { path?: string } | undefined)?.path ?? null,
-          status: response.statusCode,
+          // Node calls it 200 before anyone has said so.
+          status: response.headersSent ? response.statusCode : null,
           ms: Math.round((performance.now() - began) * 10) / 10,
           // The client left before the answer was through.
           ...(response.writableFinished ? {} : { aborted: true }),
@@ -80,3 +83,47 @@ export function answerInTime(milliseconds: number) {
     next();
   };
 }
+
+/** What Node's server gives the socket of a request that is being answered; its types leave it out. */
+interface AnsweredSocket extends Socket {
+  _httpMessage?: Response | null;
+}
+
+/**
+ * A request that Node refuses before Express sees it (or while its body is on the way) gets a problem,
+ * too, and a line in the log; Node alone would send a bare status line.
+ */
+export function refuseUnreadable(logger: Logger) {
+  return (error: NodeJS.ErrnoException, socket: AnsweredSocket): void => {
+    const refusal = problem(CODE_OF_FAULT[error.code ?? ''] ?? 'MALFORMED_REQUEST');
+    const response = socket._httpMessage;
+    if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
+      socket.destroy();
+      return;
+    }
+    if (response) {
+      response.setHeader('Connection', 'close');
+      sendProblem(response.req, response, refusal);
+      return;
+    }
+    const requestId = randomUUID();
+    const status = refusal.getStatus();
+    const body = JSON.stringify(problemBody(refusal, '', requestId));
+    const head = [
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+      'Connection: close',
+      'Content-Type: application/problem+json; charset=utf-8',
+      `Content-Length: ${Buffer.byteLength(body)}`,
+      'Cache-Control: no-store',
+      `X-Request-Id: ${requestId}`,
+    ];
+    socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
+    logger.info({ requestId, method: null, route: null, status, code: refusal.code }, 'request');
+  };
+}
+
+const CODE_OF_FAULT: Record<string, ErrorCode> = {
+  HPE_HEADER_OVERFLOW: 'HEADERS_TOO_LARGE',
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: 'PAYLOAD_TOO_LARGE',
+  ERR_HTTP_REQUEST_TIMEOUT: 'REQUEST_TIMEOUT',
+};

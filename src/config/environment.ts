@@ -154,9 +154,10 @@ export class EnvironmentFault extends Error {
   }
 }
 
-/** The environment of this process; in development also the `.env` file beside it. */
+/** The environment of this process; in development also the `.env` file in its folder. */
 export function readEnvironment(): Environment {
-  if (process.env['NODE_ENV'] !== 'production' && existsSync('.env')) process.loadEnvFile('.env');
+  const stage = process.env['NODE_ENV'] || 'development';
+  if (stage === 'development' && existsSync('.env')) process.loadEnvFile('.env');
   return parseEnvironment(process.env);
 }
 

@@ -64,7 +64,10 @@ export function HttpUrl(): PropertyDecorator {
 }
 
 export function PostgresUrl(): PropertyDecorator {
-  return Url(['postgres:', 'postgresql:'], 'must be a URL that begins with postgresql://');
+  return Url(
+    ['postgres:', 'postgresql:'],
+    'must be a URL such as postgresql://user:password@host:5432/database (special characters as %23)',
+  );
 }
 
 function Url(protocols: string[], message: string): PropertyDecorator {

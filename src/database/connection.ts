@@ -56,6 +56,25 @@ export function limitWaiting(pool: Pool, milliseconds: number): void {
   });
 }
 
+/**
+ * Kysely, which runs MikroORM's transactions, never releases a connection whose `rollback` fails (its
+ * issue 1990), and on a lost connection it always fails. Each would cost the pool a place for ever, and
+ * the pool could not be closed any more.
+ */
+export function releaseLostConnections(pool: Pool): void {
+  const inUse = new WeakSet<PoolClient>();
+  pool.on('acquire', (client) => inUse.add(client));
+  pool.on('release', (_error, client) => inUse.delete(client));
+  pool.on('connect', (client) => {
+    client.once('end', () => {
+      if (!inUse.has(client)) return;
+      client.release(true);
+      // Whoever remembers to do it later must not hear that it was done.
+      client.release = () => undefined;
+    });
+  });
+}
+
 /** Members of `pg`'s client that its types leave out. */
 interface Internals {
   host: string;
@@ -118,13 +137,15 @@ export function explainConnectionFault(error: unknown, url: string): string {
 export function explainQueryFault(error: unknown): string | undefined {
   const said = innermost(error);
   const code = codeOf(said);
-  if (code !== undefined && SQLSTATE.test(code)) {
-    return `PostgreSQL refuses: ${firstLineOf(said)} (${code}).`;
-  }
-  return isDatabaseAway(said) ? `The connection to PostgreSQL was lost.` : undefined;
+  if (isDatabaseAway(said)) return `The connection to PostgreSQL was lost: ${firstLineOf(said)}.`;
+  if (code === undefined || !SQLSTATE.test(code)) return undefined;
+  const remedy =
+    code === '42501' ? ' Grant it, or let DATABASE_DIRECT_URL name a user that may do so.' : '';
+  return `PostgreSQL refuses: ${firstLineOf(said)} (${code}).${remedy}`;
 }
 
-const SQLSTATE = /^[0-9A-Z]{5}$/;
+// Node's own codes (EPIPE) can be of five capital letters, too.
+const SQLSTATE = /^(?=.*\d)[0-9A-Z]{5}$/;
 
 function innermost(error: unknown): unknown {
   const cause = property(error, 'cause') ?? property(error, 'previous');

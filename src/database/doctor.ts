@@ -5,7 +5,7 @@ import { type Environment, readEnvironment } from '../config/environment.js';
 import { withConnection } from './connection.js';
 import { inspectWith } from './inspect.js';
 import { pendingMigrations } from './pending-migrations.js';
-import { EXPECTED, type PhysicalSchema, type TableName } from './physical-schema.js';
+import { EXPECTED, type PhysicalSchema, TABLE_NAMES } from './physical-schema.js';
 
 export interface Diagnosis {
   report: string;
@@ -45,7 +45,7 @@ async function serverVersion(client: Client): Promise<string> {
 
 /** One line for each property: where it was found, and as what. */
 function tables(physical: PhysicalSchema): string[] {
-  const rows = (Object.keys(EXPECTED) as TableName[]).flatMap((table) => {
+  const rows = TABLE_NAMES.flatMap((table) => {
     const found = physical.tables[table];
     return Object.keys(EXPECTED[table]).map((property) => {
       const column = found?.columns[property];

@@ -1,4 +1,4 @@
-import type { EntityMetadata } from '@mikro-orm/core';
+import { type EntityMetadata, ReferenceKind } from '@mikro-orm/core';
 import { OpaqueId } from './opaque-id.js';
 import { EXPECTED, type PhysicalSchema, type TableName } from './physical-schema.js';
 
@@ -23,7 +23,8 @@ export function mapToPhysical(meta: EntityMetadata, physical: PhysicalSchema): v
     if (!column) continue;
     property.fieldNames = [column.name];
     property.joinColumns = [column.name];
-    property.columnTypes = [column.type];
+    // A relation takes all this from the id that it refers to, unless it has a column type of its own.
+    if (property.kind === ReferenceKind.SCALAR) property.columnTypes = [column.type];
     if (property.primary) Object.assign(property, { type: new OpaqueId(column.type) });
   }
 }

@@ -30,11 +30,13 @@ export async function migrate(environment: Environment): Promise<string[]> {
         answerWithinMs: null,
       }),
     );
+    const isFirstRun = !(await hasSchema(client));
     try {
       const applied = await orm.migrator.up();
       return applied.map(({ name }) => name);
     } catch (error) {
-      await removeEmptyRecord(client);
+      // What this error says matters more than what the tidying up might say.
+      if (isFirstRun) await removeEmptyRecord(client).catch(() => undefined);
       throw error;
     } finally {
       await orm.close(true);
@@ -42,12 +44,15 @@ export async function migrate(environment: Environment): Promise<string[]> {
   });
 }
 
+async function hasSchema(client: Client): Promise<boolean> {
+  const { rowCount } = await client.query(`select from pg_namespace where nspname = 'gatehouse'`);
+  return rowCount !== 0;
+}
+
 /** Where not one migration could be applied, the table that was to record them goes again. */
 async function removeEmptyRecord(client: Client): Promise<void> {
-  const { rows } = await client.query<{ empty: boolean }>(`
-    select not exists (select from gatehouse.migration) as empty
-    where to_regclass('gatehouse.migration') is not null`);
-  if (!rows[0]?.empty) return;
+  const { rowCount } = await client.query('select from gatehouse.migration limit 1');
+  if (rowCount !== 0) return;
   await client.query('drop table gatehouse.migration');
   // Fails, and stays, where it holds anything else.
   await client.query('drop schema gatehouse');

@@ -9,6 +9,10 @@ import { canBeId } from './physical-schema.js';
  * error: in a condition, an id that nobody has takes its place.
  */
 export class OpaqueId extends Type<string, string> {
+  constructor(private readonly columnType = 'text') {
+    super();
+  }
+
   override convertToJSValue(value: unknown): string {
     return String(value);
   }
@@ -19,12 +23,11 @@ export class OpaqueId extends Type<string, string> {
     context?: TransformContext,
   ): string {
     if (context?.mode !== 'query' || typeof value !== 'string') return value;
-    const type = this.prop?.columnTypes[0] ?? 'text';
-    return canBeId(type, value) ? value : nobodys(type);
+    return canBeId(this.columnType, value) ? value : nobodys(this.columnType);
   }
 
   override getColumnType(): string {
-    return 'text';
+    return this.columnType;
   }
 
   override compareAsType(): string {

@@ -36,7 +36,8 @@ export interface InspectionWish {
 export type Query = (sql: string) => Promise<object[]>;
 
 type Kind = 'id' | 'text' | 'time' | 'flag';
-export type TableName = 'user' | 'session' | 'account' | 'verification';
+export const TABLE_NAMES = ['user', 'session', 'account', 'verification'] as const;
+export type TableName = (typeof TABLE_NAMES)[number];
 
 /** The properties that Gatehouse reads or writes, and what kind of column each must be. */
 export const EXPECTED = {
@@ -86,6 +87,8 @@ export const EXPECTED = {
 /** Columns that Better-Auth's admin plugin adds: missing ones have their own remedy. */
 const OF_ADMIN_PLUGIN = new Set(['role', 'banned', 'banReason', 'banExpires', 'impersonatedBy']);
 
+const FINISH_FIRST = "Finish Better-Auth's own migration first.";
+
 const TYPES_OF: Record<Kind, RegExp> = {
   id: /^(text|uuid|integer|bigint|character varying.*)$/,
   text: /^(text|character varying.*)$/,
@@ -113,11 +116,15 @@ export function describeColumns(rows: ColumnRow[], wish: InspectionWish): Physic
     faults: [],
     remarks: [],
   };
-  const tableNames = Object.keys(EXPECTED) as TableName[];
-  for (const table of tableNames) describeTable(table, rows, wish, found);
+  const ofAdmin = TABLE_NAMES.flatMap((table) => describeTable(table, rows, wish, found));
+  if (ofAdmin.length > 0) {
+    found.faults.push(
+      `Columns of Better-Auth's admin plugin are missing: ${ofAdmin.join(', ')}. Add the plugin to Better-Auth and run its migration.`,
+    );
+  }
 
-  const present = tableNames.filter((table) => found.tables[table]);
-  const absent = tableNames.filter((table) => !found.tables[table]);
+  const present = TABLE_NAMES.filter((table) => found.tables[table]);
+  const absent = TABLE_NAMES.filter((table) => !found.tables[table]);
   const needed = absent.filter((table) => isNeeded(table, wish));
   if (present.length === 0) {
     found.faults.push(
@@ -127,7 +134,7 @@ export function describeColumns(rows: ColumnRow[], wish: InspectionWish): Physic
   }
   if (needed.length > 0) {
     found.faults.push(
-      `Only a part of Better-Auth's tables is in schema "${found.schema}": ${present.join(', ')}, but not ${needed.join(', ')}. Finish Better-Auth's own migration first.`,
+      `Only a part of Better-Auth's tables is in schema "${found.schema}": ${present.join(', ')}, but not ${needed.join(', ')}. ${FINISH_FIRST}`,
     );
   }
   for (const table of absent.filter((name) => !needed.includes(name))) {
@@ -156,23 +163,22 @@ export function canBeId(type: string, text: string): boolean {
   return text.length > 0 && text.length <= 255 && !text.includes('\0');
 }
 
+/** Finds the table and what is wrong with it; returns the columns of the admin plugin that it has not. */
 function describeTable(
   table: TableName,
   rows: ColumnRow[],
   wish: InspectionWish,
   found: PhysicalSchema,
-): void {
+): string[] {
   const candidates = [table, `${table}s`]
     .map((name) => ({ name, rows: rows.filter((row) => row.table === name) }))
     .filter((candidate) => candidate.rows.length > 0)
     .map((candidate) => ({ ...candidate, ...matchColumns(table, candidate.rows, wish.columns) }))
     // An application may well have a table `users` of its own beside Better-Auth's `user`.
-    .toSorted((a, b) => a.faults.length - b.faults.length);
+    .toSorted((a, b) => a.faults.length + a.ofAdmin.length - b.faults.length - b.ofAdmin.length);
   const [best] = candidates;
-  if (!best) return;
+  if (!best) return [];
   found.tables[table] = { name: best.name, columns: best.columns };
-  if (isNeeded(table, wish))
-    found.faults.push(...best.faults.map((fault) => `${best.name}: ${fault}`));
 
   const known = new Set(Object.values(best.columns).map((column) => column.name));
   const strangers = best.rows.filter((row) => row.required && !known.has(row.column));
@@ -181,6 +187,9 @@ function describeTable(
       `${best.name}.${column} is required and has no default. Gatehouse never inserts there, but Better-Auth 1.7.3 and later refuse to serve when they do not know such a column.`,
     );
   }
+  if (!isNeeded(table, wish)) return [];
+  found.faults.push(...best.faults.map((fault) => `${best.name}: ${fault}`));
+  return best.ofAdmin.map((property) => `${best.name}.${property}`);
 }
 
 /** Required columns that Gatehouse has no use for and Better-Auth fills. */
@@ -190,18 +199,16 @@ function matchColumns(table: TableName, rows: ColumnRow[], style: InspectionWish
   const byName = new Map(rows.map((row) => [row.column, row]));
   const columns: Record<string, PhysicalColumn> = {};
   const faults: string[] = [];
+  const ofAdmin: string[] = [];
   for (const [property, kind] of Object.entries(EXPECTED[table])) {
-    const names = [
+    const names = new Set([
       ...(style === 'snake' ? [] : [property]),
       ...(style === 'camel' ? [] : [snakeCase(property)]),
-    ];
-    const row = names.map((name) => byName.get(name)).find((candidate) => candidate !== undefined);
+    ]);
+    const row = [...names].map((name) => byName.get(name)).find((column) => column !== undefined);
     if (!row) {
-      faults.push(
-        OF_ADMIN_PLUGIN.has(property)
-          ? `column ${names.join(' or ')} is missing. Add the admin plugin to Better-Auth and run its migration.`
-          : `column ${names.join(' or ')} is missing.`,
-      );
+      if (OF_ADMIN_PLUGIN.has(property)) ofAdmin.push(property);
+      else faults.push(`column ${[...names].join(' or ')} is missing. ${FINISH_FIRST}`);
       continue;
     }
     columns[property] = { name: row.column, type: row.type };
@@ -209,7 +216,7 @@ function matchColumns(table: TableName, rows: ColumnRow[], style: InspectionWish
       faults.push(`column ${row.column} is of type ${row.type}, which Better-Auth never makes it.`);
     }
   }
-  return { columns, faults };
+  return { columns, faults, ofAdmin };
 }
 
 function isNeeded(table: TableName, wish: InspectionWish): boolean {
@@ -223,8 +230,7 @@ export function snakeCase(property: string): string {
 
 /** Without parameters, because `pg` and MikroORM write those differently. */
 function columnsQuery(schema: string | undefined): string {
-  const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
-  const names = Object.keys(EXPECTED).flatMap((table) => [table, `${table}s`]);
+  const names = TABLE_NAMES.flatMap((table) => [table, `${table}s`]);
   return `
     select n.nspname as "schema", c.relname as "table", a.attname as "column",
       format_type(a.atttypid, a.atttypmod) as "type",
@@ -235,4 +241,8 @@ function columnsQuery(schema: string | undefined): string {
     where n.nspname = ${schema === undefined ? 'current_schema()' : literal(schema)}
       and c.relname in (${names.map(literal).join(', ')}) and c.relkind in ('r', 'p')
     order by c.relname, a.attnum`;
+}
+
+function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
 }

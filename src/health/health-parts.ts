@@ -1,32 +1,31 @@
 import { EntityManager } from '@mikro-orm/postgresql';
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { type HealthIndicatorResult, HealthIndicatorService } from '@nestjs/terminus';
+import type { Logger } from 'pino';
 import { KeyRing } from '../auth/key-ring.js';
+import { LOG } from '../common/foundation.module.js';
 import { pendingMigrations } from '../database/pending-migrations.js';
 
 /** The parts that the service stands on, each able to say how it is. */
 @Injectable()
 export class HealthParts {
   private migrated = false;
+  private lastAnswerAt = Number.NEGATIVE_INFINITY;
+  private asking: Promise<void> | undefined;
+  private away = false;
 
   constructor(
     private readonly health: HealthIndicatorService,
     private readonly em: EntityManager,
     private readonly keys: KeyRing,
+    @Inject(LOG) private readonly log: Logger,
   ) {}
 
-  /** Kept for a moment: these routes are public, and the database must not pay for each visit. */
   async database(): Promise<HealthIndicatorResult> {
     return this.health
       .check('database')
-      .attempt(async () => {
-        await this.ask('select 1').catch(() => {
-          // The real reason names hosts; the log has it.
-          throw new Error('the database does not answer');
-        });
-      })
-      .withTimeout(ANSWER_MS)
-      .cacheFor(KEEP_MS);
+      .attempt(() => this.ping())
+      .withTimeout(ANSWER_MS);
   }
 
   async migrations(): Promise<HealthIndicatorResult> {
@@ -34,14 +33,16 @@ export class HealthParts {
       .check('migrations')
       .attempt(async () => {
         if (this.migrated) return;
-        const pending = await pendingMigrations((sql) => this.ask(sql)).catch(() => null);
+        // After the database itself, by which visits at once share one question.
+        const pending = await this.ping()
+          .then(() => pendingMigrations((sql) => this.ask(sql)))
+          .catch(() => null);
         if (pending === null) throw new Error('not known while the database does not answer');
         if (pending.length > 0) throw new Error(`${pending.length} pending: npm run migrate`);
         // They are never taken back while a service runs on them.
         this.migrated = true;
       })
-      .withTimeout(ANSWER_MS)
-      .cacheFor(KEEP_MS);
+      .withTimeout(ANSWER_MS);
   }
 
   issuerKeys(): HealthIndicatorResult {
@@ -54,10 +55,38 @@ export class HealthParts {
       : part.up(facts);
   }
 
+  /**
+   * These routes are public, and the database must not pay for each visit: one question at a time, and
+   * a good answer is kept for a moment. A bad one is not, nor does a visit take over the bad answer to
+   * a question asked before it: the first visit after the database is back finds it back.
+   */
+  private async ping(): Promise<void> {
+    if (performance.now() - this.lastAnswerAt < KEEP_MS) return;
+    if (this.asking && (await this.asking.then(yes, no))) return;
+    this.asking ??= this.pingNow().finally(() => (this.asking = undefined));
+    await this.asking;
+  }
+
+  private async pingNow(): Promise<void> {
+    try {
+      await this.ask('select 1');
+    } catch (error) {
+      if (!this.away) this.log.error({ err: error }, 'the database does not answer');
+      this.away = true;
+      // The real reason names hosts: it is for the log alone.
+      throw new Error('the database does not answer', { cause: error });
+    }
+    if (this.away) this.log.info('the database answers again');
+    this.away = false;
+    this.lastAnswerAt = performance.now();
+  }
+
   private ask(sql: string): Promise<object[]> {
     return this.em.getConnection().execute<object[]>(sql);
   }
 }
 
+const yes = () => true;
+const no = () => false;
 const ANSWER_MS = 2300;
 const KEEP_MS = 500;

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Controller, Get } from '@nestjs/common';
+import { Controller, Get, ServiceUnavailableException } from '@nestjs/common';
 import { ApiOperation, ApiTags } from '@nestjs/swagger';
 import { HealthCheck, HealthCheckService } from '@nestjs/terminus';
 import { Environment } from '../config/environment.js';
@@ -50,8 +50,12 @@ export class HealthController {
   @Get('db')
   @HealthCheck()
   @ApiOperation({ summary: 'The database alone' })
-  database() {
-    return this.terminus.check([() => this.parts.database()]);
+  async database() {
+    const details = await this.parts.database();
+    const isUp = details['database']?.status === 'up';
+    // In Terminus' form, but not by its check, which also refuses when the service is about to end.
+    if (isUp) return { status: 'ok', info: details, error: {}, details };
+    throw new ServiceUnavailableException({ status: 'error', info: {}, error: details, details });
   }
 }
 

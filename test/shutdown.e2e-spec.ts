@@ -1,0 +1,191 @@
+import { once } from 'node:events';
+import { Agent, get } from 'node:http';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createDatabase, type TestDatabase } from './database.js';
+import { startProxy } from './proxy.js';
+import { endServed, type KeySet, serve, type Served, startKeySet, until } from './served.js';
+
+let database: TestDatabase;
+let issuer: KeySet;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  issuer = await startKeySet();
+});
+
+afterAll(async () => {
+  endServed();
+  issuer.close();
+  await database.drop();
+});
+
+const start = (delayMs: number, port?: number): Promise<Served> =>
+  serve(
+    {
+      DATABASE_URL: database.url,
+      BETTER_AUTH_URL: issuer.url,
+      SHUTDOWN_DELAY_MS: String(delayMs),
+    },
+    port === undefined ? {} : { port },
+  );
+
+const statusOf = async (url: string) => {
+  const answer = await fetch(url);
+  await answer.body?.cancel();
+  return answer.status;
+};
+const ready = (served: Served) => until(() => statusOf(`${served.url}/health/ready`), 200);
+
+/** A POST whose body is on its way for as long as one likes. */
+async function beginPost(served: Served) {
+  const socket = connect(served.port, '127.0.0.1');
+  await once(socket, 'connect');
+  let answer = '';
+  socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
+  socket.on('error', () => undefined);
+  const closed = once(socket, 'close').then(() => answer);
+  socket.write('POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n');
+  socket.write('Content-Length: 2\r\n\r\n{');
+  await sleep(200);
+  return { finish: () => socket.write('}'), closed };
+}
+
+describe('SIGTERM', () => {
+  /** `ROLLING_ROUNDS=3` is the run that the figures come from. */
+  const rounds = Number(process.env['ROLLING_ROUNDS'] ?? 1);
+
+  it(
+    'loses no request in a rolling restart of two replicas behind a proxy',
+    async () => {
+      let replicas = [await start(1500), await start(1500)];
+      const proxy = await startProxy(replicas.map(({ url }) => url));
+      await Promise.all(replicas.map(ready));
+      await until(() => replicas.every(({ url }) => proxy.sendsTo(url)), true);
+
+      const load = startLoad([`${proxy.url}/health/live`, `${proxy.url}/health/db`], 16);
+      const codes: (number | null)[] = [];
+      for (let round = 0; round < rounds; round += 1) {
+        for (const replica of replicas) {
+          await sleep(500);
+          codes.push((await replica.end('SIGTERM')).code);
+          const next = await start(1500, replica.port);
+          replicas = replicas.map((each) => (each === replica ? next : each));
+          await until(() => proxy.sendsTo(next.url), true);
+        }
+      }
+      const { requests, failed } = await load.stop();
+      proxy.close();
+      await Promise.all(replicas.map((replica) => replica.end('SIGKILL')));
+      process.stdout.write(`rolling restart: ${requests} requests, ${failed.length} failed\n`);
+      expect(failed).toEqual([]);
+      expect(new Set(codes)).toEqual(new Set([0]));
+      expect(requests).toBeGreaterThan(1000);
+    },
+    30_000 + rounds * 30_000,
+  );
+
+  it('turns ready to 503 at once while everything else is still served', async () => {
+    const served = await start(1500);
+    await ready(served);
+    served.child.kill('SIGTERM');
+    await until(() => statusOf(`${served.url}/health/ready`), 503, 1);
+    expect(await (await fetch(`${served.url}/health/ready`)).json()).toMatchObject({
+      status: 'shutting_down',
+    });
+    for (const path of ['/health/live', '/health/db', '/health']) {
+      const answer = await fetch(served.url + path);
+      expect([path, answer.status]).toEqual([path, 200]);
+      expect(answer.headers.get('connection')).toBe('close');
+      await answer.body?.cancel();
+    }
+    const { code, ms } = await served.end();
+    expect(code).toBe(0);
+    expect(ms).toBeLessThan(5000);
+    expect(served.lines().slice(-1)).toEqual([expect.objectContaining({ msg: 'ended' })]);
+    expect(served.output.stderr).toBe('');
+  });
+
+  it('finishes a request in flight, and closes its connection after it', async () => {
+    const served = await start(0);
+    const post = await beginPost(served);
+    served.child.kill('SIGTERM');
+    await sleep(700);
+    post.finish();
+    const answer = await post.closed;
+    expect(answer).toMatch(/^HTTP\/1\.1 405 [^]*\r\nConnection: close\r\n/);
+    expect(await served.end()).toMatchObject({ code: 0 });
+    const messages = served.lines().map(({ msg }) => msg);
+    expect(messages.slice(-2)).toEqual(['request', 'ended']);
+  });
+
+  it('cuts a request that takes longer than ten seconds', async () => {
+    const served = await start(300);
+    const post = await beginPost(served);
+    const { code, ms } = await served.end('SIGTERM');
+    expect(await post.closed).toBe('');
+    expect(code).toBe(0);
+    expect(ms).toBeGreaterThan(10_000);
+    expect(ms).toBeLessThan(13_000);
+    expect(served.lines()).toContainEqual(
+      expect.objectContaining({ msg: 'requests that would not end are cut', inFlight: 1 }),
+    );
+  });
+
+  it('ends at once when it comes twice', async () => {
+    const served = await start(60_000);
+    served.child.kill('SIGTERM');
+    await sleep(300);
+    const { code, ms } = await served.end('SIGTERM');
+    expect(code).toBe(1);
+    expect(ms).toBeLessThan(2000);
+    expect(served.lines().slice(-1)).toEqual([expect.objectContaining({ msg: 'ending at once' })]);
+  });
+});
+
+it('SIGINT, a person at a terminal, does not wait for a load balancer', async () => {
+  const served = await start(60_000);
+  const { code, ms } = await served.end('SIGINT');
+  expect(code).toBe(0);
+  expect(ms).toBeLessThan(3000);
+});
+
+interface Load {
+  stop(): Promise<{ requests: number; failed: string[] }>;
+}
+
+/** As many requests as go through so many connections. */
+function startLoad(urls: string[], connections: number): Load {
+  const agent = new Agent({ keepAlive: true, maxSockets: connections });
+  const failed: string[] = [];
+  let requests = 0;
+  let stopped = false;
+  const ask = (url: string) =>
+    new Promise<void>((resolve) => {
+      get(url, { agent }, (response) => {
+        let body = '';
+        response.on('data', (chunk: Buffer) => (body += chunk.toString()));
+        response.on('end', () => {
+          if (response.statusCode !== 200) failed.push(`${url}: ${response.statusCode} ${body}`);
+          resolve();
+        });
+      }).on('error', (error) => {
+        failed.push(`${url}: ${error.message}`);
+        resolve();
+      });
+    });
+  const workers = Array.from({ length: connections }, async (_, worker) => {
+    while (!stopped) {
+      await ask(urls[(requests + worker) % urls.length] ?? '');
+      requests += 1;
+    }
+  });
+  return {
+    stop: async () => {
+      stopped = true;
+      await Promise.all(workers);
+      agent.destroy();
+      return { requests, failed };
+    },
+  };
+}
