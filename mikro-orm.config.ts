@@ -2,7 +2,9 @@ import { Migrator } from '@mikro-orm/migrations';
 import { defineConfig, type Options } from '@mikro-orm/postgresql';
 import type { Pool } from 'pg';
 import { AdoptBetterAuthTables } from './migrations/20261121000000-adopt-better-auth-tables.js';
+import { AuditEventTable } from './migrations/20261121010000-audit-event.js';
 import { Account } from './src/accounts/account.entity.js';
+import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
 import {
   CONNECT_MS,
@@ -18,11 +20,12 @@ import { Verification } from './src/database/verification.entity.js';
 import { Session } from './src/sessions/session.entity.js';
 import { User } from './src/users/user.entity.js';
 
-export const ENTITIES = [User, Session, Account, Verification];
+export const ENTITIES = [User, Session, Account, Verification, AuditEvent];
 
 /** In the order in which they run; a name, once released, never changes. */
 export const MIGRATIONS = [
   { name: '20261121000000-adopt-better-auth-tables', class: AdoptBetterAuthTables },
+  { name: '20261121010000-audit-event', class: AuditEventTable },
 ];
 
 export interface OrmSetting {

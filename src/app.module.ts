@@ -5,6 +5,8 @@ import { LoggerModule } from 'nestjs-pino';
 import type { Logger } from 'pino';
 import { ormOptions } from '../mikro-orm.config.js';
 import { AuthModule } from './auth/auth.module.js';
+import { SessionsModule } from './sessions/sessions.module.js';
+import { UsersModule } from './users/users.module.js';
 import { FoundationModule } from './common/foundation.module.js';
 import type { Environment } from './config/environment.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
@@ -22,7 +24,7 @@ export interface Foundation {
 }
 
 /** Their controllers answer below `/api/v1`. Yours go here. */
-export const API_MODULES: Type[] = [MeModule, AccountsModule];
+export const API_MODULES: Type[] = [MeModule, UsersModule, SessionsModule, AccountsModule];
 
 /** The map. */
 @Module({})

@@ -328,7 +328,11 @@ describe('events', () => {
 });
 
 it('never mixes up callers: 1,000 interleaved requests of 50 users', async () => {
-  const people = await Promise.all(Array.from({ length: 50 }, () => signUp(stack.auth)));
+  const people: Person[] = [];
+  // A few at a time: each has a password to hash.
+  while (people.length < 50) {
+    people.push(...(await Promise.all(Array.from({ length: 5 }, () => signUp(stack.auth)))));
+  }
   const requests = Array.from({ length: 1000 }, (_, i) => people[(i * 7) % 50] as Person);
   const answers = await Promise.all(
     requests.map(async (person) => {

@@ -47,7 +47,7 @@ export const CurrentSession = createParamDecorator(
   (_: unknown, context) => principalOf(context).session,
 );
 
-function principalOf(context: ExecutionContext): Principal {
+export function principalOf(context: ExecutionContext): Principal {
   const { principal } = context.switchToHttp().getRequest<Request>();
   if (!principal)
     throw new Error('A public route has no principal: take @Public() off, or ask for none.');

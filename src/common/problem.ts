@@ -70,6 +70,27 @@ export const PROBLEMS = {
     title: 'The request did not arrive in time',
     meaning: 'Headers have 10 seconds to arrive, and the whole request 30.',
   },
+  SELF_BAN: {
+    status: 409,
+    title: 'Nobody bans themselves',
+    meaning: 'Let another admin do it.',
+  },
+  SELF_DEMOTION: {
+    status: 409,
+    title: 'Nobody takes their own admin role',
+    meaning: 'Let another admin do it.',
+  },
+  LAST_ADMIN: {
+    status: 409,
+    title: 'The last admin stays',
+    meaning: 'Without this one nobody could administer. Make another admin first.',
+  },
+  PRECONDITION_FAILED: {
+    status: 412,
+    title: 'It has changed meanwhile',
+    meaning:
+      '`If-Match` names another version than the one that is there. Nothing was changed; read it again.',
+  },
   PAYLOAD_TOO_LARGE: {
     status: 413,
     title: 'The body is too large',

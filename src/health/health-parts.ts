@@ -10,7 +10,6 @@ import { pendingMigrations } from '../database/pending-migrations.js';
 @Injectable()
 export class HealthParts {
   private migrated = false;
-  private lastAnswerAt = Number.NEGATIVE_INFINITY;
   private asking: Promise<void> | undefined;
   private away = false;
 
@@ -56,12 +55,11 @@ export class HealthParts {
   }
 
   /**
-   * These routes are public, and the database must not pay for each visit: one question at a time, and
-   * a good answer is kept for a moment. A bad one is not, nor does a visit take over the bad answer to
-   * a question asked before it: the first visit after the database is back finds it back.
+   * These routes are public, and the database must not pay for each visit: visits at the same time share
+   * one question. No answer is kept, for it would be untrue a moment later; nor does a visit take over
+   * the bad answer to a question asked before it: the first one after the database is back finds it back.
    */
   private async ping(): Promise<void> {
-    if (performance.now() - this.lastAnswerAt < KEEP_MS) return;
     if (this.asking && (await this.asking.then(yes, no))) return;
     this.asking ??= this.pingNow().finally(() => (this.asking = undefined));
     await this.asking;
@@ -78,7 +76,6 @@ export class HealthParts {
     }
     if (this.away) this.log.info('the database answers again');
     this.away = false;
-    this.lastAnswerAt = performance.now();
   }
 
   private ask(sql: string): Promise<object[]> {
@@ -89,4 +86,3 @@ export class HealthParts {
 const yes = () => true;
 const no = () => false;
 const ANSWER_MS = 2300;
-const KEEP_MS = 500;

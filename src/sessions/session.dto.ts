@@ -1,5 +1,7 @@
-import { ApiProperty } from '@nestjs/swagger';
+import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
+import { IsIn, IsOptional } from 'class-validator';
 import type { SessionRow } from '../auth/principal.js';
+import { DeviceRead, deviceOf } from './device.js';
 
 /** A session as clients see one; never its token. */
 export class SessionRead {
@@ -24,6 +26,9 @@ export class SessionRead {
   @ApiProperty({ type: String, nullable: true })
   userAgent: string | null;
 
+  @ApiProperty({ type: DeviceRead, description: 'Read from the user agent' })
+  device: DeviceRead;
+
   @ApiProperty({
     type: String,
     nullable: true,
@@ -43,8 +48,53 @@ export class SessionRead {
       expiresAt: session.expiresAt.toISOString(),
       ipAddress: session.ipAddress,
       userAgent: session.userAgent,
+      device: deviceOf(session.userAgent),
       impersonatedBy: session.impersonatedBy,
       current: session.id === currentId,
     };
+  }
+}
+
+export class SessionList {
+  @ApiProperty({ type: [SessionRead] })
+  items: SessionRead[];
+
+  @ApiProperty({ type: 'integer', example: 1 })
+  total: number;
+}
+
+export class RevocationScope {
+  @ApiPropertyOptional({
+    enum: ['current'],
+    description: '`current` keeps the session in which you ask for it',
+  })
+  @IsOptional()
+  @IsIn(['current'])
+  except?: 'current';
+}
+
+/** A revocation that was carried out. */
+export class SuccessResponse {
+  @ApiProperty({ enum: [true] })
+  success: true;
+
+  @ApiProperty({ example: 'The sessions have ended.' })
+  message: string;
+
+  @ApiProperty({ type: 'integer', description: 'How many sessions were ended', example: 2 })
+  revoked: number;
+
+  @ApiProperty({
+    type: String,
+    format: 'date-time',
+    nullable: true,
+    description:
+      'Until when a token that names no session could still be honoured; null where none can',
+    example: null,
+  })
+  residual: string | null;
+
+  static of(message: string, revoked: number, residual: Date | null): SuccessResponse {
+    return { success: true, message, revoked, residual: residual?.toISOString() ?? null };
   }
 }

@@ -14,10 +14,10 @@ const SessionSchema = defineEntity({
     expiresAt: p.datetime(),
     createdAt: p.datetime(),
     updatedAt: p.datetime(),
-    ipAddress: p.text().nullable(),
-    userAgent: p.text().nullable(),
+    ipAddress: p.text().nullable().strictNullable(),
+    userAgent: p.text().nullable().strictNullable(),
     // Always text, also where ids are not.
-    impersonatedBy: p.text().nullable(),
+    impersonatedBy: p.text().nullable().strictNullable(),
   },
 });
 

@@ -11,13 +11,13 @@ const UserSchema = defineEntity({
     name: p.text(),
     email: p.text(),
     emailVerified: p.boolean(),
-    image: p.text().nullable(),
+    image: p.text().nullable().strictNullable(),
     createdAt: p.datetime(),
     updatedAt: p.datetime(),
-    role: p.text().nullable(),
-    banned: p.boolean().nullable(),
-    banReason: p.text().nullable(),
-    banExpires: p.datetime().nullable(),
+    role: p.text().nullable().strictNullable(),
+    banned: p.boolean().nullable().strictNullable(),
+    banReason: p.text().nullable().strictNullable(),
+    banExpires: p.datetime().nullable().strictNullable(),
   },
 });
 

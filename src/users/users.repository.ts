@@ -1,3 +1,4 @@
+import { LockMode } from '@mikro-orm/core';
 import { EntityRepository } from '@mikro-orm/postgresql';
 import type { User } from './user.entity.js';
 
@@ -5,4 +6,29 @@ export class UsersRepository extends EntityRepository<User> {
   async has(id: string): Promise<boolean> {
     return (await this.findOne({ id }, { fields: ['id'], disableIdentityMap: true })) !== null;
   }
+
+  /** To be read, not changed. */
+  read(id: string): Promise<User | null> {
+    return this.findOne({ id }, { disableIdentityMap: true });
+  }
+
+  /** The row as it is now, and ours until the transaction ends. */
+  lock(id: string): Promise<User | null> {
+    return this.findOne({ id }, { lockMode: LockMode.PESSIMISTIC_WRITE, refresh: true });
+  }
+
+  /** Those who hold one of the roles or are named, banned or not. They are few. */
+  async holdersOf(roles: readonly string[], ids: readonly string[]): Promise<User[]> {
+    return this.find({
+      $or: [
+        { id: { $in: [...ids] } },
+        // Whoever has a role of the comma-joined list has it in the text; which of them do is decided there.
+        ...roles.map((role) => ({ role: { $like: `%${escapeLike(role)}%` } })),
+      ],
+    });
+  }
+}
+
+function escapeLike(text: string): string {
+  return text.replaceAll(/[\\%_]/g, (character) => `\\${character}`);
 }

@@ -1,0 +1,35 @@
+import { defineEntity, p } from '@mikro-orm/core';
+
+export const AUDIT_ACTIONS = [
+  'user.updated',
+  'user.role_changed',
+  'user.banned',
+  'user.unbanned',
+  'session.revoked',
+  'session.revoked_all',
+] as const;
+
+export type AuditAction = (typeof AUDIT_ACTIONS)[number];
+
+const AuditEventSchema = defineEntity({
+  name: 'AuditEvent',
+  schema: 'gatehouse',
+  tableName: 'audit_event',
+  properties: {
+    id: p.uuid().primary(),
+    at: p.datetime(),
+    action: p.text().$type<AuditAction>(),
+    actorId: p.text(),
+    impersonatorId: p.text().nullable(),
+    targetUserId: p.text(),
+    before: p.json<Record<string, unknown>>().nullable(),
+    after: p.json<Record<string, unknown>>().nullable(),
+    reason: p.text().nullable(),
+    requestId: p.text(),
+    ip: p.text().nullable(),
+    userAgent: p.text().nullable(),
+  },
+});
+
+export class AuditEvent extends AuditEventSchema.class {}
+AuditEventSchema.setClass(AuditEvent);

@@ -1,0 +1,22 @@
+import { createParamDecorator } from '@nestjs/common';
+import type { Request } from 'express';
+import { principalOf } from './decorators.js';
+import type { Principal } from './principal.js';
+
+/** Who asks for a change, and all that goes on record about it. */
+export interface Caller {
+  readonly principal: Principal;
+  readonly requestId: string;
+  readonly ip: string | null;
+  readonly userAgent: string | null;
+}
+
+export const CurrentCaller = createParamDecorator((_: unknown, context): Caller => {
+  const request = context.switchToHttp().getRequest<Request>();
+  return {
+    principal: principalOf(context),
+    requestId: request.requestId,
+    ip: request.ip ?? null,
+    userAgent: request.headers['user-agent']?.slice(0, 512) ?? null,
+  };
+});

@@ -1,0 +1,28 @@
+import { ApiProperty } from '@nestjs/swagger';
+import Bowser from 'bowser';
+
+/** What a person recognises a session by. */
+export class DeviceRead {
+  @ApiProperty({ type: String, nullable: true, example: 'Firefox 145' })
+  browser: string | null;
+
+  @ApiProperty({ type: String, nullable: true, example: 'macOS' })
+  system: string | null;
+
+  @ApiProperty({ enum: ['desktop', 'mobile', 'tablet', 'tv', 'bot', 'unknown'] })
+  kind: string;
+}
+
+export function deviceOf(userAgent: string | null): DeviceRead {
+  if (!userAgent) return { browser: null, system: null, kind: 'unknown' };
+  // Its patterns run on what strangers send.
+  const { browser, os, platform } = Bowser.parse(userAgent.slice(0, 512));
+  const major = browser.version?.split('.', 1)[0];
+  return {
+    browser: browser.name ? [browser.name, major].filter(Boolean).join(' ') : null,
+    system: os.name ?? null,
+    kind: KINDS.has(platform.type ?? '') ? (platform.type ?? 'unknown') : 'unknown',
+  };
+}
+
+const KINDS = new Set(['desktop', 'mobile', 'tablet', 'tv', 'bot']);

@@ -1,0 +1,45 @@
+import { Controller, Delete, Get, Param, Query } from '@nestjs/common';
+import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
+import { type Caller, CurrentCaller } from '../auth/caller.js';
+import { SelfOrAdmin } from '../auth/decorators.js';
+import { Problems } from '../common/problem.decorator.js';
+import { RevocationScope, SessionList, SuccessResponse } from './session.dto.js';
+import { SessionsService } from './sessions.service.js';
+
+@Controller('users/:id/sessions')
+@ApiTags('Sessions')
+@SelfOrAdmin()
+@Problems('NOT_FOUND')
+export class SessionsController {
+  constructor(private readonly sessions: SessionsService) {}
+
+  @Get()
+  @ApiOperation({ operationId: 'listSessions', summary: 'Where a user is signed in' })
+  @ApiOkResponse({ type: SessionList })
+  list(@CurrentCaller() by: Caller, @Param('id') id: string): Promise<SessionList> {
+    return this.sessions.listOf(by, id);
+  }
+
+  @Delete()
+  @Problems('VALIDATION_ERROR')
+  @ApiOperation({ operationId: 'revokeSessions', summary: 'Sign a user out everywhere' })
+  @ApiOkResponse({ type: SuccessResponse })
+  endAll(
+    @CurrentCaller() by: Caller,
+    @Param('id') id: string,
+    @Query() { except }: RevocationScope,
+  ): Promise<SuccessResponse> {
+    return this.sessions.endAll(by, id, except);
+  }
+
+  @Delete(':sessionId')
+  @ApiOperation({ operationId: 'revokeSession', summary: 'End one session' })
+  @ApiOkResponse({ type: SuccessResponse })
+  endOne(
+    @CurrentCaller() by: Caller,
+    @Param('id') id: string,
+    @Param('sessionId') sessionId: string,
+  ): Promise<SuccessResponse> {
+    return this.sessions.endOne(by, id, sessionId);
+  }
+}

@@ -1,0 +1,95 @@
+import { Injectable } from '@nestjs/common';
+import { AuditService } from '../audit/audit.service.js';
+import type { Caller } from '../auth/caller.js';
+import { problem } from '../common/problem.js';
+import { Environment } from '../config/environment.js';
+import { UnitOfWork } from '../database/unit-of-work.js';
+import { UsersRepository } from '../users/users.repository.js';
+import { SessionList, SessionRead, SuccessResponse } from './session.dto.js';
+import { Session } from './session.entity.js';
+import { SessionsRepository } from './sessions.repository.js';
+
+@Injectable()
+export class SessionsService {
+  constructor(
+    private readonly sessions: SessionsRepository,
+    private readonly users: UsersRepository,
+    private readonly work: UnitOfWork,
+    private readonly audit: AuditService,
+    private readonly environment: Environment,
+  ) {}
+
+  /** The sessions that have not ended, newest first; the caller's own is marked. */
+  async listOf(by: Caller, userId: string): Promise<SessionList> {
+    await this.requireUser(userId);
+    const sessions = await this.sessions.liveOf(userId, new Date());
+    const currentId = by.principal.session?.id ?? null;
+    const items = sessions.map((session) =>
+      SessionRead.of({ ...rowOf(session), userId }, currentId),
+    );
+    return { items, total: items.length };
+  }
+
+  /** Ends one session. Of another user's it says what it says of one that is not there. */
+  async endOne(by: Caller, userId: string, sessionId: string): Promise<SuccessResponse> {
+    return this.work.run(async (em) => {
+      const revoked = await em.getRepository(Session).endOne(userId, sessionId);
+      if (revoked === 0) throw problem('NOT_FOUND');
+      this.audit.record(em, by, {
+        action: 'session.revoked',
+        targetUserId: userId,
+        before: { sessionId },
+      });
+      const left = await em.getRepository(Session).liveOf(userId, new Date());
+      return SuccessResponse.of('The session has ended.', revoked, this.residual(left));
+    });
+  }
+
+  /** Ends all sessions of a user, or all but the one in which the caller asks for it. */
+  async endAll(by: Caller, userId: string, except?: 'current'): Promise<SuccessResponse> {
+    await this.requireUser(userId);
+    const kept = except === 'current' ? this.currentSession(by) : undefined;
+    return this.work.run(async (em) => {
+      const revoked = await em.getRepository(Session).endAllOf(userId, kept);
+      this.audit.record(em, by, {
+        action: 'session.revoked_all',
+        targetUserId: userId,
+        after: { revoked, kept: kept ?? null },
+      });
+      const left = await em.getRepository(Session).liveOf(userId, new Date());
+      return SuccessResponse.of('The sessions have ended.', revoked, this.residual(left));
+    });
+  }
+
+  private async requireUser(userId: string): Promise<void> {
+    if (!(await this.users.has(userId))) throw problem('NOT_FOUND');
+  }
+
+  private currentSession(by: Caller): string {
+    const { session } = by.principal;
+    if (session) return session.id;
+    throw problem('VALIDATION_ERROR', {
+      errors: [{ field: 'except', message: 'your token names no session that could be kept' }],
+    });
+  }
+
+  /**
+   * A token that names no session is good as long as one is left that is as old as it. So it may live on
+   * beside the sessions that are left, but not longer than them, nor than tokens may live at all.
+   */
+  private residual(left: Session[]): Date | null {
+    const { SESSION_BINDING, JWT_MAX_LIFETIME_SECONDS } = this.environment;
+    if (SESSION_BINDING === 'require-sid') return null;
+    const longest = Date.now() + JWT_MAX_LIFETIME_SECONDS * 1000;
+    if (SESSION_BINDING === 'token-only') return new Date(longest);
+    if (left.length === 0) return null;
+    return new Date(
+      Math.min(longest, Math.max(...left.map(({ expiresAt }) => expiresAt.getTime()))),
+    );
+  }
+}
+
+function rowOf(session: Session) {
+  const { id, createdAt, updatedAt, expiresAt, ipAddress, userAgent, impersonatedBy } = session;
+  return { id, createdAt, updatedAt, expiresAt, ipAddress, userAgent, impersonatedBy };
+}

@@ -1,0 +1,46 @@
+import {
+  applyDecorators,
+  type CallHandler,
+  type ExecutionContext,
+  Injectable,
+  type NestInterceptor,
+  UseInterceptors,
+} from '@nestjs/common';
+import { ApiHeader } from '@nestjs/swagger';
+import type { Response } from 'express';
+import { map, type Observable } from 'rxjs';
+import { Problems } from '../common/problem.decorator.js';
+import type { UserRead } from './user.dto.js';
+import type { Tagged } from './users.service.js';
+
+/** Sends the user as the body and its tag as the header. */
+@Injectable()
+class TagInterceptor implements NestInterceptor<Tagged, UserRead> {
+  intercept(context: ExecutionContext, next: CallHandler<Tagged>): Observable<UserRead> {
+    const response = context.switchToHttp().getResponse<Response>();
+    return next.handle().pipe(
+      map(({ user, etag }) => {
+        response.setHeader('ETag', etag);
+        return user;
+      }),
+    );
+  }
+}
+
+/** A controller whose routes answer with one user and its `ETag`. */
+export function TaggedUser() {
+  return UseInterceptors(TagInterceptor);
+}
+
+/** A change that `If-Match` can tie to the version that the client has seen. */
+export function Conditional() {
+  return applyDecorators(
+    ApiHeader({
+      name: 'If-Match',
+      required: false,
+      description:
+        'The `ETag` of the version that you have read: if it has changed, nothing happens',
+    }),
+    Problems('VALIDATION_ERROR', 'PRECONDITION_FAILED'),
+  );
+}

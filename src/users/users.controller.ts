@@ -1,0 +1,84 @@
+import { Body, Controller, Delete, Get, HttpCode, Param, Patch, Post, Put } from '@nestjs/common';
+import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
+import { type Caller, CurrentCaller } from '../auth/caller.js';
+import { Roles, SelfOrAdmin } from '../auth/decorators.js';
+import { IfMatch } from '../common/etag.js';
+import { Problems } from '../common/problem.decorator.js';
+import { BanRequest, RoleUpdate, UserUpdate } from './user-changes.dto.js';
+import { UserRead } from './user.dto.js';
+import { Conditional, TaggedUser } from './user-tag.js';
+import { type Tagged, UsersService } from './users.service.js';
+
+@Controller('users/:id')
+@ApiTags('Users')
+@TaggedUser()
+@Problems('NOT_FOUND')
+export class UsersController {
+  constructor(private readonly users: UsersService) {}
+
+  @Get()
+  @SelfOrAdmin()
+  @ApiOperation({ operationId: 'getUser', summary: 'A user' })
+  @ApiOkResponse({ type: UserRead })
+  read(@Param('id') id: string): Promise<Tagged> {
+    return this.users.read(id);
+  }
+
+  @Patch()
+  @SelfOrAdmin()
+  @Conditional()
+  @ApiOperation({ operationId: 'updateUser', summary: 'Change the name or the picture of a user' })
+  @ApiOkResponse({ type: UserRead })
+  update(
+    @CurrentCaller() by: Caller,
+    @Param('id') id: string,
+    @Body() update: UserUpdate,
+    @IfMatch() ifMatch?: string,
+  ): Promise<Tagged> {
+    return this.users.update(by, id, update, ifMatch);
+  }
+
+  @Put('role')
+  @Roles('admin')
+  @Conditional()
+  @Problems('SELF_DEMOTION', 'LAST_ADMIN')
+  @ApiOperation({ operationId: 'changeUserRole', summary: 'Give a user other roles' })
+  @ApiOkResponse({ type: UserRead })
+  changeRole(
+    @CurrentCaller() by: Caller,
+    @Param('id') id: string,
+    @Body() { role }: RoleUpdate,
+    @IfMatch() ifMatch?: string,
+  ): Promise<Tagged> {
+    return this.users.changeRole(by, id, role, ifMatch);
+  }
+
+  @Post('ban')
+  @HttpCode(200)
+  @Roles('admin')
+  @Conditional()
+  @Problems('SELF_BAN', 'LAST_ADMIN')
+  @ApiOperation({ operationId: 'banUser', summary: 'Ban a user and end all their sessions' })
+  @ApiOkResponse({ type: UserRead })
+  ban(
+    @CurrentCaller() by: Caller,
+    @Param('id') id: string,
+    @Body() ban: BanRequest,
+    @IfMatch() ifMatch?: string,
+  ): Promise<Tagged> {
+    return this.users.ban(by, id, ban, ifMatch);
+  }
+
+  @Delete('ban')
+  @Roles('admin')
+  @Conditional()
+  @ApiOperation({ operationId: 'unbanUser', summary: 'Lift the ban of a user' })
+  @ApiOkResponse({ type: UserRead })
+  unban(
+    @CurrentCaller() by: Caller,
+    @Param('id') id: string,
+    @IfMatch() ifMatch?: string,
+  ): Promise<Tagged> {
+    return this.users.unban(by, id, ifMatch);
+  }
+}

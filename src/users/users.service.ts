@@ -1,0 +1,170 @@
+import type { EntityManager } from '@mikro-orm/postgresql';
+import { Injectable } from '@nestjs/common';
+import { type AuditAction } from '../audit/audit-event.entity.js';
+import { AuditService } from '../audit/audit.service.js';
+import type { Caller } from '../auth/caller.js';
+import { isAdmin, isBanned } from '../auth/user-rules.js';
+import { etagOf, requireMatch } from '../common/etag.js';
+import { problem } from '../common/problem.js';
+import { Environment } from '../config/environment.js';
+import { UnitOfWork } from '../database/unit-of-work.js';
+import { SessionsRepository } from '../sessions/sessions.repository.js';
+import { Session } from '../sessions/session.entity.js';
+import type { BanRequest, UserUpdate } from './user-changes.dto.js';
+import { UserRead } from './user.dto.js';
+import { User } from './user.entity.js';
+import { UsersRepository } from './users.repository.js';
+
+/** A user and the tag of what the client is shown. */
+export interface Tagged {
+  user: UserRead;
+  etag: string;
+}
+
+/** Each change is one transaction: lock, check, change, end sessions where it says so, record. */
+@Injectable()
+export class UsersService {
+  constructor(
+    private readonly users: UsersRepository,
+    private readonly work: UnitOfWork,
+    private readonly audit: AuditService,
+    private readonly environment: Environment,
+  ) {}
+
+  async read(id: string): Promise<Tagged> {
+    const user = await this.users.read(id);
+    if (!user) throw problem('NOT_FOUND');
+    return tagged(user);
+  }
+
+  /** The fields that users may change about themselves. */
+  update(by: Caller, id: string, update: UserUpdate, ifMatch?: string): Promise<Tagged> {
+    return this.change(by, id, ifMatch, 'user.updated', (user) => {
+      if (update.name !== undefined) user.name = update.name;
+      if (update.image !== undefined) user.image = update.image;
+    });
+  }
+
+  changeRole(by: Caller, id: string, roles: string[], ifMatch?: string): Promise<Tagged> {
+    const unknown = roles.filter((role) => !this.environment.ROLES.includes(role));
+    if (unknown.length > 0) {
+      const message = `role must be one of ${this.environment.ROLES.join(', ')}`;
+      throw problem('VALIDATION_ERROR', { errors: [{ field: 'role', message }] });
+    }
+    return this.change(by, id, ifMatch, 'user.role_changed', async (user, em) => {
+      const wasAdmin = this.isAdmin(user);
+      user.role = roles.join(',');
+      if (!wasAdmin || this.isAdmin(user)) return;
+      if (user.id === by.principal.user.id) throw problem('SELF_DEMOTION');
+      await this.requireAnotherAdmin(em, user);
+    });
+  }
+
+  /** Sets the ban and ends every session: Better-Auth itself looks at a ban only when a session begins. */
+  ban(by: Caller, id: string, ban: BanRequest, ifMatch?: string): Promise<Tagged> {
+    const banExpires = ban.expiresAt == null ? null : new Date(ban.expiresAt);
+    if (banExpires && banExpires <= new Date()) {
+      const message = 'expiresAt must be in the future';
+      throw problem('VALIDATION_ERROR', { errors: [{ field: 'expiresAt', message }] });
+    }
+    if (id === by.principal.user.id) throw problem('SELF_BAN');
+    return this.change(by, id, ifMatch, 'user.banned', async (user, em) => {
+      if (this.isAdmin(user)) await this.requireAnotherAdmin(em, user);
+      Object.assign(user, { banned: true, banReason: ban.reason ?? null, banExpires });
+      await sessionsOf(em).endAllOf(user.id);
+    });
+  }
+
+  unban(by: Caller, id: string, ifMatch?: string): Promise<Tagged> {
+    return this.change(by, id, ifMatch, 'user.unbanned', (user) => {
+      Object.assign(user, { banned: false, banReason: null, banExpires: null });
+    });
+  }
+
+  private change(
+    by: Caller,
+    id: string,
+    ifMatch: string | undefined,
+    action: AuditAction,
+    apply: (user: User, em: EntityManager) => void | Promise<void>,
+  ): Promise<Tagged> {
+    return this.work.run(async (em) => {
+      if (action !== 'user.updated') await this.lockAdministration(em, by);
+      const user = await usersOf(em).lock(id);
+      if (!user) throw problem('NOT_FOUND');
+      requireMatch(ifMatch, tagged(user).etag);
+
+      const before = changeable(user);
+      await apply(user, em);
+      const after = changeable(user);
+      const changed = Object.keys(after).filter((key) => !same(before[key], after[key]));
+      // Said again, a ban ends the sessions that began meanwhile; otherwise nothing has happened.
+      if (changed.length === 0 && action !== 'user.banned') return tagged(user);
+
+      user.updatedAt = new Date();
+      this.audit.record(em, by, {
+        action,
+        targetUserId: user.id,
+        before: pick(before, changed),
+        after: pick(after, changed),
+        reason: (action === 'user.banned' && user.banReason) || null,
+      });
+      return tagged(user);
+    });
+  }
+
+  /**
+   * Changes to who administers go one after another, so that two of them cannot each take the other for
+   * the admin that stays; and whoever was demoted or banned while waiting changes nothing any more.
+   */
+  private async lockAdministration(em: EntityManager, by: Caller): Promise<void> {
+    const connection = em.getConnection();
+    const context = em.getTransactionContext();
+    await connection.execute('select pg_advisory_xact_lock(?)', [ADMINISTRATION], 'all', context);
+    const caller = await usersOf(em).findOne({ id: by.principal.user.id });
+    if (!caller || !this.isAdmin(caller) || isBanned(caller, new Date())) {
+      throw problem('AUTH_FORBIDDEN');
+    }
+  }
+
+  private async requireAnotherAdmin(em: EntityManager, user: User): Promise<void> {
+    const { ADMIN_ROLES, ADMIN_USER_IDS } = this.environment;
+    const holders = await usersOf(em).holdersOf(ADMIN_ROLES, ADMIN_USER_IDS);
+    const now = new Date();
+    const others = holders.filter(
+      (other) => other.id !== user.id && this.isAdmin(other) && !isBanned(other, now),
+    );
+    if (others.length === 0) throw problem('LAST_ADMIN');
+  }
+
+  private isAdmin(user: User): boolean {
+    return isAdmin(user, this.environment);
+  }
+}
+
+const ADMINISTRATION = 7_426_283_452;
+
+function usersOf(em: EntityManager): UsersRepository {
+  return em.getRepository(User);
+}
+
+function sessionsOf(em: EntityManager): SessionsRepository {
+  return em.getRepository(Session);
+}
+
+function tagged(user: User): Tagged {
+  const read = UserRead.of(user, new Date());
+  return { user: read, etag: etagOf(read) };
+}
+
+function changeable({ name, image, role, banned, banReason, banExpires }: User) {
+  return { name, image, role, banned, banReason, banExpires } as Record<string, unknown>;
+}
+
+function same(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+function pick(values: Record<string, unknown>, keys: string[]): Record<string, unknown> {
+  return Object.fromEntries(keys.map((key) => [key, values[key]]));
+}
