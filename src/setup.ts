@@ -1,12 +1,10 @@
 import type { Server } from 'node:http';
-import { ValidationPipe } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { SwaggerModule } from '@nestjs/swagger';
-import { Logger } from 'nestjs-pino';
+import { Logger, PinoLogger } from 'nestjs-pino';
 import { AppModule, type Foundation } from './app.module.js';
 import { ProblemFilter } from './common/problem.filter.js';
-import { problem } from './common/problem.js';
 import {
   answerInTime,
   refuseForeignBodies,
@@ -15,17 +13,17 @@ import {
 } from './common/request.js';
 import { describeApi } from './openapi.js';
 import { Draining } from './shutdown.js';
-import { fieldErrors } from './common/validation.js';
+import { RequestPipe } from './common/validation.js';
 
 /** The whole application, ready to listen: what `main.ts` serves is what the tests test. */
 export async function createApp(foundation: Foundation): Promise<NestExpressApplication> {
   const app = await NestFactory.create<NestExpressApplication>(AppModule.on(foundation), {
     bodyParser: false,
-    bufferLogs: true,
+    // From the first line on, so that a start that fails half way is in the same log.
+    logger: new Logger(new PinoLogger({ pinoHttp: { logger: foundation.log } }), {}),
     abortOnError: false,
     routeConflictPolicy: { duplicate: 'error' },
   });
-  app.useLogger(app.get(Logger));
   return setup(app, foundation);
 }
 
@@ -59,14 +57,7 @@ function setup(
   app.use(answerInTime(ANSWER_MS));
 
   app.useGlobalFilters(new ProblemFilter());
-  app.useGlobalPipes(
-    new ValidationPipe({
-      transform: true,
-      whitelist: true,
-      forbidNonWhitelisted: true,
-      exceptionFactory: (errors) => problem('VALIDATION_ERROR', { errors: fieldErrors(errors) }),
-    }),
-  );
+  app.useGlobalPipes(new RequestPipe());
 
   if (environment.DOCS_ENABLED) {
     SwaggerModule.setup('api/v1/docs', app, () => describeApi(app), {

@@ -111,7 +111,7 @@ describe('changing name and picture', () => {
       headers: { authorization: `Bearer ${ada.token}`, 'content-type': 'application/json' },
       body: '{"__proto__":{"role":"admin"}}',
     });
-    expect([200, 400]).toContain(response.status);
+    expect(response.status).toBe(400);
     expect((await ask(ada, 'GET', ada.id)).body.role).toBe('user');
   });
 });

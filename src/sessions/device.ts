@@ -1,5 +1,8 @@
 import { ApiProperty } from '@nestjs/swagger';
-import Bowser from 'bowser';
+import bowser from 'bowser';
+
+// A CommonJS package: its parts come with the default export.
+const { parse } = bowser;
 
 /** What a person recognises a session by. */
 export class DeviceRead {
@@ -16,7 +19,7 @@ export class DeviceRead {
 export function deviceOf(userAgent: string | null): DeviceRead {
   if (!userAgent) return { browser: null, system: null, kind: 'unknown' };
   // Its patterns run on what strangers send.
-  const { browser, os, platform } = Bowser.parse(userAgent.slice(0, 512));
+  const { browser, os, platform } = parse(userAgent.slice(0, 512));
   const major = browser.version?.split('.', 1)[0];
   return {
     browser: browser.name ? [browser.name, major].filter(Boolean).join(' ') : null,

@@ -7,7 +7,8 @@ export class UserRead {
   @ApiProperty({ example: 'byw0aIRDRyss66n3MiWozxo255p7Y1CP' })
   id: string;
 
-  @ApiProperty({ format: 'email', example: 'ada@example.com' })
+  // Without a format: what Better-Auth let in goes out as it is.
+  @ApiProperty({ example: 'ada@example.com' })
   email: string;
 
   @ApiProperty()

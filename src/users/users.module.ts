@@ -3,13 +3,16 @@ import { Module } from '@nestjs/common';
 import { AuditModule } from '../audit/audit.module.js';
 import { DatabaseModule } from '../database/database.module.js';
 import { User } from './user.entity.js';
+import { UserListController } from './user-list.controller.js';
+import { UserListService } from './user-list.service.js';
+import { UserPagesRepository } from './user-pages.repository.js';
 import { UsersController } from './users.controller.js';
 import { UsersService } from './users.service.js';
 
 @Module({
   imports: [MikroOrmModule.forFeature([User]), AuditModule, DatabaseModule],
-  controllers: [UsersController],
-  providers: [UsersService],
+  controllers: [UserListController, UsersController],
+  providers: [UsersService, UserListService, UserPagesRepository],
   exports: [MikroOrmModule],
 })
 export class UsersModule {}

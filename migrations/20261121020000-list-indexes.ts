@@ -1,0 +1,87 @@
+import { Migration } from '@mikro-orm/migrations';
+import { inspectDatabase } from '../src/database/physical-schema.js';
+
+/**
+ * The indexes that keep the list of users as quick among millions as among ten. They are built beside
+ * the running service (`CONCURRENTLY`, so not in a transaction) and can be built again.
+ */
+export class ListIndexes extends Migration {
+  override isTransactional(): boolean {
+    return false;
+  }
+
+  override async up(): Promise<void> {
+    await this.dropUnfinished();
+    const trigram = await this.trigramOperators();
+    for (const [name, definition] of await this.indexes(trigram)) {
+      await this.execute(`create index concurrently if not exists ${name} on ${definition}`);
+    }
+  }
+
+  override async down(): Promise<void> {
+    const schema = (await this.userTable()).schema;
+    for (const [name] of await this.indexes('gin_trgm_ops')) {
+      await this.execute(`drop index concurrently if exists "${schema}".${name}`);
+    }
+  }
+
+  private async indexes(trigram: string | null): Promise<[string, string][]> {
+    const { schema, table, columns } = await this.userTable();
+    const user = `"${schema}"."${table}"`;
+    const column = (property: string) => `"${columns[property]?.name}"`;
+    const place = `(${column('createdAt')}, ${column('id')})`;
+    return [
+      ['gatehouse_user_created_idx', `${user} ${place}`],
+      ['gatehouse_user_email_idx', `${user} (${column('email')}, ${column('id')})`],
+      ['gatehouse_user_name_idx', `${user} (${column('name')}, ${column('id')})`],
+      ['gatehouse_user_banned_idx', `${user} ${place} where ${column('banned')}`],
+      [
+        'gatehouse_user_roles_idx',
+        `${user} using gin (string_to_array(coalesce(nullif(${column('role')}, ''), 'user'), ','))`,
+      ],
+      ...(trigram === null
+        ? []
+        : ([
+            [
+              'gatehouse_user_email_search_idx',
+              `${user} using gin (${column('email')} ${trigram})`,
+            ],
+            ['gatehouse_user_name_search_idx', `${user} using gin (${column('name')} ${trigram})`],
+          ] as [string, string][])),
+    ];
+  }
+
+  private async userTable() {
+    const { schema, tables } = await inspectDatabase((sql) => this.execute(sql), {
+      schema: this.config.get('schema'),
+      columns: 'auto',
+      sessionsNeeded: false,
+    });
+    if (!tables.user) throw new Error('The migration before this one has made a user table.');
+    return { schema, table: tables.user.name, columns: tables.user.columns };
+  }
+
+  /** An index whose building was interrupted stays behind, unusable, and `if not exists` would keep it. */
+  private async dropUnfinished(): Promise<void> {
+    const rows = await this.execute(`
+      select format('%I.%I', n.nspname, c.relname) as name
+      from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+      where not i.indisvalid and c.relname like 'gatehouse\\_%'`);
+    for (const row of rows) {
+      await this.execute(`drop index concurrently if exists ${String(row['name'])}`);
+    }
+  }
+
+  /** For the search inside texts. A server that lacks the extension, or forbids it, searches without. */
+  private async trigramOperators(): Promise<string | null> {
+    const available = await this.execute(
+      `select 1 from pg_available_extensions where name = 'pg_trgm'`,
+    );
+    if (available.length === 0) return null;
+    await this.execute('create extension if not exists pg_trgm').catch(() => undefined);
+    const [row] = await this.execute(`
+      select n.nspname as schema from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+      where e.extname = 'pg_trgm'`);
+    return row ? `"${String(row['schema'])}".gin_trgm_ops` : null;
+  }
+}

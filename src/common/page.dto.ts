@@ -1,0 +1,22 @@
+import { ApiProperty } from '@nestjs/swagger';
+
+/** Where a page stands in its list. */
+export class Pagination {
+  @ApiProperty({ type: 'integer', nullable: true, description: 'Null when walking by cursor' })
+  page: number | null;
+
+  @ApiProperty({ type: 'integer', example: 20 })
+  limit: number;
+
+  @ApiProperty({ type: 'integer', nullable: true, description: 'Null with `total=none`' })
+  total: number | null;
+
+  @ApiProperty({ type: 'integer', nullable: true })
+  totalPages: number | null;
+
+  @ApiProperty({ description: 'Above 10,000 the total is the database’s estimate' })
+  totalIsEstimate: boolean;
+
+  @ApiProperty({ type: String, nullable: true, description: 'For the next page; null on the last' })
+  nextCursor: string | null;
+}

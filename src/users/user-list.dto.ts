@@ -1,0 +1,100 @@
+import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
+import { Transform } from 'class-transformer';
+import { IsBoolean, IsIn, IsISO8601, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { Pagination } from '../common/page.dto.js';
+import { PlainText } from '../common/plain-text.js';
+import { UserRead } from './user.dto.js';
+
+export const USER_SORTS = ['createdAt', '-createdAt', 'email', '-email', 'name', '-name'] as const;
+export type UserSort = (typeof USER_SORTS)[number];
+
+const toNumber = Transform(({ value }: { value: unknown }) =>
+  /^\d{1,9}$/.test(String(value)) ? Number(value) : value,
+);
+const toFlag = Transform(({ value }: { value: unknown }) =>
+  value === 'true' ? true : value === 'false' ? false : value,
+);
+
+/** Filters are combined with AND. */
+export class UserQuery {
+  @ApiPropertyOptional({ type: 'integer', minimum: 1, maximum: 1_000_000, default: 1 })
+  @IsOptional()
+  @toNumber
+  @IsInt()
+  @Min(1)
+  @Max(1_000_000)
+  page?: number;
+
+  @ApiPropertyOptional({ type: 'integer', minimum: 1, maximum: 100, default: 20 })
+  @IsOptional()
+  @toNumber
+  @IsInt()
+  @Min(1)
+  @Max(100)
+  limit: number = 20;
+
+  @ApiPropertyOptional({
+    description:
+      '`nextCursor` of the page before, instead of `page`: as quick on the last as on the first',
+  })
+  @IsOptional()
+  @PlainText(1, 2048)
+  cursor?: string;
+
+  @ApiPropertyOptional({ enum: USER_SORTS, default: '-createdAt' })
+  @IsOptional()
+  @IsIn(USER_SORTS)
+  sort: UserSort = '-createdAt';
+
+  @ApiPropertyOptional({ description: 'Has this role among theirs', example: 'admin' })
+  @IsOptional()
+  @PlainText(1, 100)
+  role?: string;
+
+  @ApiPropertyOptional({ type: Boolean, description: 'Is, or is not, banned now' })
+  @IsOptional()
+  @toFlag
+  @IsBoolean()
+  banned?: boolean;
+
+  @ApiPropertyOptional({ type: Boolean })
+  @IsOptional()
+  @toFlag
+  @IsBoolean()
+  emailVerified?: boolean;
+
+  @ApiPropertyOptional({ format: 'date-time', example: '2026-01-01T00:00:00Z' })
+  @IsOptional()
+  @IsISO8601({ strict: true, strictSeparator: true })
+  createdFrom?: string;
+
+  @ApiPropertyOptional({ format: 'date-time', example: '2026-12-31T23:59:59Z' })
+  @IsOptional()
+  @IsISO8601({ strict: true, strictSeparator: true })
+  createdTo?: string;
+
+  @ApiPropertyOptional({
+    description: 'Part of the e-mail address or the name, in any case',
+    example: 'ada',
+  })
+  @IsOptional()
+  @PlainText(1, 100)
+  q?: string;
+
+  @ApiPropertyOptional({
+    enum: ['estimate', 'exact', 'none'],
+    default: 'estimate',
+    description: '`estimate` counts up to 10,000 and estimates above',
+  })
+  @IsOptional()
+  @IsIn(['estimate', 'exact', 'none'])
+  total: 'estimate' | 'exact' | 'none' = 'estimate';
+}
+
+export class UserList {
+  @ApiProperty({ type: [UserRead] })
+  items: UserRead[];
+
+  @ApiProperty({ type: Pagination })
+  pagination: Pagination;
+}
