@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import { ormOptions } from '../mikro-orm.config.js';
 import { AuthModule } from './auth/auth.module.js';
 import { SessionsModule } from './sessions/sessions.module.js';
+import { AuditModule } from './audit/audit.module.js';
 import { UsersModule } from './users/users.module.js';
 import { FoundationModule } from './common/foundation.module.js';
 import type { Environment } from './config/environment.js';
@@ -24,7 +25,13 @@ export interface Foundation {
 }
 
 /** Their controllers answer below `/api/v1`. Yours go here. */
-export const API_MODULES: Type[] = [MeModule, UsersModule, SessionsModule, AccountsModule];
+export const API_MODULES: Type[] = [
+  MeModule,
+  UsersModule,
+  SessionsModule,
+  AccountsModule,
+  AuditModule,
+];
 
 /** The map. */
 @Module({})

@@ -1,4 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core';
+import { AuditRepository } from './audit.repository.js';
 
 export const AUDIT_ACTIONS = [
   'user.updated',
@@ -15,6 +16,7 @@ const AuditEventSchema = defineEntity({
   name: 'AuditEvent',
   schema: 'gatehouse',
   tableName: 'audit_event',
+  repository: () => AuditRepository,
   properties: {
     id: p.uuid().primary(),
     at: p.datetime(),

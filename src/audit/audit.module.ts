@@ -1,5 +1,14 @@
+import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { Module } from '@nestjs/common';
+import { AuditEvent } from './audit-event.entity.js';
+import { AuditListService } from './audit-list.service.js';
+import { AuditController } from './audit.controller.js';
 import { AuditService } from './audit.service.js';
 
-@Module({ providers: [AuditService], exports: [AuditService] })
+@Module({
+  imports: [MikroOrmModule.forFeature([AuditEvent])],
+  controllers: [AuditController],
+  providers: [AuditService, AuditListService],
+  exports: [AuditService],
+})
 export class AuditModule {}

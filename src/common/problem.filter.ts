@@ -9,6 +9,7 @@ import {
 } from '@nestjs/common';
 import type { Request, Response } from 'express';
 import { isDatabaseAway } from '../database/faults.js';
+import { isCollision } from '../database/unit-of-work.js';
 import { allowedMethods } from './allowed-methods.js';
 import { describeError } from './log.js';
 import {
@@ -76,6 +77,8 @@ function pathOf(request: Request): string {
 function toProblem(thrown: unknown, request: Request): Problem {
   if (thrown instanceof Problem) return thrown;
   if (isDatabaseAway(thrown)) return unavailable('The database does not answer.');
+  // Tried several times, and still in somebody's way.
+  if (isCollision(thrown)) return unavailable('Others are changing the same.');
 
   // Nest's own exceptions and those of Express' body parser carry a status and little else.
   const status = thrown instanceof HttpException ? thrown.getStatus() : statusOf(thrown);

@@ -1,0 +1,47 @@
+import { Controller, Get, Headers, Query, type StreamableFile } from '@nestjs/common';
+import {
+  ApiExtraModels,
+  ApiOkResponse,
+  ApiOperation,
+  ApiTags,
+  getSchemaPath,
+} from '@nestjs/swagger';
+import { Roles } from '../auth/decorators.js';
+import { Problems } from '../common/problem.decorator.js';
+import { AuditListService } from './audit-list.service.js';
+import { AuditEventList, AuditEventRead, AuditQuery } from './audit.dto.js';
+
+@Controller('audit-events')
+@ApiTags('Audit')
+@ApiExtraModels(AuditEventRead)
+export class AuditController {
+  constructor(private readonly events: AuditListService) {}
+
+  @Get()
+  @Roles('admin')
+  @Problems('VALIDATION_ERROR')
+  @ApiOperation({
+    operationId: 'listAuditEvents',
+    summary: 'Who changed what, newest first',
+    description:
+      'With `Accept: application/x-ndjson` all that the filter finds, a line of JSON each, without end of page.',
+  })
+  @ApiOkResponse({
+    description: 'A page, or with `Accept: application/x-ndjson` all of them',
+    content: {
+      'application/json': { schema: { $ref: getSchemaPath(AuditEventList) } },
+      'application/x-ndjson': { schema: { $ref: getSchemaPath(AuditEventRead) } },
+    },
+  })
+  @ApiExtraModels(AuditEventList)
+  list(
+    @Query() query: AuditQuery,
+    @Headers('accept') accept?: string,
+  ): Promise<AuditEventList | StreamableFile> {
+    return wantsLines(accept) ? this.events.export(query) : this.events.list(query);
+  }
+}
+
+function wantsLines(accept: string | undefined): boolean {
+  return accept?.includes('application/x-ndjson') ?? false;
+}
