@@ -1,3 +1,4 @@
+import { isLoopback } from '../config/environment.js';
 import { isObject } from './json-web-key.js';
 
 const DEADLINE_MS = 2_000;
@@ -37,8 +38,7 @@ export async function fetchKeySet(url: string, stop: AbortSignal): Promise<Publi
 /** Keys fetched in the clear are anyone's on the way; only on one's own machine is there no way. */
 export function requireSecureUrl(url: string): void {
   const { protocol, hostname } = new URL(url);
-  const isLoopback = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
-  if (protocol === 'https:' || (protocol === 'http:' && isLoopback)) return;
+  if (protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname))) return;
   throw new Error(`The key set must be fetched over https, and this address is not: ${url}`);
 }
 

@@ -203,17 +203,26 @@ function wholeFaults(
       'TRUST_PROXY must be a number of hops or a list of addresses; trusting everyone lets anyone choose their address',
     );
   }
+  if (isPlain(environment.JWKS_URL ?? environment.BETTER_AUTH_URL)) {
+    const name = environment.JWKS_URL === undefined ? 'BETTER_AUTH_URL' : 'JWKS_URL';
+    faults.push(
+      `${name} must use https, since keys are fetched there (plain http only on loopback)`,
+    );
+  }
   if (environment.NODE_ENV !== 'production') return faults;
   for (const name of ['DATABASE_URL', 'BETTER_AUTH_URL']) {
     if (!variables[name]) faults.push(`${name} is required in production`);
   }
-  for (const name of ['BETTER_AUTH_URL', 'JWKS_URL'] as const) {
-    const url = URL.parse(environment[name] ?? '');
-    if (url?.protocol === 'http:' && !isLoopback(url.hostname)) {
-      faults.push(`${name} must use https in production (plain http only on loopback)`);
-    }
+  if (environment.JWKS_URL !== undefined && isPlain(environment.BETTER_AUTH_URL)) {
+    faults.push('BETTER_AUTH_URL must use https in production (plain http only on loopback)');
   }
   return faults;
+}
+
+/** Plain http to somewhere else than this machine. */
+function isPlain(address: string): boolean {
+  const url = URL.parse(address);
+  return url?.protocol === 'http:' && !isLoopback(url.hostname);
 }
 
 export function isLoopback(hostname: string): boolean {
