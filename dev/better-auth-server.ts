@@ -72,6 +72,7 @@ try {
 
 async function serve(options: ServerOptions): Promise<void> {
   const server = createServer();
+  server.on('request', notYet);
   const port = await listen(server, options.host ?? HOST, options.port ?? 0);
   const origin = options.publicOrigin ?? `http://${HOST}:${port}`;
 
@@ -82,9 +83,15 @@ async function serve(options: ServerOptions): Promise<void> {
 
   const auth = betterAuth(settings);
   await compareWithTables(auth.handler, origin);
+  server.off('request', notYet);
   server.on('request', neverRejecting(toNodeHandler(auth)));
   const line: ReadyLine = { ready: true, port, origin, pid: process.pid };
   console.log(JSON.stringify(line));
+}
+
+/** Whoever knows the port before it is ready is told so, and not left waiting. */
+function notYet(_request: IncomingMessage, response: ServerResponse): void {
+  response.writeHead(503).end();
 }
 
 async function listen(server: Server, host: string, port: number): Promise<number> {

@@ -4,6 +4,7 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
 import { flushed } from './common/log.js';
+import { stopEndingAtOnce } from './common/program.js';
 import { Environment } from './config/environment.js';
 
 /** Whether the service is about to end, and so wants its clients' connections to go elsewhere. */
@@ -62,6 +63,7 @@ export function endOnSignal(app: NestExpressApplication, log: Logger): void {
     await flushed(log);
     process.exit(failed === true ? 1 : 0);
   };
+  stopEndingAtOnce();
   process.on('SIGTERM', (signal) => void end(signal));
   process.on('SIGINT', (signal) => void end(signal));
 }

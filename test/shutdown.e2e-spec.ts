@@ -126,7 +126,7 @@ describe('SIGTERM', () => {
     expect(await post.closed).toBe('');
     expect(code).toBe(0);
     expect(ms).toBeGreaterThan(10_000);
-    expect(ms).toBeLessThan(13_000);
+    expect(ms).toBeLessThan(12_000);
     expect(served.lines()).toContainEqual(
       expect.objectContaining({ msg: 'requests that would not end are cut', inFlight: 1 }),
     );

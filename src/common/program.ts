@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { EnvironmentFault } from '../config/environment.js';
 import { DatabaseUnusable, explainQueryFault } from '../database/connection.js';
 
@@ -6,6 +7,7 @@ import { DatabaseUnusable, explainQueryFault } from '../database/connection.js';
  * no stack trace, exit code 1.
  */
 export async function runProgram(program: () => Promise<void>): Promise<void> {
+  for (const signal of ENDINGS) process.on(signal, endAtOnce);
   try {
     await program();
   } catch (error) {
@@ -15,6 +17,18 @@ export async function runProgram(program: () => Promise<void>): Promise<void> {
     process.stderr.write(`${sentence}\n`);
   }
 }
+
+/** As process 1 of a container a program ignores the signals that it has no listener for. */
+function endAtOnce(signal: NodeJS.Signals): void {
+  process.exit(128 + constants.signals[signal]);
+}
+
+/** For a program that has come far enough to end in order. */
+export function stopEndingAtOnce(): void {
+  for (const signal of ENDINGS) process.off(signal, endAtOnce);
+}
+
+const ENDINGS = ['SIGTERM', 'SIGINT'] as const;
 
 function explain(error: unknown): string | undefined {
   const isOurs = [EnvironmentFault, DatabaseUnusable, CannotListen].some(

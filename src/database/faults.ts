@@ -1,6 +1,6 @@
 /** SQLSTATE classes and Node errors that mean "the database is not there", not "the query is wrong". */
 const AWAY =
-  /^(08...|57P0[123]|53[0-4]00|57014|25006|ECONN(REFUSED|RESET|ABORTED)|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)$/;
+  /^(08...|28...|3D000|55000|57P0[1-5]|53[0-4]00|58...|57014|25006|ECONN(REFUSED|RESET|ABORTED)|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)$/;
 
 /** Sentences of `pg` and `pg-pool`, which give these errors no code. */
 const AWAY_SENTENCE =

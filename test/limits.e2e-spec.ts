@@ -1,0 +1,87 @@
+import { connect } from 'node:net';
+import { type RunningApp, startApp } from './app.js';
+import { createDatabase, type TestDatabase } from './database.js';
+
+let database: TestDatabase;
+let gatehouse: RunningApp;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  gatehouse = await startApp({
+    DATABASE_URL: database.url,
+    BETTER_AUTH_URL: 'http://127.0.0.1:9',
+  });
+});
+
+afterAll(async () => {
+  await gatehouse.close();
+  await database.drop();
+});
+
+/** What a client gets that sends this and then waits, and when its connection is closed. */
+function sendRaw(
+  text: string,
+): Promise<{ status: number; head: string; body: string; ms: number }> {
+  const began = performance.now();
+  return new Promise((resolve) => {
+    let answer = '';
+    const socket = connect(Number(new URL(gatehouse.url).port), '127.0.0.1', () =>
+      socket.write(text),
+    );
+    socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
+    socket.on('error', () => undefined);
+    socket.on('close', () => {
+      const [head = '', body = ''] = answer.split('\r\n\r\n', 2);
+      resolve({ status: Number(head.split(' ')[1]), head, body, ms: performance.now() - began });
+    });
+  });
+}
+
+const POST = 'POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n';
+
+it.each([
+  ['a header that is none', 'GET / HTTP/1.1\r\nHost: a\r\nnone\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a request line that is none', 'hello\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  [
+    'two lengths',
+    `${POST}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}`,
+    400,
+    'MALFORMED_REQUEST',
+  ],
+  [
+    'headers that are too large',
+    `GET / HTTP/1.1\r\nHost: a\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`,
+    431,
+    'HEADERS_TOO_LARGE',
+  ],
+])('answers %s with a problem and a line in the log', async (_what, text, status, code) => {
+  const answer = await sendRaw(text);
+  expect(answer.status).toBe(status);
+  expect(answer.head).toMatch(/^Content-Type: application\/problem\+json/m);
+  expect(answer.head).toMatch(/^Connection: close/m);
+  const problem = JSON.parse(answer.body) as { requestId: string };
+  expect(problem).toMatchObject({ status, code, type: expect.stringContaining('urn:gatehouse:') });
+  expect(gatehouse.lines).toContainEqual(
+    expect.objectContaining({ requestId: problem.requestId, status, code, msg: 'request' }),
+  );
+});
+
+it('gives headers ten seconds and a whole request thirty', async () => {
+  const [headers, body] = await Promise.all([
+    sendRaw('GET / HTTP/1.1\r\nHost: a\r\n'),
+    sendRaw(`${POST}Content-Length: 2\r\n\r\n{`),
+  ]);
+  expect([headers.status, body.status]).toEqual([408, 408]);
+  expect(JSON.parse(headers.body)).toMatchObject({ code: 'REQUEST_TIMEOUT' });
+  expect(JSON.parse(body.body)).toMatchObject({ code: 'REQUEST_TIMEOUT', instance: '/health' });
+  expect(headers.ms).toBeGreaterThan(9500);
+  expect(headers.ms).toBeLessThan(13_000);
+  expect(body.ms).toBeGreaterThan(29_500);
+  expect(body.ms).toBeLessThan(33_000);
+}, 45_000);
+
+it('keeps a connection open for longer than load balancers do', async () => {
+  const answer = await fetch(`${gatehouse.url}/health/live`);
+  expect(answer.headers.get('keep-alive')).toBe('timeout=75');
+  await answer.text();
+});

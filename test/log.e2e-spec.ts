@@ -1,0 +1,282 @@
+import { openSync } from 'node:fs';
+import { connect } from 'node:net';
+import { MikroORM, UniqueConstraintViolationException } from '@mikro-orm/postgresql';
+import { createLog } from '../src/common/log.js';
+import { parseEnvironment } from '../src/config/environment.js';
+import { withConnection } from '../src/database/connection.js';
+import { inspectWith } from '../src/database/inspect.js';
+import { User } from '../src/users/user.entity.js';
+import { ormOptions } from '../mikro-orm.config.js';
+import { createDatabase, type TestDatabase } from './database.js';
+import { endServed, type KeySet, serve, type Served, startKeySet } from './served.js';
+
+let database: TestDatabase;
+let issuer: KeySet;
+let variables: Record<string, string>;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  issuer = await startKeySet();
+  variables = {
+    DATABASE_URL: database.url,
+    BETTER_AUTH_URL: issuer.url,
+    SHUTDOWN_DELAY_MS: '0',
+  };
+});
+
+afterAll(async () => {
+  endServed();
+  issuer.close();
+  await database.drop();
+});
+
+/** So many requests, 20 at a time; resolves with how many were answered with 200. */
+async function askMany(served: Served, count: number): Promise<number> {
+  let answered = 0;
+  for (let batch = 0; batch < count / 20; batch += 1) {
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => fetch(`${served.url}/health/live`)),
+    );
+    for (const answer of answers) {
+      await answer.text();
+      if (answer.status === 200) answered += 1;
+    }
+  }
+  return answered;
+}
+
+describe('a log that cannot be written', () => {
+  it.each([
+    ['a closed pipe', () => 'closed' as const],
+    ['a full disk', () => openSync('/dev/full', 'w')],
+    ['a reader that has stopped', () => 'unread' as const],
+  ])('%s: serves on, does not grow, and ends when it is told to', async (_what, output) => {
+    const served = await serve(variables, { output: output() });
+    expect(await askMany(served, 1000)).toBe(1000);
+    const before = served.residentMegabytes();
+    expect(await askMany(served, 3000)).toBe(3000);
+    expect(served.residentMegabytes() - before).toBeLessThan(60);
+    const { code, ms } = await served.end('SIGTERM');
+    expect(code).toBe(0);
+    expect(ms).toBeLessThan(5000);
+  });
+
+  it('in development, too', async () => {
+    const served = await serve(
+      { ...variables, NODE_ENV: 'development' },
+      { output: openSync('/dev/full', 'w') },
+    );
+    expect(await askMany(served, 200)).toBe(200);
+    expect(await served.end('SIGTERM')).toMatchObject({ code: 0 });
+  });
+});
+
+describe('what is written', () => {
+  it('in production is JSON only, a line for a line, Nest’s own and Node’s warnings too', async () => {
+    const served = await serve({
+      ...variables,
+      NODE_OPTIONS: `--import ${WARN_WHEN_TOLD}`,
+    });
+    served.child.kill('SIGUSR2');
+    await fetch(`${served.url}/health`);
+    await fetch(`${served.url}/nothing`);
+    await served.end('SIGTERM');
+    const lines = served.lines();
+    expect(served.output.stderr).toBe('');
+    expect(lines).toContainEqual(expect.objectContaining({ context: 'NestApplication' }));
+    expect(lines).toContainEqual(
+      expect.objectContaining({ level: 'warn', msg: 'this is old', err: expect.anything() }),
+    );
+    for (const line of lines) {
+      expect(line).toMatchObject({ level: expect.any(String), time: expect.any(String) });
+    }
+  });
+
+  it('in development is for people', async () => {
+    const served = await serve({ ...variables, NODE_ENV: 'development' });
+    await fetch(`${served.url}/health/live`);
+    await served.end('SIGTERM');
+    expect(served.output.stdout).toMatch(/INFO.*: request \{.*"route":"\/health\/live"/);
+    expect(served.output.stdout).toMatch(/INFO.*: ended\n$/);
+  });
+
+  it('is what LOG_LEVEL asks for', async () => {
+    const served = await serve({ ...variables, LOG_LEVEL: 'error' });
+    await fetch(`${served.url}/nothing`);
+    await served.end('SIGTERM');
+    expect(served.output).toEqual({ stdout: '', stderr: '' });
+  });
+
+  it('never holds what a request brought along, wherever it stood', async () => {
+    const served = await serve({ ...variables, LOG_LEVEL: 'trace' });
+    const SECRET = 's3cr3t';
+    const encoded = Buffer.from(JSON.stringify({ alg: 'EdDSA', kid: 'one', SECRET })).toString(
+      'base64url',
+    );
+    const tokens = [SECRET, `${encoded}.${encoded}.${encoded}`, `${SECRET}.${SECRET}.${SECRET}`];
+    for (const path of ['/health/live', '/health/db', '/api/v1/auth/me', `/none/${SECRET}`]) {
+      for (const token of tokens) {
+        await fetch(`${served.url}${path}?token=${SECRET}&a%0Ab=${SECRET}`, {
+          headers: {
+            authorization: `Bearer ${token}`,
+            cookie: `better-auth.session_token=${SECRET}`,
+            'x-api-key': SECRET,
+            'x-request-id': `${SECRET} "with" spaces`,
+            'user-agent': SECRET,
+            referer: `http://${SECRET}/`,
+          },
+        });
+      }
+    }
+    for (const body of [`{"password":"${SECRET}"}`, `{"password":"${SECRET}`, `"${SECRET}"`]) {
+      await fetch(`${served.url}/health`, {
+        method: 'POST',
+        body,
+        headers: { 'content-type': 'application/json' },
+      });
+    }
+    await sendRaw(served, `GET /${SECRET} HTTP/1.1\r\nHost: a\r\nno colon ${SECRET}\r\n\r\n`);
+    await sendRaw(served, `GET /${SECRET}\u0001 HTTP/1.1\r\nHost: a\r\n\r\n`);
+    await served.end('SIGTERM');
+    const written = served.output.stdout + served.output.stderr;
+    expect(served.lines().filter(({ msg }) => msg === 'request').length).toBeGreaterThan(15);
+    expect(written).not.toContain(SECRET);
+    expect(written).not.toContain(encoded);
+  });
+
+  it('cannot be given a line by a client', async () => {
+    const served = await serve(variables);
+    const forged = '%0A{"level":"info","msg":"forged"}%0D%0A';
+    await fetch(`${served.url}/${forged}?${forged}`, { headers: { 'x-request-id': forged } });
+    await sendRaw(
+      served,
+      'GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Request-Id: a\n{"msg":"forged"}\r\n\r\n',
+    );
+    await served.end('SIGTERM');
+    expect(served.lines().filter(({ msg }) => msg === 'forged')).toEqual([]);
+    expect(served.output.stdout).not.toContain('forged');
+  });
+});
+
+const WARN_WHEN_TOLD =
+  "data:text/javascript,process.on('SIGUSR2',()=>process.emitWarning('this%20is%20old'))";
+
+function sendRaw(served: Served, text: string): Promise<string> {
+  return new Promise((resolve) => {
+    let answer = '';
+    const socket = connect(served.port, '127.0.0.1', () => socket.write(text));
+    socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
+    socket.on('error', () => undefined);
+    socket.on('close', () => resolve(answer));
+  });
+}
+
+const logged = (write: (log: ReturnType<typeof createLog>) => void) => {
+  let text = '';
+  const log = createLog(parseEnvironment({ NODE_ENV: 'test' }), {
+    write: (line) => (text += line),
+  });
+  write(log);
+  return text;
+};
+const inEveryWay = (error: unknown) =>
+  logged((log) => {
+    log.error({ err: error });
+    log.error(error);
+    log.error({ err: error }, 'with words');
+    log.child({ from: 'somewhere' }).error({ err: error });
+    log.error(new Error('outer', { cause: error }));
+    log.error(new AggregateError([new Error('one'), error], 'several'));
+    log.error(new Error('outer', { cause: new AggregateError([error]) }));
+  });
+
+const faultOf = (work: Promise<unknown>): Promise<unknown> =>
+  work.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+
+describe('an error in the log', () => {
+  it('of the database names the code and the place, and quotes no value', async () => {
+    const environment = parseEnvironment({ NODE_ENV: 'test', DATABASE_URL: database.url });
+    const physical = await withConnection(database.url, (client) =>
+      inspectWith(client, environment),
+    );
+    const orm = await MikroORM.init(
+      ormOptions({ url: database.url, poolMax: 1, schema: undefined, physical }),
+    );
+    const em = orm.em.fork();
+    const add = (id: string) =>
+      em.insert(User, {
+        id,
+        email: 's3cr3t@example.com',
+        name: 's3cr3t',
+        emailVerified: false,
+        createdAt: new Date(),
+        updatedAt: new Date(),
+      });
+    await add('a');
+    const faults = await Promise.all([
+      faultOf(add('b')),
+      faultOf(em.execute('select ?::uuid', ['s3cr3t'])),
+      faultOf(em.getConnection().execute('select s3cr3t from "user"')),
+      faultOf(em.findOneOrFail(User, { email: 's3cr3t' })),
+    ]);
+    await orm.close();
+    expect(faults[0]).toBeInstanceOf(UniqueConstraintViolationException);
+    for (const fault of faults) {
+      expect(fault).toBeInstanceOf(Object);
+      const text = inEveryWay(fault);
+      expect(text).not.toContain('s3cr3t');
+      expect(text.trim().split('\n')).toHaveLength(7);
+    }
+    expect(JSON.parse(logged((log) => log.error({ err: faults[0] })))).toMatchObject({
+      level: 'error',
+      msg: 'UniqueConstraintViolationException',
+      err: {
+        type: 'UniqueConstraintViolationException',
+        code: '23505',
+        constraint: 'user_email_key',
+        table: 'user',
+        stack: expect.stringContaining(' at '),
+      },
+    });
+  });
+
+  it('that quotes what could not be parsed does not', () => {
+    let fault: unknown;
+    try {
+      JSON.parse('{"password":"s3cr3t');
+      JSON.parse('s3cr3t');
+    } catch (error) {
+      fault = error;
+    }
+    expect(inEveryWay(fault)).not.toContain('s3cr3t');
+  });
+
+  it('of our own says what it says, down to its causes', () => {
+    const error = new Error('above', { cause: new TypeError('below') });
+    expect(JSON.parse(logged((log) => log.error(error)))).toMatchObject({
+      msg: 'above',
+      err: { type: 'Error', message: 'above', cause: { type: 'TypeError', message: 'below' } },
+    });
+  });
+
+  it('has no frames that its message made up', () => {
+    expect(logged((log) => log.error(new Error('x\n    at s3cr3t'), 'words'))).not.toMatch(
+      /"stack":"[^"]*s3cr3t/,
+    );
+  });
+
+  it('may be anything that was thrown', () => {
+    const circular = new Error('circular');
+    circular.cause = circular;
+    for (const thrown of ['a text', 42, null, undefined, {}, circular]) {
+      expect(
+        logged((log) => log.error({ err: thrown }))
+          .trim()
+          .split('\n'),
+      ).toHaveLength(1);
+    }
+  });
+});

@@ -1,0 +1,119 @@
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { createDatabase, type TestDatabase } from './database.js';
+import { endServed, type KeySet, serve, startKeySet, until } from './served.js';
+
+let database: TestDatabase;
+let issuer: KeySet;
+let variables: Record<string, string>;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  issuer = await startKeySet();
+  variables = { DATABASE_URL: database.url, BETTER_AUTH_URL: issuer.url, SHUTDOWN_DELAY_MS: '0' };
+});
+
+afterAll(async () => {
+  endServed();
+  issuer.close();
+  await database.drop();
+});
+
+const failing = async (changes: Record<string, string>, port?: number) => {
+  const served = await serve(
+    { ...variables, ...changes },
+    { atOnce: true, ...(port === undefined ? {} : { port }) },
+  );
+  const { code, ms } = await served.end();
+  expect(code).toBe(1);
+  expect(ms).toBeLessThan(15_000);
+  expect(served.output.stdout + served.output.stderr).not.toMatch(/\n\s+at /);
+  return served.output.stderr;
+};
+
+describe('a start that cannot succeed says why in one sentence, without a stack trace, and exits 1', () => {
+  it('a port in use', async () => {
+    const other = createServer().listen(0, '127.0.0.1');
+    await once(other, 'listening');
+    const { port } = other.address() as AddressInfo;
+    expect(await failing({}, port)).toBe(
+      `Cannot listen on 127.0.0.1:${port}: the port is in use. HOST and PORT choose another.\n`,
+    );
+    other.close();
+  });
+
+  it('an address that is not of this machine', async () => {
+    expect(await failing({ HOST: '192.0.2.1' })).toMatch(
+      /^Cannot listen on 192\.0\.2\.1:\d+: this machine has no such address\. .*\n$/,
+    );
+  });
+
+  it('a database that is away', async () => {
+    expect(await failing({ DATABASE_URL: 'postgres://u:s3cr3t@127.0.0.1:9/x' })).toBe(
+      'No PostgreSQL answers at 127.0.0.1:9 (connection refused).\n',
+    );
+  });
+
+  it('an environment with two faults', async () => {
+    expect(await failing({ DATABASE_URL: 's3cr3t', LOG_LEVEL: 'loud' })).toMatch(
+      /^The environment is not usable:\n {2}- .*DATABASE_URL.*\n {2}- .*LOG_LEVEL.*\n$/,
+    );
+  });
+});
+
+const faulty = (code: string) =>
+  serve({
+    ...variables,
+    NODE_OPTIONS: `--import data:text/javascript,process.on('SIGUSR2',()=>{${encodeURIComponent(code)}})`,
+  });
+
+it('a start that fails half way is told in the log, as JSON and without a secret', async () => {
+  const noServer = `
+    import http from 'node:http';
+    import { syncBuiltinESMExports } from 'node:module';
+    http.createServer = () => { throw new Error('no server today'); };
+    syncBuiltinESMExports();`;
+  const served = await serve(
+    {
+      ...variables,
+      NODE_ENV: 'test',
+      NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(noServer)}`,
+    },
+    { atOnce: true },
+  );
+  expect(await served.end()).toMatchObject({ code: 1 });
+  expect(served.output.stderr).toBe('');
+  expect(served.lines()).toContainEqual(
+    expect.objectContaining({
+      level: 'fatal',
+      err: expect.objectContaining({ type: 'Error', message: 'no server today' }),
+    }),
+  );
+});
+
+describe('a fault that nobody caught', () => {
+  it('thrown: one line in the log, and exit code 1', async () => {
+    const served = await faulty(`throw new Error('oops')`);
+    const { code } = await served.end('SIGUSR2');
+    expect(code).toBe(1);
+    expect(served.output.stderr).toBe('');
+    expect(served.lines().slice(-1)).toEqual([
+      expect.objectContaining({
+        level: 'fatal',
+        err: expect.objectContaining({ message: 'oops', stack: expect.any(String) }),
+      }),
+    ]);
+  });
+
+  it('rejected: one line in the log, and the service serves on', async () => {
+    const served = await faulty(`Promise.reject(new Error('oops'))`);
+    served.child.kill('SIGUSR2');
+    await until(() => served.lines().some(({ level }) => level === 'error'), true);
+    expect((await fetch(`${served.url}/health/db`)).status).toBe(200);
+    expect(served.lines().filter(({ level }) => level === 'error')).toEqual([
+      expect.objectContaining({ err: expect.objectContaining({ message: 'oops' }) }),
+    ]);
+    expect(await served.end('SIGTERM')).toMatchObject({ code: 0 });
+  });
+});
