@@ -333,14 +333,18 @@ it('never mixes up callers: 1,000 interleaved requests of 50 users', async () =>
   while (people.length < 50) {
     people.push(...(await Promise.all(Array.from({ length: 5 }, () => signUp(stack.auth)))));
   }
-  const requests = Array.from({ length: 1000 }, (_, i) => people[(i * 7) % 50] as Person);
-  const answers = await Promise.all(
-    requests.map(async (person) => {
+  const answers: string[] = [];
+  // A hundred in flight at any time: more would wait for a connection longer than the service lets them.
+  const inFlight = Array.from({ length: 100 }, async (_, first) => {
+    for (let i = first; i < 1000; i += 100) {
+      const person = people[(i * 7 + Math.floor(i / 100)) % 50] as Person;
       const { body } = await stack.gatehouse.call('/api/v1/auth/me', { token: person.token });
-      return [person.id, person.email, body.id, body.email] as const;
-    }),
-  );
-  expect(
-    answers.filter(([id, email, seenId, seenEmail]) => id !== seenId || email !== seenEmail),
-  ).toEqual([]);
+      answers.push(
+        body.id === person.id && body.email === person.email ? 'own' : JSON.stringify(body),
+      );
+    }
+  });
+  await Promise.all(inFlight);
+  expect(answers).toHaveLength(1000);
+  expect(answers.filter((answer) => answer !== 'own')).toEqual([]);
 });

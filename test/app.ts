@@ -1,9 +1,9 @@
 import type { AddressInfo } from 'node:net';
 import type { Type } from '@nestjs/common';
 import type { NestExpressApplication } from '@nestjs/platform-express';
-import pino, { type Logger } from 'pino';
 import request from 'supertest';
 import { API_MODULES } from '../src/app.module.js';
+import { createLog } from '../src/common/log.js';
 import { parseEnvironment } from '../src/config/environment.js';
 import { withConnection } from '../src/database/connection.js';
 import { inspectWith } from '../src/database/inspect.js';
@@ -37,10 +37,9 @@ export async function startApp(
 ): Promise<RunningApp> {
   const environment = parseEnvironment({ NODE_ENV: 'test', HOST: '127.0.0.1', ...variables });
   const lines: Record<string, unknown>[] = [];
-  const log: Logger = pino(
-    { level: environment.LOG_LEVEL },
-    { write: (line: string) => lines.push(JSON.parse(line) as Record<string, unknown>) },
-  );
+  const log = createLog(environment, {
+    write: (line) => void lines.push(JSON.parse(line) as Record<string, unknown>),
+  });
   const physical = await withConnection(environment.DATABASE_URL, (client) =>
     inspectWith(client, environment),
   );

@@ -24,7 +24,10 @@ export default async function startCluster(): Promise<void> {
     env: { ...process.env, DATABASE_URL: postgres.url('template_gatehouse') },
     encoding: 'utf8',
   });
-  if (status !== 0) throw new Error(`The template could not be migrated: ${stderr}`);
+  if (status !== 0) {
+    await stopCluster();
+    throw new Error(`The template could not be migrated: ${stderr}`);
+  }
   process.env['TEST_POSTGRES_URL'] = postgres.url('postgres');
 }
 
