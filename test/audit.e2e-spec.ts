@@ -1,3 +1,4 @@
+import { encodeCursor } from '../src/common/cursor.js';
 import { type Person, signUp } from './clients.js';
 import { type Stack, startStack } from './stack.js';
 
@@ -72,6 +73,7 @@ it.each([
   ['action=user.deleted', 'action'],
   ['limit=0', 'limit'],
   ['cursor=x.y', 'cursor'],
+  [`cursor=${encodeCursor({ sort: '-id', value: 'x', id: 'x' })}`, 'cursor'],
   ['from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z', 'from'],
   ['actorId=%00', 'actorId'],
   ['who=me', 'who'],

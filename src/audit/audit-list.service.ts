@@ -50,6 +50,7 @@ export class AuditListService {
 
 const BATCH = 500;
 const SORT = '-id';
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 function placeOf({ id }: AuditEvent) {
   return { sort: SORT, value: id, id };
@@ -57,8 +58,8 @@ function placeOf({ id }: AuditEvent) {
 
 function startOf({ cursor }: AuditQuery): string | null {
   if (cursor === undefined) return null;
-  const place = decodeCursor(cursor, SORT);
-  if (place) return place.id;
+  const place = decodeCursor(cursor, SORT, UUID);
+  if (place) return place.value;
   throw refused('cursor', 'cursor is not one of this list');
 }
 

@@ -1,4 +1,4 @@
-import { Controller, Get, Headers, Query, type StreamableFile } from '@nestjs/common';
+import { Controller, Get, Query, Req, type StreamableFile } from '@nestjs/common';
 import {
   ApiExtraModels,
   ApiOkResponse,
@@ -6,6 +6,7 @@ import {
   ApiTags,
   getSchemaPath,
 } from '@nestjs/swagger';
+import type { Request } from 'express';
 import { Roles } from '../auth/decorators.js';
 import { Problems } from '../common/problem.decorator.js';
 import { AuditListService } from './audit-list.service.js';
@@ -36,12 +37,12 @@ export class AuditController {
   @ApiExtraModels(AuditEventList)
   list(
     @Query() query: AuditQuery,
-    @Headers('accept') accept?: string,
+    @Req() request: Request,
   ): Promise<AuditEventList | StreamableFile> {
-    return wantsLines(accept) ? this.events.export(query) : this.events.list(query);
+    return request.accepts(['json', NDJSON]) === NDJSON
+      ? this.events.export(query)
+      : this.events.list(query);
   }
 }
 
-function wantsLines(accept: string | undefined): boolean {
-  return accept?.includes('application/x-ndjson') ?? false;
-}
+const NDJSON = 'application/x-ndjson';

@@ -13,13 +13,29 @@ export function encodeCursor({ sort, value, id }: Cursor): string {
   return `${payload}.${tagOf(payload)}`;
 }
 
-/** Null for anything that `encodeCursor` did not make for this sort. */
-export function decodeCursor(text: string, wantedSort: string): Cursor | null {
+/**
+ * Null for anything that `encodeCursor` did not make for this sort. Anybody can make the tag, too, so
+ * the value must also be one that the list could have (`form`), and PostgreSQL can read.
+ */
+export function decodeCursor(text: string, wantedSort: string, form: RegExp): Cursor | null {
   const [payload = '', tag] = text.split('.');
-  if (text.length > 2048 || tag !== tagOf(payload) || text !== `${payload}.${tag}`) return null;
-  const [sort, value, id] = JSON.parse(Buffer.from(payload, 'base64url').toString()) as string[];
-  if (sort !== wantedSort || value === undefined || id === undefined) return null;
+  if (tag !== tagOf(payload) || text !== `${payload}.${tag}`) return null;
+  const parts = readParts(payload);
+  if (!parts.every((part) => typeof part === 'string' && !part.includes('\0'))) return null;
+  const [sort, value, id] = parts as string[];
+  if (sort !== wantedSort || value === undefined || id === undefined || !form.test(value)) {
+    return null;
+  }
   return { sort, value, id };
+}
+
+function readParts(payload: string): unknown[] {
+  try {
+    const parts: unknown = JSON.parse(Buffer.from(payload, 'base64url').toString());
+    return Array.isArray(parts) ? parts : [];
+  } catch {
+    return [];
+  }
 }
 
 function tagOf(payload: string): string {

@@ -9,6 +9,7 @@ import { DatabaseUnusable, explainQueryFault } from '../database/connection.js';
 export async function runProgram(program: () => Promise<void>): Promise<void> {
   for (const signal of ENDINGS) process.on(signal, endAtOnce);
   try {
+    requireNode();
     await program();
   } catch (error) {
     process.exitCode = 1;
@@ -17,6 +18,15 @@ export async function runProgram(program: () => Promise<void>): Promise<void> {
     process.stderr.write(`${sentence}\n`);
   }
 }
+
+/** On an older one some of this would fail late and oddly, and some would do nothing at all. */
+function requireNode(): void {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (major > 24 || (major === 24 && minor >= 9)) return;
+  throw new UnsuitableNode(`Gatehouse needs Node 24.9 or newer; this is ${process.version}.`);
+}
+
+class UnsuitableNode extends Error {}
 
 /** As process 1 of a container a program ignores the signals that it has no listener for. */
 function endAtOnce(signal: NodeJS.Signals): void {
@@ -31,7 +41,7 @@ export function stopEndingAtOnce(): void {
 const ENDINGS = ['SIGTERM', 'SIGINT'] as const;
 
 function explain(error: unknown): string | undefined {
-  const isOurs = [EnvironmentFault, DatabaseUnusable, CannotListen].some(
+  const isOurs = [UnsuitableNode, EnvironmentFault, DatabaseUnusable, CannotListen].some(
     (kind) => error instanceof kind,
   );
   if (isOurs) return (error as Error).message;

@@ -63,7 +63,8 @@ function tables(physical: PhysicalSchema): string[] {
   );
 }
 
-if (import.meta.main) {
+// Node before 24.2 does not know; `runProgram` tells it apart.
+if (import.meta.main ?? true) {
   await runProgram(async () => {
     const { report, healthy } = await diagnose(readEnvironment());
     process.stdout.write(`${report}\n`);

@@ -76,7 +76,8 @@ async function takeLock(client: Client): Promise<void> {
   }
 }
 
-if (import.meta.main) {
+// Node before 24.2 does not know; `runProgram` tells it apart.
+if (import.meta.main ?? true) {
   await runProgram(async () => {
     const applied = await migrate(readEnvironment());
     for (const name of applied) process.stdout.write(`applied ${name}\n`);

@@ -20,8 +20,8 @@ export class SessionsService {
   ) {}
 
   /** The sessions that have not ended, newest first; the caller's own is marked. */
-  async listOf(by: Caller, userId: string): Promise<SessionList> {
-    await this.requireUser(userId);
+  async listOf(by: Caller, id: string): Promise<SessionList> {
+    const userId = await this.canonical(id);
     const sessions = await this.sessions.liveOf(userId, new Date());
     const currentId = by.principal.session?.id ?? null;
     const items = sessions.map((session) =>
@@ -31,7 +31,8 @@ export class SessionsService {
   }
 
   /** Ends one session. Of another user's it says what it says of one that is not there. */
-  async endOne(by: Caller, userId: string, sessionId: string): Promise<SuccessResponse> {
+  async endOne(by: Caller, id: string, sessionId: string): Promise<SuccessResponse> {
+    const userId = await this.canonical(id);
     return this.work.run(async (em) => {
       const revoked = await em.getRepository(Session).endOne(userId, sessionId);
       if (revoked === 0) throw problem('NOT_FOUND');
@@ -46,9 +47,9 @@ export class SessionsService {
   }
 
   /** Ends all sessions of a user, or all but the one in which the caller asks for it. */
-  async endAll(by: Caller, userId: string, except?: 'current'): Promise<SuccessResponse> {
-    await this.requireUser(userId);
-    const kept = except === 'current' ? this.currentSession(by) : undefined;
+  async endAll(by: Caller, id: string, except?: 'current'): Promise<SuccessResponse> {
+    const userId = await this.canonical(id);
+    const kept = except === 'current' ? currentSession(by, userId) : undefined;
     return this.work.run(async (em) => {
       const revoked = await em.getRepository(Session).endAllOf(userId, kept);
       this.audit.record(em, by, {
@@ -61,16 +62,11 @@ export class SessionsService {
     });
   }
 
-  private async requireUser(userId: string): Promise<void> {
-    if (!(await this.users.has(userId))) throw problem('NOT_FOUND');
-  }
-
-  private currentSession(by: Caller): string {
-    const { session } = by.principal;
-    if (session) return session.id;
-    throw problem('VALIDATION_ERROR', {
-      errors: [{ field: 'except', message: 'your token names no session that could be kept' }],
-    });
+  /** The id as the row has it: a uuid can be written in several ways, and the record knows one. */
+  private async canonical(id: string): Promise<string> {
+    const user = await this.users.read(id);
+    if (!user) throw problem('NOT_FOUND');
+    return user.id;
   }
 
   /**
@@ -87,6 +83,16 @@ export class SessionsService {
       Math.min(longest, Math.max(...left.map(({ expiresAt }) => expiresAt.getTime()))),
     );
   }
+}
+
+function currentSession(by: Caller, userId: string): string {
+  const { session } = by.principal;
+  if (session?.userId === userId) return session.id;
+  throw problem('VALIDATION_ERROR', {
+    errors: [
+      { field: 'except', message: 'your token names no session of this user that could be kept' },
+    ],
+  });
 }
 
 function rowOf(session: Session) {

@@ -50,10 +50,14 @@ export class UserListService {
   }
 }
 
+/** As PostgreSQL writes a time, with a zone and without. */
+const TIME = /^\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?([+-]\d\d(:\d\d){0,2})?$/;
+const ANY_TEXT = /^/;
+
 function readCursor({ cursor, page, sort }: UserQuery): Cursor | null {
   if (cursor === undefined) return null;
   if (page !== undefined) throw refused('cursor', 'cursor and page exclude each other');
-  const place = decodeCursor(cursor, sort);
+  const place = decodeCursor(cursor, sort, sort.endsWith('createdAt') ? TIME : ANY_TEXT);
   if (!place) throw refused('cursor', 'cursor is not one of this list in this order');
   return place;
 }

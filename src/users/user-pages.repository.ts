@@ -94,8 +94,7 @@ export class UserPagesRepository {
     const query = (this.em.fork() as SqlEntityManager).createQueryBuilder(User, 'u').select('*');
     if (role !== undefined)
       query.andWhere(raw(`${rolesExpression(this.column('role'))} @> array[?]`, [role]));
-    if (banned !== undefined)
-      query.andWhere(banned ? BANNED(new Date()) : { $not: BANNED(new Date()) });
+    if (banned !== undefined) query.andWhere(banned ? BANNED(new Date()) : NOT_BANNED(new Date()));
     if (emailVerified !== undefined) query.andWhere({ emailVerified });
     if (createdFrom) query.andWhere({ createdAt: { $gte: createdFrom } });
     if (createdTo) query.andWhere({ createdAt: { $lte: createdTo } });
@@ -130,9 +129,15 @@ export function rolesExpression(column: string): string {
   return `string_to_array(coalesce(nullif(${column}, ''), 'user'), ',')`;
 }
 
+/** `isBanned` of `user-rules.ts`, as a condition. */
 const BANNED = (now: Date) => ({
   banned: true,
   $or: [{ banExpires: null }, { banExpires: { $gt: now } }],
+});
+
+/** Spelled out, because NOT of a comparison with NULL is no more true than the comparison. */
+const NOT_BANNED = (now: Date) => ({
+  $or: [{ banned: null }, { banned: false }, { banExpires: { $lte: now } }],
 });
 
 function readSort(sort: UserSort): {

@@ -67,8 +67,9 @@ export class UsersService {
       const message = 'expiresAt must be in the future';
       throw problem('VALIDATION_ERROR', { errors: [{ field: 'expiresAt', message }] });
     }
-    if (id === by.principal.user.id) throw problem('SELF_BAN');
     return this.change(by, id, ifMatch, 'user.banned', async (user, em) => {
+      // By the row: a uuid can be written in several ways.
+      if (user.id === by.principal.user.id) throw problem('SELF_BAN');
       if (this.isAdmin(user)) await this.requireAnotherAdmin(em, user);
       Object.assign(user, { banned: true, banReason: ban.reason ?? null, banExpires });
       await sessionsOf(em).endAllOf(user.id);

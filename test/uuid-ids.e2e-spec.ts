@@ -1,0 +1,39 @@
+import { startBetterAuth } from '../dev/better-auth.ts';
+import { startApp } from './app.js';
+import { signUp } from './clients.js';
+import { createDatabase } from './database.js';
+import { runBuilt } from './program.js';
+
+it('a uuid is the same id however it is written: nobody bans themselves by it, and the record has one spelling', async () => {
+  const database = await createDatabase({ empty: true });
+  const auth = await startBetterAuth({
+    databaseUrl: database.url,
+    idType: 'uuid',
+    migrate: true,
+    sid: true,
+  });
+  await runBuilt('src/database/migrate.js', { DATABASE_URL: database.url });
+  const gatehouse = await startApp({ DATABASE_URL: database.url, BETTER_AUTH_URL: auth.origin });
+  try {
+    const [admin, ada] = [await signUp(auth), await signUp(auth)];
+    await database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
+    const ask = (method: string, path: string, body?: unknown) =>
+      gatehouse.call(`/api/v1/users/${path}`, {
+        method,
+        token: admin.token,
+        ...(body === undefined ? {} : { body }),
+      });
+    const own = await ask('POST', `${admin.id.toUpperCase()}/ban`, {});
+    expect([own.status, own.body.code]).toEqual([409, 'SELF_BAN']);
+
+    expect((await ask('POST', `${ada.id.toUpperCase()}/ban`, {})).body.id).toBe(ada.id);
+    expect((await ask('DELETE', `${ada.id.toUpperCase()}/sessions`)).status).toBe(200);
+    expect((await ask('GET', 'no-uuid')).status).toBe(404);
+    const rows = await database.sql('select distinct target_user_id from gatehouse.audit_event');
+    expect(rows).toEqual([{ target_user_id: ada.id }]);
+  } finally {
+    await gatehouse.close();
+    await auth.stop();
+    await database.drop();
+  }
+});
