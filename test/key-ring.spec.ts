@@ -95,7 +95,7 @@ describe('KeyRing', () => {
       ['a bare list', (response) => send(response, JSON.stringify([SPARE])), /not a key set/],
       ['keys that are no list', (response) => send(response, '{"keys":{}}'), /not a key set/],
       ['no keys', (response) => send(response, '{"keys":[]}'), /empty/],
-      ['101 keys', (response) => send(response, keySetOf(101)), /more than 100/],
+      ['1,001 keys', (response) => send(response, keySetOf(1001)), /more than 1000/],
       ['keys that are all unfit', unfit, /no usable key/],
       ['a closed connection', (response) => response.destroy(), /fetch failed/],
       ['a body that breaks off', breakOff, /terminated|aborted/],

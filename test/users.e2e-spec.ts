@@ -104,6 +104,20 @@ describe('changing name and picture', () => {
     expect(await events(ada.id)).toEqual([]);
   });
 
+  it.each([
+    ['an array', '[{"name":"x"}]'],
+    ['3,000 levels', `{"image":${'['.repeat(3000)}${']'.repeat(3000)}}`],
+    ['half a character', '{"name":"\\ud800"}'],
+  ])('refuses a body that is %s', async (_what, body) => {
+    const ada = await newUser();
+    const { status } = await fetch(`${stack.gatehouse.url}/api/v1/users/${ada.id}`, {
+      method: 'PATCH',
+      headers: { authorization: `Bearer ${ada.token}`, 'content-type': 'application/json' },
+      body,
+    });
+    expect(status).toBe(400);
+  });
+
   it('does not take __proto__ for anything', async () => {
     const ada = await newUser();
     const response = await fetch(`${stack.gatehouse.url}/api/v1/users/${ada.id}`, {

@@ -1,9 +1,41 @@
 import { readFileSync } from 'node:fs';
+import { Controller, Get, Module } from '@nestjs/common';
+import { Public, RequireVerifiedEmail, Roles, SelfOrAdmin } from '../src/auth/decorators.js';
 import { describeApi } from '../src/openapi.js';
 import { type RunningApp, startApp } from './app.js';
 import { type Person, signUp } from './clients.js';
 import { NotesModule } from './readme/notes.js';
 import { type Stack, startStack } from './stack.js';
+
+@Public()
+@Controller('notes/open')
+class OpenController {
+  @Get('all')
+  all() {
+    return { title: 'for all' };
+  }
+
+  @Get('admins')
+  @Roles('admin')
+  admins() {
+    return { title: 'for admins' };
+  }
+
+  @Get('verified')
+  @RequireVerifiedEmail()
+  verified() {
+    return { title: 'for the verified' };
+  }
+
+  @Get('of/:id')
+  @SelfOrAdmin()
+  of() {
+    return { title: 'for oneself' };
+  }
+}
+
+@Module({ controllers: [OpenController] })
+class OpenModule {}
 
 let stack: Stack;
 let gatehouse: RunningApp;
@@ -17,7 +49,7 @@ beforeAll(async () => {
       BETTER_AUTH_URL: stack.auth.origin,
       ROLES: 'user,support,admin',
     },
-    [NotesModule],
+    [NotesModule, OpenModule],
   );
   ada = await signUp(stack.auth);
 });
@@ -74,10 +106,18 @@ it('asks for a verified address', async () => {
   expect(await ask('', bob.token, 'POST')).toEqual([201, { writtenBy: bob.id }]);
 });
 
+it('asks for what a route asks for, though its class is public', async () => {
+  expect(await ask('/open/all')).toEqual([200, { title: 'for all' }]);
+  for (const path of ['/open/admins', '/open/verified', `/open/of/${ada.id}`]) {
+    expect(await ask(path)).toEqual([401, 'AUTH_MISSING_TOKEN']);
+  }
+  expect(await ask('/open/admins', ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+});
+
 it('is documented by the same decorators', () => {
   const { paths } = describeApi(gatehouse.app);
   const summary = Object.entries(paths)
-    .filter(([path]) => path.startsWith('/api/v1/notes'))
+    .filter(([path]) => path.startsWith('/api/v1/notes') && !path.includes('/open/'))
     .flatMap(([path, operations]) =>
       Object.entries(operations as Record<string, { security: object[]; responses: object }>).map(
         ([method, { security, responses }]) =>

@@ -13,12 +13,12 @@ import type { Principal } from './principal.js';
 export class AuthEvents {
   private readonly announced = new WeakSet<object>();
   private minute = 0;
-  private inThisMinute = 0;
+  private written = { failed: 0, accepted: 0 };
 
   constructor(@Inject(LOG) private readonly log: Logger) {}
 
   failed(error: unknown, request: Request): void {
-    if (!(error instanceof Problem) || error.getStatus() >= 500 || !this.mayWrite()) return;
+    if (!(error instanceof Problem) || error.getStatus() >= 500 || !this.mayWrite('failed')) return;
     this.log.warn(
       {
         event: 'auth.failed',
@@ -36,8 +36,8 @@ export class AuthEvents {
     request.userId = user.id;
     if (session?.impersonatedBy) request.impersonatedBy = session.impersonatedBy;
     if (this.announced.has(token)) return;
+    if (!this.mayWrite('accepted')) return;
     this.announced.add(token);
-    if (!this.mayWrite()) return;
     this.log.info(
       {
         event: 'auth.accepted',
@@ -53,18 +53,21 @@ export class AuthEvents {
     );
   }
 
-  private mayWrite(): boolean {
+  /** Counted apart, so that a flood of the one does not hide the other. */
+  private mayWrite(kind: keyof typeof this.written): boolean {
     const minute = Math.floor(performance.now() / 60_000);
     if (minute !== this.minute) {
-      if (this.inThisMinute > MOST_A_MINUTE) {
-        const leftOut = this.inThisMinute - MOST_A_MINUTE;
-        this.log.warn({ event: 'auth.events_left_out', leftOut }, 'auth.events_left_out');
+      for (const [name, count] of Object.entries(this.written)) {
+        const leftOut = count - MOST_A_MINUTE;
+        if (leftOut <= 0) continue;
+        const event = 'auth.events_left_out';
+        this.log.warn({ event, of: `auth.${name}`, leftOut }, event);
       }
       this.minute = minute;
-      this.inThisMinute = 0;
+      this.written = { failed: 0, accepted: 0 };
     }
-    this.inThisMinute += 1;
-    return this.inThisMinute <= MOST_A_MINUTE;
+    this.written[kind] += 1;
+    return this.written[kind] <= MOST_A_MINUTE;
   }
 }
 

@@ -2,7 +2,7 @@ import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/com
 import { Reflector } from '@nestjs/core';
 import type { Request } from 'express';
 import { AuthEvents } from './auth-events.js';
-import { PUBLIC } from './decorators.js';
+import { PUBLIC, ROLES, SELF, VERIFIED } from './decorators.js';
 import { JwtStrategy } from './jwt.strategy.js';
 
 /** Before every route: private, unless it says `@Public()`. */
@@ -16,7 +16,9 @@ export class AuthGuard implements CanActivate {
 
   async canActivate(context: ExecutionContext): Promise<boolean> {
     const target = [context.getHandler(), context.getClass()];
-    if (this.reflector.getAllAndOverride<boolean>(PUBLIC, target)) return true;
+    if (this.reflector.getAllAndOverride<boolean>(PUBLIC, target) && !this.asksMore(context)) {
+      return true;
+    }
 
     const request = context.switchToHttp().getRequest<Request>();
     try {
@@ -27,5 +29,13 @@ export class AuthGuard implements CanActivate {
     }
     this.events.accepted(request.principal, request);
     return true;
+  }
+
+  /** A route that asks for a role is not public, whatever its class says. */
+  private asksMore(context: ExecutionContext): boolean {
+    const handler = context.getHandler();
+    return [ROLES, SELF, VERIFIED].some(
+      (demand) => this.reflector.get(demand, handler) !== undefined,
+    );
   }
 }

@@ -3,7 +3,8 @@ import { isObject } from './json-web-key.js';
 
 const DEADLINE_MS = 2_000;
 const MAX_BYTES = 256 * 1024;
-const MAX_KEYS = 100;
+// Better-Auth publishes a replaced key for another 30 days, and may replace one every hour.
+const MAX_KEYS = 1000;
 
 /** A JSON Web Key Set as published (RFC 7517 §5); its members are still to be judged. */
 export interface PublishedKeySet {

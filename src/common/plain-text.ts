@@ -7,6 +7,6 @@ export function PlainText(least: number, most: number): PropertyDecorator {
     IsString(),
     Length(least, most),
     // oxlint-disable-next-line no-control-regex -- NUL is what this refuses
-    Matches(/^[^\0]*$/, { message: '$property must not contain a NUL character' }),
+    Matches(/^[^\0\p{Cs}]*$/u, { message: '$property must not contain NUL or half a character' }),
   );
 }

@@ -14,7 +14,7 @@ export class RequestPipe extends ValidationPipe {
       transform: true,
       whitelist: true,
       forbidNonWhitelisted: true,
-      exceptionFactory: (errors) => refused(fieldErrors(errors)),
+      exceptionFactory: (errors) => refused(fieldErrors(errors).slice(0, MOST_ERRORS)),
     });
   }
 
@@ -22,6 +22,11 @@ export class RequestPipe extends ValidationPipe {
     // class-transformer leaves this name out, so that nothing later could refuse it.
     if (metadata.type !== 'custom' && isObject(value) && Object.hasOwn(value, '__proto__')) {
       throw refused([{ field: '__proto__', message: 'property __proto__ should not exist' }]);
+    }
+    if (metadata.type === 'body' && !isPlainBody(value)) {
+      throw problem('MALFORMED_REQUEST', {
+        detail: 'The body must be a JSON object that is not deep.',
+      });
     }
     return (await super.transform(value, metadata)) as unknown;
   }
@@ -38,6 +43,20 @@ function fieldErrors(errors: ValidationError[], prefix = ''): FieldError[] {
     const own = Object.values(error.constraints ?? {}).map((message) => ({ field, message }));
     return [...own, ...fieldErrors(error.children ?? [], `${field}.`)];
   });
+}
+
+const MOST_ERRORS = 50;
+const MOST_DEPTH = 5;
+
+/** class-transformer walks whatever it is given, however deep, and an array as many bodies. */
+function isPlainBody(value: unknown): boolean {
+  if (value === undefined) return true;
+  return isObject(value) && !Array.isArray(value) && !isDeeper(value, MOST_DEPTH);
+}
+
+function isDeeper(value: unknown, levels: number): boolean {
+  if (!isObject(value)) return false;
+  return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
 }
 
 function isObject(value: unknown): value is object {
