@@ -35,6 +35,9 @@ const OF_EVERY_PRIVATE_ROUTE: ErrorCode[] = [
   'SERVICE_UNAVAILABLE',
 ];
 
+/** What `@Roles`, `@SelfOrAdmin` and `@RequireVerifiedEmail` mark a route with. */
+const DEMANDS: ErrorCode[] = ['AUTH_FORBIDDEN', 'EMAIL_NOT_VERIFIED'];
+
 type Operation = Record<string, unknown> & { responses: Record<string, unknown> };
 
 function operationsOf(document: OpenAPIObject): Operation[] {
@@ -44,11 +47,12 @@ function operationsOf(document: OpenAPIObject): Operation[] {
 }
 
 function completeOperation(operation: Operation): void {
-  const isPublic = operation['x-public'] === true;
+  const marked = Object.keys(operation).filter((key) => key.startsWith(PROBLEM_MARK));
+  const asksMore = DEMANDS.some((code) => marked.includes(`${PROBLEM_MARK}${code}`));
+  // As the AuthGuard has it: what a route asks for counts, though its class is public.
+  const isPublic = operation['x-public'] === true && !asksMore;
   delete operation['x-public'];
   operation['security'] = isPublic ? [] : [{ [BEARER]: [] }];
-
-  const marked = Object.keys(operation).filter((key) => key.startsWith(PROBLEM_MARK));
   for (const key of marked) delete operation[key];
   const codes = new Set([
     ...(isPublic ? [] : OF_EVERY_PRIVATE_ROUTE),

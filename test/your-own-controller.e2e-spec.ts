@@ -112,6 +112,9 @@ it('asks for what a route asks for, though its class is public', async () => {
     expect(await ask(path)).toEqual([401, 'AUTH_MISSING_TOKEN']);
   }
   expect(await ask('/open/admins', ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  const { paths } = describeApi(gatehouse.app);
+  expect(paths['/api/v1/notes/open/all']?.get?.security).toEqual([]);
+  expect(paths['/api/v1/notes/open/admins']?.get?.security).toEqual([{ bearer: [] }]);
 });
 
 it('is documented by the same decorators', () => {
