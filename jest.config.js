@@ -6,6 +6,7 @@ export default {
   testEnvironment: 'node',
   globalSetup: '<rootDir>/test/cluster.ts',
   globalTeardown: '<rootDir>/test/cluster-stop.ts',
+  setupFiles: ['<rootDir>/test/preload.ts'],
   // PostgreSQL and the Better-Auth servers want a core, too.
   maxWorkers: 2,
   roots: ['<rootDir>/test'],

@@ -19,7 +19,7 @@ export function describeApi(app: NestExpressApplication): OpenAPIObject {
       .build(),
     { extraModels: [ErrorResponse] },
   );
-  for (const operation of operationsOf(document)) completeOperation(operation);
+  for (const [path, operation] of operationsOf(document)) completeOperation(path, operation);
   return document;
 }
 
@@ -35,18 +35,24 @@ const OF_EVERY_PRIVATE_ROUTE: ErrorCode[] = [
   'SERVICE_UNAVAILABLE',
 ];
 
+/** Probes are not counted. */
+const OF_EVERY_COUNTED_ROUTE: ErrorCode[] = ['RATE_LIMITED'];
+
 /** What `@Roles`, `@SelfOrAdmin` and `@RequireVerifiedEmail` mark a route with. */
 const DEMANDS: ErrorCode[] = ['AUTH_FORBIDDEN', 'EMAIL_NOT_VERIFIED'];
 
 type Operation = Record<string, unknown> & { responses: Record<string, unknown> };
 
-function operationsOf(document: OpenAPIObject): Operation[] {
-  return Object.values(document.paths).flatMap((path) =>
-    Object.values(path as Record<string, Operation>),
+function operationsOf(document: OpenAPIObject): [path: string, Operation][] {
+  return Object.entries(document.paths).flatMap(([path, item]) =>
+    Object.values(item as Record<string, Operation>).map((operation): [string, Operation] => [
+      path,
+      operation,
+    ]),
   );
 }
 
-function completeOperation(operation: Operation): void {
+function completeOperation(path: string, operation: Operation): void {
   const marked = Object.keys(operation).filter((key) => key.startsWith(PROBLEM_MARK));
   const asksMore = DEMANDS.some((code) => marked.includes(`${PROBLEM_MARK}${code}`));
   // As the AuthGuard has it: what a route asks for counts, though its class is public.
@@ -56,6 +62,7 @@ function completeOperation(operation: Operation): void {
   for (const key of marked) delete operation[key];
   const codes = new Set([
     ...(isPublic ? [] : OF_EVERY_PRIVATE_ROUTE),
+    ...(path.startsWith('/health') ? [] : OF_EVERY_COUNTED_ROUTE),
     ...marked.map((key) => key.slice(PROBLEM_MARK.length) as ErrorCode),
   ]);
   for (const [status, ofStatus] of Map.groupBy(codes, (code) => PROBLEMS[code].status)) {

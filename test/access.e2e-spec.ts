@@ -323,6 +323,8 @@ describe('events', () => {
         await gatehouse.call('/api/v1/auth/me', { token: `bad${i}` });
       const events = gatehouse.lines.filter((line) => line['event'] === 'auth.failed');
       expect(events).toHaveLength(600);
+      const requests = gatehouse.lines.filter((line) => line['msg'] === 'request');
+      expect(requests).toHaveLength(600);
     });
   });
 });

@@ -43,6 +43,7 @@ export async function serve(
       NODE_ENV: 'production',
       HOST: '127.0.0.1',
       PORT: String(port),
+      RATE_LIMIT_PER_MINUTE: '1000000',
       ...variables,
     },
     stdio: ['ignore', stdio, stdio],

@@ -2,7 +2,9 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { Request } from 'express';
 import type { Logger } from 'pino';
 import { LOG } from '../common/foundation.module.js';
+import { LineBudget } from '../common/line-budget.js';
 import { Problem } from '../common/problem.js';
+import { ipOf } from '../common/request.js';
 import type { Principal } from './principal.js';
 
 /**
@@ -12,19 +14,23 @@ import type { Principal } from './principal.js';
 @Injectable()
 export class AuthEvents {
   private readonly announced = new WeakSet<object>();
-  private minute = 0;
-  private written = { failed: 0, accepted: 0 };
+  // Counted apart, so that a flood of the one does not hide the other.
+  private readonly failures: LineBudget;
+  private readonly acceptances: LineBudget;
 
-  constructor(@Inject(LOG) private readonly log: Logger) {}
+  constructor(@Inject(LOG) private readonly log: Logger) {
+    this.failures = new LineBudget(log, 'auth.failed');
+    this.acceptances = new LineBudget(log, 'auth.accepted');
+  }
 
   failed(error: unknown, request: Request): void {
-    if (!(error instanceof Problem) || error.getStatus() >= 500 || !this.mayWrite('failed')) return;
+    if (!(error instanceof Problem) || error.getStatus() >= 500 || !this.failures.spend()) return;
     this.log.warn(
       {
         event: 'auth.failed',
         code: error.code,
         ...(error.details.reason === undefined ? {} : { reason: error.details.reason }),
-        ip: request.ip,
+        ip: ipOf(request),
         requestId: request.requestId,
       },
       'auth.failed',
@@ -36,7 +42,7 @@ export class AuthEvents {
     request.userId = user.id;
     if (session?.impersonatedBy) request.impersonatedBy = session.impersonatedBy;
     if (this.announced.has(token)) return;
-    if (!this.mayWrite('accepted')) return;
+    if (!this.acceptances.spend()) return;
     this.announced.add(token);
     this.log.info(
       {
@@ -46,29 +52,10 @@ export class AuthEvents {
         sessionId: session?.id ?? null,
         binding,
         keyId: token.keyId,
-        ip: request.ip,
+        ip: ipOf(request),
         requestId: request.requestId,
       },
       'auth.accepted',
     );
   }
-
-  /** Counted apart, so that a flood of the one does not hide the other. */
-  private mayWrite(kind: keyof typeof this.written): boolean {
-    const minute = Math.floor(performance.now() / 60_000);
-    if (minute !== this.minute) {
-      for (const [name, count] of Object.entries(this.written)) {
-        const leftOut = count - MOST_A_MINUTE;
-        if (leftOut <= 0) continue;
-        const event = 'auth.events_left_out';
-        this.log.warn({ event, of: `auth.${name}`, leftOut }, event);
-      }
-      this.minute = minute;
-      this.written = { failed: 0, accepted: 0 };
-    }
-    this.written[kind] += 1;
-    return this.written[kind] <= MOST_A_MINUTE;
-  }
 }
-
-const MOST_A_MINUTE = 600;

@@ -1,6 +1,8 @@
 import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
-import type { Request } from 'express';
+import type { Request, Response } from 'express';
+import { Problem } from '../common/problem.js';
+import { addressOf, type Counted, RateLimits, userOf } from '../common/rate-limits.js';
 import { AuthEvents } from './auth-events.js';
 import { PUBLIC, ROLES, SELF, VERIFIED } from './decorators.js';
 import { JwtStrategy } from './jwt.strategy.js';
@@ -12,6 +14,7 @@ export class AuthGuard implements CanActivate {
     private readonly reflector: Reflector,
     private readonly strategy: JwtStrategy,
     private readonly events: AuthEvents,
+    private readonly limits: RateLimits,
   ) {}
 
   async canActivate(context: ExecutionContext): Promise<boolean> {
@@ -21,14 +24,27 @@ export class AuthGuard implements CanActivate {
     }
 
     const request = context.switchToHttp().getRequest<Request>();
+    const response = context.switchToHttp().getResponse<Response>();
+    const asking = this.whoAsks(request);
+    this.limits.refuseExhausted(asking, response);
     try {
       request.principal = await this.strategy.decide(request);
     } catch (error) {
       this.events.failed(error, request);
+      if (isRefusal(error)) this.limits.count(asking, response);
       throw error;
     }
     this.events.accepted(request.principal, request);
     return true;
+  }
+
+  /**
+   * Guessing costs us a signature or a query each time, so it is counted before anything is looked at:
+   * by address, where no token proven before says who it is. Others at that address go on with theirs.
+   */
+  private whoAsks(request: Request): Counted {
+    const token = this.strategy.recall(request);
+    return token ? userOf(token.subject) : addressOf(request);
   }
 
   /** A route that asks for a role is not public, whatever its class says. */
@@ -38,4 +54,9 @@ export class AuthGuard implements CanActivate {
       (demand) => this.reflector.get(demand, handler) !== undefined,
     );
   }
+}
+
+/** An outage is nobody's failure. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof Problem && error.getStatus() < 500;
 }

@@ -5,14 +5,17 @@ import {
   type OnApplicationShutdown,
 } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
+import { ThrottlerModule } from '@nestjs/throttler';
 import type { Logger } from 'pino';
 import { LOG } from '../common/foundation.module.js';
+import { MINUTE_MS, RateLimits } from '../common/rate-limits.js';
 import { Environment } from '../config/environment.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthGuard } from './auth.guard.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
 import { PrincipalsRepository } from './principals.repository.js';
+import { RateLimitGuard } from './rate-limit.guard.js';
 import { RolesGuard } from './roles.guard.js';
 import { TokenVerifier } from './token-verifier.js';
 
@@ -32,6 +35,14 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
 }
 
 @Module({
+  imports: [
+    ThrottlerModule.forRootAsync({
+      inject: [Environment],
+      useFactory: ({ RATE_LIMIT_PER_MINUTE }: Environment) => [
+        { limit: RATE_LIMIT_PER_MINUTE, ttl: MINUTE_MS },
+      ],
+    }),
+  ],
   providers: [
     {
       provide: KeyRing,
@@ -65,8 +76,10 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
     PrincipalsRepository,
     JwtStrategy,
     AuthEvents,
+    RateLimits,
     // In this order, before every route of every module.
     { provide: APP_GUARD, useClass: AuthGuard },
+    { provide: APP_GUARD, useClass: RateLimitGuard },
     { provide: APP_GUARD, useClass: RolesGuard },
   ],
   exports: [KeyRing],

@@ -1,5 +1,6 @@
 import { createParamDecorator } from '@nestjs/common';
 import type { Request } from 'express';
+import { ipOf } from '../common/request.js';
 import { principalOf } from './decorators.js';
 import type { Principal } from './principal.js';
 
@@ -16,7 +17,7 @@ export const CurrentCaller = createParamDecorator((_: unknown, context): Caller 
   return {
     principal: principalOf(context),
     requestId: request.requestId,
-    ip: request.ip ?? null,
+    ip: ipOf(request),
     userAgent: request.headers['user-agent']?.slice(0, 512) ?? null,
   };
 });

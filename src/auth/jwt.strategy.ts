@@ -30,7 +30,7 @@ Object.assign(passportJwt.Strategy, {
 @Injectable()
 export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   constructor(
-    verifier: TokenVerifier,
+    private readonly verifier: TokenVerifier,
     private readonly principals: PrincipalsRepository,
     private readonly environment: Environment,
   ) {
@@ -42,6 +42,12 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
         done: (error: null, key: unknown) => void,
       ) => done(null, verifier),
     } as StrategyOptionsWithoutRequest);
+  }
+
+  /** What the token of this request says, where it was proven before. Refuses nothing. */
+  recall({ headers: { authorization } }: Request): VerifiedToken | undefined {
+    const token = authorization && /^bearer (\S+)$/i.exec(authorization)?.[1];
+    return token ? this.verifier.recall(token) : undefined;
   }
 
   /** Runs once for one request. Rejects with the problem that answers it. */

@@ -89,8 +89,10 @@ export class KeyRing implements KeySource {
       this.waiting += 1;
       await this.askIssuer().finally(() => (this.waiting -= 1));
     }
-    if (!this.hasFreshKeys()) throw new KeysUnavailable();
-    return this.current(kid);
+    const found = this.current(kid);
+    // While the issuer does not answer, a key that is not here may be its newest.
+    if (!found && (!this.hasFreshKeys() || this.lastError !== null)) throw new KeysUnavailable();
+    return found;
   }
 
   status(): KeyRingStatus {

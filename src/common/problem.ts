@@ -101,6 +101,12 @@ export const PROBLEMS = {
     title: 'The body is not of a type that is understood here',
     meaning: 'Send `Content-Type: application/json`, in UTF-8.',
   },
+  RATE_LIMITED: {
+    status: 429,
+    title: 'Too many requests',
+    meaning:
+      'Each user, and each address that nobody is known at, has a number of requests a minute. Try again after `Retry-After` seconds.',
+  },
   HEADERS_TOO_LARGE: {
     status: 431,
     title: 'The headers are too large',

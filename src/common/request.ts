@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
-import type { Socket } from 'node:net';
+import { isIP, type Socket } from 'node:net';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
+import { LineBudget } from './line-budget.js';
 import { type ErrorCode, problem, problemBody, unavailable } from './problem.js';
 import { sendProblem } from './problem.filter.js';
 
@@ -19,6 +20,7 @@ declare module 'express-serve-static-core' {
 
 /** Gives the request its id and, when it is over, one line in the log. */
 export function traceRequests(logger: Logger) {
+  const refusals = new LineBudget(logger, 'request');
   return (request: Request, response: Response, next: NextFunction): void => {
     const began = performance.now();
     const sent = request.headers['x-request-id'];
@@ -27,6 +29,7 @@ export function traceRequests(logger: Logger) {
     // An answer is true for one moment and one caller.
     response.setHeader('Cache-Control', 'no-store');
     response.once('close', () => {
+      if (isStrangersRefusal(request, response) && !refusals.spend()) return;
       logger.info(
         {
           requestId: request.requestId,
@@ -49,6 +52,17 @@ export function traceRequests(logger: Logger) {
     });
     next();
   };
+}
+
+/** What anyone can make us answer as often as they like. */
+function isStrangersRefusal({ userId }: Request, { statusCode }: Response): boolean {
+  return statusCode === 429 || (userId === undefined && statusCode >= 400 && statusCode < 500);
+}
+
+/** The client's address: behind `TRUST_PROXY` what the proxy wrote, unless that is no address at all. */
+export function ipOf({ ip, socket }: Request): string | null {
+  if (ip !== undefined && isIP(ip.replace(/%.*$/, '')) !== 0) return ip;
+  return socket.remoteAddress ?? null;
 }
 
 const SANE_ID = /^[A-Za-z0-9._:-]{1,128}$/;

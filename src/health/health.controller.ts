@@ -2,11 +2,13 @@ import { readFileSync } from 'node:fs';
 import { Controller, Get, ServiceUnavailableException } from '@nestjs/common';
 import { ApiOperation, ApiTags } from '@nestjs/swagger';
 import { HealthCheck, HealthCheckService } from '@nestjs/terminus';
+import { SkipThrottle } from '@nestjs/throttler';
 import { Environment } from '../config/environment.js';
 import { Public } from '../auth/decorators.js';
 import { HealthParts } from './health-parts.js';
 
 @Public()
+@SkipThrottle()
 @Controller('health')
 @ApiTags('Health')
 export class HealthController {
