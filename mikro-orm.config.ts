@@ -4,6 +4,7 @@ import type { Pool } from 'pg';
 import { AdoptBetterAuthTables } from './migrations/20261121000000-adopt-better-auth-tables.js';
 import { AuditEventTable } from './migrations/20261121010000-audit-event.js';
 import { ListIndexes } from './migrations/20261121020000-list-indexes.js';
+import { ChangeFeedTriggers } from './migrations/20261121030000-change-feed.js';
 import { Account } from './src/accounts/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
@@ -28,6 +29,7 @@ export const MIGRATIONS = [
   { name: '20261121000000-adopt-better-auth-tables', class: AdoptBetterAuthTables },
   { name: '20261121010000-audit-event', class: AuditEventTable },
   { name: '20261121020000-list-indexes', class: ListIndexes },
+  { name: '20261121030000-change-feed', class: ChangeFeedTriggers },
 ];
 
 export interface OrmSetting {

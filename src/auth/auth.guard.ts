@@ -6,6 +6,7 @@ import { addressOf, type Counted, RateLimits, userOf } from '../common/rate-limi
 import { AuthEvents } from './auth-events.js';
 import { PUBLIC, ROLES, SELF, VERIFIED } from './decorators.js';
 import { JwtStrategy } from './jwt.strategy.js';
+import type { Principal } from './principal.js';
 
 /** Before every route: private, unless it says `@Public()`. */
 @Injectable()
@@ -17,34 +18,43 @@ export class AuthGuard implements CanActivate {
     private readonly limits: RateLimits,
   ) {}
 
-  async canActivate(context: ExecutionContext): Promise<boolean> {
-    const target = [context.getHandler(), context.getClass()];
-    if (this.reflector.getAllAndOverride<boolean>(PUBLIC, target) && !this.asksMore(context)) {
-      return true;
-    }
-
+  canActivate(context: ExecutionContext): true | Promise<true> {
+    if (this.isPublic(context)) return true;
     const request = context.switchToHttp().getRequest<Request>();
     const response = context.switchToHttp().getResponse<Response>();
-    const asking = this.whoAsks(request);
+
+    const token = this.strategy.recall(request);
+    const principal = token && this.strategy.vouchFor(token);
+    if (principal) return this.accept(principal, request);
+    return this.decide(request, response, token ? userOf(token.subject) : addressOf(request));
+  }
+
+  /**
+   * Guessing costs us a signature or a query each time, so whoever fails is counted, and refused before
+   * anything is looked at: by address, where no token proven before says who it is. Others at that
+   * address go on with theirs.
+   */
+  private async decide(request: Request, response: Response, asking: Counted): Promise<true> {
     this.limits.refuseExhausted(asking, response);
     try {
-      request.principal = await this.strategy.decide(request);
+      return this.accept(await this.strategy.decide(request), request);
     } catch (error) {
       this.events.failed(error, request);
       if (isRefusal(error)) this.limits.count(asking, response);
       throw error;
     }
-    this.events.accepted(request.principal, request);
+  }
+
+  private accept(principal: Principal, request: Request): true {
+    request.principal = principal;
+    this.events.accepted(principal, request);
     return true;
   }
 
-  /**
-   * Guessing costs us a signature or a query each time, so it is counted before anything is looked at:
-   * by address, where no token proven before says who it is. Others at that address go on with theirs.
-   */
-  private whoAsks(request: Request): Counted {
-    const token = this.strategy.recall(request);
-    return token ? userOf(token.subject) : addressOf(request);
+  private isPublic(context: ExecutionContext): boolean {
+    const target = [context.getHandler(), context.getClass()];
+    const saysSo = this.reflector.getAllAndOverride<boolean | undefined>(PUBLIC, target);
+    return saysSo === true && !this.asksMore(context);
   }
 
   /** A route that asks for a role is not public, whatever its class says. */

@@ -14,6 +14,8 @@ import { AuthEvents } from './auth-events.js';
 import { AuthGuard } from './auth.guard.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
+import { DatabaseModule } from '../database/database.module.js';
+import { PrincipalStore } from './principal-store.js';
 import { PrincipalsRepository } from './principals.repository.js';
 import { RateLimitGuard } from './rate-limit.guard.js';
 import { RolesGuard } from './roles.guard.js';
@@ -36,6 +38,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
 
 @Module({
   imports: [
+    DatabaseModule,
     ThrottlerModule.forRootAsync({
       inject: [Environment],
       useFactory: ({ RATE_LIMIT_PER_MINUTE }: Environment) => [
@@ -63,17 +66,23 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
       provide: TokenVerifier,
       inject: [KeyRing, Environment],
       useFactory: (keys: KeyRing, environment: Environment) =>
-        new TokenVerifier(keys, {
-          issuer: environment.issuer,
-          audiences: environment.audiences,
-          algorithms: environment.JWT_ALGORITHMS,
-          leewaySeconds: environment.JWT_LEEWAY_SECONDS,
-          maxLifetimeSeconds: environment.JWT_MAX_LIFETIME_SECONDS,
-          sessionClaim: environment.JWT_SESSION_CLAIM,
-        }),
+        new TokenVerifier(
+          keys,
+          {
+            issuer: environment.issuer,
+            audiences: environment.audiences,
+            algorithms: environment.JWT_ALGORITHMS,
+            leewaySeconds: environment.JWT_LEEWAY_SECONDS,
+            maxLifetimeSeconds: environment.JWT_MAX_LIFETIME_SECONDS,
+            sessionClaim: environment.JWT_SESSION_CLAIM,
+          },
+          Date.now,
+          environment.REMEMBERED_TOKENS,
+        ),
     },
     KeyRingLife,
     PrincipalsRepository,
+    PrincipalStore,
     JwtStrategy,
     AuthEvents,
     RateLimits,

@@ -6,7 +6,8 @@ import { Environment } from '../config/environment.js';
 import { type Problem, problem, unavailable } from '../common/problem.js';
 import { challenged } from './challenge.js';
 import type { Principal } from './principal.js';
-import { PrincipalsRepository, type Standing, type Witness } from './principals.repository.js';
+import { PrincipalStore } from './principal-store.js';
+import type { Standing, Witness } from './principals.repository.js';
 import { bearerToken, TokenRefused, TokenVerifier, type VerifiedToken } from './token-verifier.js';
 import { isBanned } from './user-rules.js';
 
@@ -31,7 +32,7 @@ Object.assign(passportJwt.Strategy, {
 export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   constructor(
     private readonly verifier: TokenVerifier,
-    private readonly principals: PrincipalsRepository,
+    private readonly principals: PrincipalStore,
     private readonly environment: Environment,
   ) {
     super({
@@ -71,11 +72,22 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     });
   }
 
+  /** Whoever is in good standing by what is remembered need not wait. */
+  vouchFor(token: VerifiedToken): Principal | undefined {
+    const standing = this.principals.recall(token.subject, this.witnessFor(token));
+    if (!standing) return undefined;
+    const now = new Date();
+    if (isBanned(standing.user, now) || !this.isVouchedFor(standing, now)) return undefined;
+    return principalOf(token, standing);
+  }
+
   async validate(token: VerifiedToken): Promise<Principal> {
-    const binding = token.sessionId === null ? 'user' : 'session';
-    if (binding === 'user' && this.environment.SESSION_BINDING === 'require-sid') {
+    if (token.sessionId === null && this.environment.SESSION_BINDING === 'require-sid') {
       throw new TokenRefused('invalid', 'no-session-claim');
     }
+    const known = this.vouchFor(token);
+    if (known) return known;
+
     const standing = await this.principals.find(token.subject, this.witnessFor(token));
     if (!standing) throw new TokenRefused('invalid', 'no-such-user');
 
@@ -90,8 +102,7 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
       });
     }
     if (!this.isVouchedFor(standing, now)) throw challenged('AUTH_SESSION_REVOKED');
-    const session = binding === 'session' ? standing.session : null;
-    return { user, session, token, binding };
+    return principalOf(token, standing);
   }
 
   /**
@@ -108,6 +119,12 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     if (this.environment.SESSION_BINDING === 'token-only') return true;
     return session !== null && session.expiresAt > now;
   }
+}
+
+function principalOf(token: VerifiedToken, { user, session }: Standing): Principal {
+  return token.sessionId === null
+    ? { user, session: null, token, binding: 'user' }
+    : { user, session, token, binding: 'session' };
 }
 
 /** passport-jwt's own word for "there was no token", among the errors that are ours. */

@@ -82,6 +82,12 @@ export class Environment {
   @Flag()
   CHANGE_FEED = true;
 
+  @Whole(1, 10_000_000)
+  REMEMBERED_TOKENS = 50_000;
+
+  @Whole(1, 10_000_000)
+  REMEMBERED_USERS = 50_000;
+
   @List({ atLeastOne: true })
   ROLES: string[] = ['user', 'admin'];
 

@@ -1,5 +1,5 @@
 import { createConnection, type Socket } from 'node:net';
-import { Client, type ClientConfig, type Pool, type PoolClient } from 'pg';
+import { Client, type ClientBase, type ClientConfig, type Pool, type PoolClient } from 'pg';
 import { isDatabaseAway } from './faults.js';
 
 /** How long to wait for a connection, and then for an answer on it. */
@@ -84,10 +84,15 @@ interface Internals {
   connection: { stream: Socket };
 }
 
+/** Ends a connection without a farewell, which a dead one would never answer. Its queries reject now. */
+export function cut(client: ClientBase): void {
+  (client as ClientBase & Internals).connection.stream.destroy();
+}
+
 function giveUp(client: PoolClient): void {
-  const { host, port, processID, secretKey, connection } = client as PoolClient & Internals;
-  // Every query that waits on it rejects now, and the pool does not take it back.
-  connection.stream.destroy();
+  const { host, port, processID, secretKey } = client as PoolClient & Internals;
+  // The pool does not take it back.
+  cut(client);
   if (processID === null || secretKey === null) return;
 
   // PostgreSQL's CancelRequest: length, code, process, secret; no answer comes back. It goes as plain

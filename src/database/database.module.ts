@@ -1,5 +1,6 @@
 import { Module } from '@nestjs/common';
+import { ChangeFeed } from './change-feed.js';
 import { UnitOfWork } from './unit-of-work.js';
 
-@Module({ providers: [UnitOfWork], exports: [UnitOfWork] })
+@Module({ providers: [ChangeFeed, UnitOfWork], exports: [ChangeFeed, UnitOfWork] })
 export class DatabaseModule {}

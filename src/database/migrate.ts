@@ -5,6 +5,7 @@ import { ormOptions } from '../../mikro-orm.config.js';
 import { runProgram } from '../common/program.js';
 import { type Environment, readEnvironment } from '../config/environment.js';
 import { DatabaseUnusable, withConnection } from './connection.js';
+import { createTriggers, missingTriggers } from './change-triggers.js';
 import { inspectWith } from './inspect.js';
 import { isEmpty } from './physical-schema.js';
 
@@ -33,7 +34,8 @@ export async function migrate(environment: Environment): Promise<string[]> {
     const isFirstRun = !(await hasSchema(client));
     try {
       const applied = await orm.migrator.up();
-      return applied.map(({ name }) => name);
+      const repaired = await repairTriggers(client, environment);
+      return [...applied.map(({ name }) => name), ...repaired];
     } catch (error) {
       // What this error says matters more than what the tidying up might say.
       if (isFirstRun) await removeEmptyRecord(client).catch(() => undefined);
@@ -56,6 +58,18 @@ async function removeEmptyRecord(client: Client): Promise<void> {
   await client.query('drop table gatehouse.migration');
   // Fails, and stays, where it holds anything else.
   await client.query('drop schema gatehouse');
+}
+
+/** A table that was made anew, by Better-Auth's own migration for one, has lost the triggers it had. */
+async function repairTriggers(client: Client, environment: Environment): Promise<string[]> {
+  const physical = await inspectWith(client, environment);
+  const { rows } = await client.query<{ missing: number }>(missingTriggers(physical));
+  if (rows[0]?.missing === 0) return [];
+  await client.query('begin');
+  await client.query(`set local lock_timeout = '5s'`);
+  for (const statement of createTriggers(physical)) await client.query(statement);
+  await client.query('commit');
+  return ['the triggers of the change feed, which were missing'];
 }
 
 /** The number is arbitrary, and the same in every release. */

@@ -28,7 +28,12 @@ export class HealthController {
       uptimeSeconds: Math.floor(process.uptime()),
       sessionBinding: this.environment.SESSION_BINDING,
       ...(this.environment.SESSION_BINDING === 'token-only' ? { warning: TOKEN_ONLY_WARNING } : {}),
-      parts: Object.assign({}, ...parts, this.parts.issuerKeys()) as object,
+      parts: Object.assign(
+        {},
+        ...parts,
+        this.parts.issuerKeys(),
+        this.parts.changeFeed(),
+      ) as object,
     };
   }
 
@@ -46,6 +51,7 @@ export class HealthController {
       () => this.parts.database(),
       () => this.parts.migrations(),
       () => this.parts.issuerKeys(),
+      () => this.parts.changeFeed(),
     ]);
   }
 

@@ -1,8 +1,10 @@
+import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/audit.service.js';
 import type { Caller } from '../auth/caller.js';
 import { problem } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
+import { ChangeFeed } from '../database/change-feed.js';
 import { UnitOfWork } from '../database/unit-of-work.js';
 import { UsersRepository } from '../users/users.repository.js';
 import { SessionList, SessionRead, SuccessResponse } from './session.dto.js';
@@ -16,6 +18,7 @@ export class SessionsService {
     private readonly users: UsersRepository,
     private readonly work: UnitOfWork,
     private readonly audit: AuditService,
+    private readonly feed: ChangeFeed,
     private readonly environment: Environment,
   ) {}
 
@@ -33,7 +36,7 @@ export class SessionsService {
   /** Ends one session. Of another user's it says what it says of one that is not there. */
   async endOne(by: Caller, id: string, sessionId: string): Promise<SuccessResponse> {
     const userId = await this.canonical(id);
-    return this.work.run(async (em) => {
+    return this.end(userId, async (em) => {
       const revoked = await em.getRepository(Session).endOne(userId, sessionId);
       if (revoked === 0) throw problem('NOT_FOUND');
       this.audit.record(em, by, {
@@ -50,7 +53,7 @@ export class SessionsService {
   async endAll(by: Caller, id: string, except?: 'current'): Promise<SuccessResponse> {
     const userId = await this.canonical(id);
     const kept = except === 'current' ? currentSession(by, userId) : undefined;
-    return this.work.run(async (em) => {
+    return this.end(userId, async (em) => {
       const revoked = await em.getRepository(Session).endAllOf(userId, kept);
       this.audit.record(em, by, {
         action: 'session.revoked_all',
@@ -60,6 +63,15 @@ export class SessionsService {
       const left = await em.getRepository(Session).liveOf(userId, new Date());
       return SuccessResponse.of('The sessions have ended.', revoked, this.residual(left));
     });
+  }
+
+  private async end(
+    userId: string,
+    work: (em: EntityManager) => Promise<SuccessResponse>,
+  ): Promise<SuccessResponse> {
+    const answer = await this.work.run(work);
+    this.feed.userChanged(userId);
+    return answer;
   }
 
   /** The id as the row has it: a uuid can be written in several ways, and the record knows one. */

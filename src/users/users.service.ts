@@ -7,6 +7,7 @@ import { isAdmin, isBanned } from '../auth/user-rules.js';
 import { etagOf, requireMatch } from '../common/etag.js';
 import { problem } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
+import { ChangeFeed } from '../database/change-feed.js';
 import { UnitOfWork } from '../database/unit-of-work.js';
 import { SessionsRepository } from '../sessions/sessions.repository.js';
 import { Session } from '../sessions/session.entity.js';
@@ -28,6 +29,7 @@ export class UsersService {
     private readonly users: UsersRepository,
     private readonly work: UnitOfWork,
     private readonly audit: AuditService,
+    private readonly feed: ChangeFeed,
     private readonly environment: Environment,
   ) {}
 
@@ -82,14 +84,14 @@ export class UsersService {
     });
   }
 
-  private change(
+  private async change(
     by: Caller,
     id: string,
     ifMatch: string | undefined,
     action: AuditAction,
     apply: (user: User, em: EntityManager) => void | Promise<void>,
   ): Promise<Tagged> {
-    return this.work.run(async (em) => {
+    const changed = await this.work.run(async (em) => {
       if (action !== 'user.updated') await this.lockAdministration(em, by);
       const user = await usersOf(em).lock(id);
       if (!user) throw problem('NOT_FOUND');
@@ -112,6 +114,8 @@ export class UsersService {
       });
       return tagged(user);
     });
+    this.feed.userChanged(changed.user.id);
+    return changed;
   }
 
   /**

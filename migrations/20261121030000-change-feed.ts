@@ -1,0 +1,27 @@
+import { Migration } from '@mikro-orm/migrations';
+import { createTriggers, dropTriggers } from '../src/database/change-triggers.js';
+import { inspectDatabase } from '../src/database/physical-schema.js';
+
+/**
+ * Triggers that tell every replica whose rows have changed. Making one waits for the writers of its table
+ * and lets new ones wait behind it, so it gives up soon: the migration can be run again.
+ */
+export class ChangeFeedTriggers extends Migration {
+  override async up(): Promise<void> {
+    this.addSql(`set local lock_timeout = '5s'`);
+    for (const statement of createTriggers(await this.physical())) this.addSql(statement);
+  }
+
+  override async down(): Promise<void> {
+    this.addSql(`set local lock_timeout = '5s'`);
+    for (const statement of dropTriggers(await this.physical())) this.addSql(statement);
+  }
+
+  private physical() {
+    return inspectDatabase((sql) => this.execute(sql), {
+      schema: this.config.get('schema'),
+      columns: 'auto',
+      sessionsNeeded: false,
+    });
+  }
+}

@@ -1,0 +1,94 @@
+import { Injectable } from '@nestjs/common';
+import { LRUCache } from 'lru-cache';
+import { Environment } from '../config/environment.js';
+import { ChangeFeed, type Remembering } from '../database/change-feed.js';
+import { PrincipalsRepository, type Standing, type Witness } from './principals.repository.js';
+
+/** A question to the database that is being answered. */
+interface Reading {
+  userId: string;
+  /** Told of a change meanwhile: the answer may be from before it. */
+  overtaken: boolean;
+}
+
+/**
+ * Who a token speaks for: from memory while the change feed would tell of a change, else from the
+ * database. Memory only ever vouches. That there is no such user or session, or that one may not go on,
+ * is asked of the database each time.
+ */
+@Injectable()
+export class PrincipalStore implements Remembering {
+  private readonly remembered: LRUCache<string, Map<string, Standing>>;
+  private readonly readings = new Set<Reading>();
+
+  constructor(
+    private readonly principals: PrincipalsRepository,
+    private readonly feed: ChangeFeed,
+    environment: Environment,
+  ) {
+    this.remembered = new LRUCache({ max: environment.REMEMBERED_USERS });
+    feed.tell(this);
+  }
+
+  recall(userId: string, witness: Witness | null): Standing | undefined {
+    if (!this.feed.isHearing) return undefined;
+    const standing = this.remembered.get(userId)?.get(nameOf(witness));
+    return standing && canVouch(standing, witness) ? standing : undefined;
+  }
+
+  async find(userId: string, witness: Witness | null): Promise<Standing | null> {
+    for (let attempt = 1; ; attempt += 1) {
+      const reading = { userId, overtaken: false };
+      this.readings.add(reading);
+      try {
+        const standing = await this.principals.find(userId, witness);
+        if (!reading.overtaken) {
+          this.remember(userId, witness, standing);
+          return standing;
+        }
+        if (attempt === MOST_READINGS) return standing;
+      } finally {
+        this.readings.delete(reading);
+      }
+    }
+  }
+
+  userChanged(id: string): void {
+    this.remembered.delete(id);
+    for (const reading of this.readings) if (reading.userId === id) reading.overtaken = true;
+  }
+
+  everythingChanged(): void {
+    this.remembered.clear();
+    for (const reading of this.readings) reading.overtaken = true;
+  }
+
+  private remember(userId: string, witness: Witness | null, standing: Standing | null): void {
+    if (!standing || (witness && !standing.session)) return;
+    // An id that the database writes otherwise is not the one that it will tell of.
+    if (!this.feed.isHearing || standing.user.id !== userId) return;
+    const ofUser = this.remembered.get(userId) ?? new Map<string, Standing>();
+    const name = nameOf(witness);
+    // The oldest goes, so that nobody fills the memory with sessions of one user.
+    if (ofUser.size === MOST_OF_ONE_USER && !ofUser.has(name)) {
+      const [oldest = ''] = ofUser.keys();
+      ofUser.delete(oldest);
+    }
+    ofUser.set(name, standing);
+    this.remembered.set(userId, ofUser);
+  }
+}
+
+const MOST_READINGS = 3;
+const MOST_OF_ONE_USER = 20;
+
+/** One for each session that a token can name, and one for all tokens that name none. */
+function nameOf(witness: Witness | null): string {
+  return witness !== null && 'sessionId' in witness ? witness.sessionId : '';
+}
+
+/** A session that was there when one token was issued may be too young for another. */
+function canVouch({ session }: Standing, witness: Witness | null): boolean {
+  if (witness === null || 'sessionId' in witness) return true;
+  return session !== null && session.createdAt <= witness.notAfter;
+}

@@ -1,0 +1,177 @@
+import { randomUUID } from 'node:crypto';
+import {
+  Inject,
+  Injectable,
+  type OnApplicationBootstrap,
+  type OnApplicationShutdown,
+} from '@nestjs/common';
+import { Client } from 'pg';
+import type { Logger } from 'pino';
+import { LOG, PHYSICAL_SCHEMA } from '../common/foundation.module.js';
+import { Environment } from '../config/environment.js';
+import { CHANNEL, EVERYTHING_CHANGED, missingTriggers, USER_CHANGED } from './change-triggers.js';
+import { CONNECT_MS, cut, withConnection } from './connection.js';
+import type { PhysicalSchema } from './physical-schema.js';
+
+/** Who remembers what the database said, and must forget it when it changes. */
+export interface Remembering {
+  userChanged(id: string): void;
+  everythingChanged(): void;
+}
+
+export type ChangeFeedState = 'off' | 'listening' | 'away';
+
+/**
+ * What PostgreSQL tells about users and sessions that changed, by whomever: one connection of its own
+ * that listens. What is remembered is worth something only while `isHearing`: the connection is asked a
+ * few times a second, its answers come behind what it had to tell, and a silent one counts as lost.
+ */
+@Injectable()
+export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown {
+  private readonly remembering = new Set<Remembering>();
+  private client: Client | undefined;
+  private heardUntil = Number.NEGATIVE_INFINITY;
+  private timer: NodeJS.Timeout | undefined;
+  private failures = 0;
+  private lastError: string | null = null;
+  private stopped = false;
+
+  constructor(
+    private readonly environment: Environment,
+    @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
+    @Inject(LOG) private readonly log: Logger,
+  ) {}
+
+  /** Not waited for: without it the database is asked on every request. */
+  onApplicationBootstrap(): void {
+    if (this.environment.CHANGE_FEED) void this.connect();
+  }
+
+  onApplicationShutdown(): void {
+    this.stopped = true;
+    clearTimeout(this.timer);
+    this.heardUntil = Number.NEGATIVE_INFINITY;
+    if (this.client) cut(this.client);
+  }
+
+  get isHearing(): boolean {
+    return performance.now() < this.heardUntil;
+  }
+
+  state(): ChangeFeedState {
+    if (!this.environment.CHANGE_FEED) return 'off';
+    return this.isHearing ? 'listening' : 'away';
+  }
+
+  tell(remembering: Remembering): void {
+    this.remembering.add(remembering);
+  }
+
+  /** For a change made here, which the next request must see, whenever PostgreSQL tells of it. */
+  userChanged(id: string): void {
+    for (const each of this.remembering) each.userChanged(id);
+  }
+
+  private everythingChanged(): void {
+    for (const each of this.remembering) each.everythingChanged();
+  }
+
+  private async connect(): Promise<void> {
+    const client = new Client({
+      connectionString: this.environment.directUrl,
+      application_name: 'gatehouse change feed',
+      connectionTimeoutMillis: CONNECT_MS,
+      query_timeout: SILENCE_MS,
+      keepAlive: true,
+    });
+    this.client = client;
+    client.on('error', () => undefined);
+    client.on('notification', ({ payload }) => this.hear(payload ?? ''));
+    client.once('end', () => this.lose(client));
+    try {
+      await client.connect();
+      await client.query(`listen ${CHANNEL}`);
+      // What is being read now may be from before anybody listened.
+      this.everythingChanged();
+      await this.hearOurselves(client);
+      await this.beat(client);
+      this.failures = 0;
+      if (this.lastError !== null) this.log.info('changes are told again');
+      this.lastError = null;
+    } catch (error) {
+      this.fail(client, error);
+    }
+  }
+
+  private hear(message: string): void {
+    if (message.startsWith(USER_CHANGED)) this.userChanged(message.slice(USER_CHANGED.length));
+    if (message === EVERYTHING_CHANGED) this.everythingChanged();
+  }
+
+  /** `DATABASE_DIRECT_URL` could be another database than `DATABASE_URL`, and would keep silent for ever. */
+  private async hearOurselves(client: Client): Promise<void> {
+    const word = `here ${randomUUID()}`;
+    const heard = new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new Error('DATABASE_DIRECT_URL does not hear what DATABASE_URL says'));
+      }, SILENCE_MS).unref();
+      client.on('notification', ({ payload }) => {
+        if (payload !== word) return;
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+    const said = withConnection(
+      this.environment.DATABASE_URL,
+      (speaker) => speaker.query('select pg_notify($1, $2)', [CHANNEL, word]),
+      { connectionTimeoutMillis: CONNECT_MS, query_timeout: SILENCE_MS },
+    );
+    await Promise.all([said, heard]);
+  }
+
+  /** A table that is made anew loses its triggers, and then nothing would be told and nothing seem wrong. */
+  private async beat(client: Client): Promise<void> {
+    const asked = performance.now();
+    const { rows } = await client.query<{ missing: number }>(missingTriggers(this.physical));
+    if (rows[0]?.missing !== 0) throw new Error('its triggers are missing: npm run migrate');
+    if (this.client !== client || this.stopped) return;
+    this.heardUntil = asked + TRUST_MS;
+    this.timer = setTimeout(() => {
+      this.beat(client).catch((error: unknown) => this.fail(client, error));
+    }, BEAT_MS).unref();
+  }
+
+  private fail(client: Client, error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error);
+    if (!this.stopped && this.lastError !== message) {
+      this.log.warn(
+        { error: message },
+        'changes are not told: the database is asked on every request',
+      );
+    }
+    this.lastError = message;
+    cut(client);
+    this.lose(client);
+  }
+
+  /** Once for each connection: what it might have told meanwhile is not known. */
+  private lose(client: Client): void {
+    if (this.client !== client) return;
+    this.client = undefined;
+    this.heardUntil = Number.NEGATIVE_INFINITY;
+    this.everythingChanged();
+    clearTimeout(this.timer);
+    if (this.stopped) return;
+    this.lastError ??= 'the connection was lost';
+    const pause = Math.min(FIRST_PAUSE_MS * 2 ** this.failures, LONGEST_PAUSE_MS);
+    this.failures += 1;
+    this.timer = setTimeout(() => void this.connect(), pause).unref();
+  }
+}
+
+const BEAT_MS = 300;
+/** How long a connection may be silent before what it said last is worth nothing. */
+const TRUST_MS = 1000;
+const SILENCE_MS = 1000;
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 2000;

@@ -1,0 +1,101 @@
+import { PrincipalStore } from '../src/auth/principal-store.js';
+import type { PrincipalsRepository, Standing } from '../src/auth/principals.repository.js';
+import { Environment } from '../src/config/environment.js';
+import type { ChangeFeed } from '../src/database/change-feed.js';
+
+const WITNESS = { sessionId: 's' };
+
+const standing = (userId: string, banned: boolean) =>
+  ({ user: { id: userId, banned }, session: { id: 's', createdAt: new Date(0) } }) as Standing;
+
+/** A database that answers when it is told to: only so can a change come at the worst moment. */
+function storeOn(...answers: Standing[]) {
+  const waiting: (() => void)[] = [];
+  const principals = {
+    find: () =>
+      new Promise((resolve) => {
+        const answer = answers.shift();
+        waiting.push(() => resolve(answer));
+      }),
+  } as unknown as PrincipalsRepository;
+  const feed = { isHearing: true, tell: () => undefined };
+  const store = new PrincipalStore(principals, feed as unknown as ChangeFeed, new Environment());
+  const answerNext = async () => {
+    waiting.shift()?.();
+    await new Promise(setImmediate);
+  };
+  return { store, feed, answerNext, asked: () => waiting.length };
+}
+
+describe('a reading that a change overtakes', () => {
+  it.each([
+    ['of that user', (store: PrincipalStore) => store.userChanged('ada')],
+    ['of everybody', (store: PrincipalStore) => store.everythingChanged()],
+  ])('%s is read again, and only then remembered', async (_, change) => {
+    const { store, answerNext } = storeOn(standing('ada', false), standing('ada', true));
+    const found = store.find('ada', WITNESS);
+    change(store);
+    await answerNext();
+    expect(store.recall('ada', WITNESS)).toBeUndefined();
+    await answerNext();
+    expect(await found).toMatchObject({ user: { banned: true } });
+    expect(store.recall('ada', WITNESS)).toMatchObject({ user: { banned: true } });
+  });
+
+  it('again and again is answered, and not remembered', async () => {
+    const { store, answerNext } = storeOn(...[1, 2, 3].map(() => standing('ada', false)));
+    const found = store.find('ada', WITNESS);
+    for (let reading = 0; reading < 3; reading += 1) {
+      store.userChanged('ada');
+      await answerNext();
+    }
+    expect(await found).toMatchObject({ user: { id: 'ada' } });
+    expect(store.recall('ada', WITNESS)).toBeUndefined();
+  });
+
+  it('of somebody else is remembered', async () => {
+    const { store, answerNext } = storeOn(standing('ada', false));
+    const found = store.find('ada', WITNESS);
+    store.userChanged('bob');
+    await answerNext();
+    expect(await found).toEqual(store.recall('ada', WITNESS));
+  });
+});
+
+it('remembers nothing, and recalls nothing, while nothing is told', async () => {
+  const { store, feed, answerNext } = storeOn(standing('ada', false), standing('ada', false));
+  const first = store.find('ada', WITNESS);
+  feed.isHearing = false;
+  await answerNext();
+  await first;
+  feed.isHearing = true;
+  expect(store.recall('ada', WITNESS)).toBeUndefined();
+
+  const second = store.find('ada', WITNESS);
+  await answerNext();
+  await second;
+  expect(store.recall('ada', WITNESS)).toMatchObject({ user: { id: 'ada' } });
+  feed.isHearing = false;
+  expect(store.recall('ada', WITNESS)).toBeUndefined();
+});
+
+it('does not remember a user by another spelling of the id than the one that will be told', async () => {
+  const { store, answerNext } = storeOn(standing('ada', false));
+  const found = store.find('ADA', WITNESS);
+  await answerNext();
+  expect(await found).toMatchObject({ user: { id: 'ada' } });
+  expect(store.recall('ADA', WITNESS)).toBeUndefined();
+});
+
+it('remembers no more than twenty sessions of one user', async () => {
+  const many = Array.from({ length: 21 }, () => standing('ada', false));
+  const { store, answerNext } = storeOn(...many);
+  for (let session = 0; session < 21; session += 1) {
+    const found = store.find('ada', { sessionId: `s${session}` });
+    await answerNext();
+    await found;
+  }
+  expect(store.recall('ada', { sessionId: 's0' })).toBeUndefined();
+  expect(store.recall('ada', { sessionId: 's1' })).toMatchObject({ user: { id: 'ada' } });
+  expect(store.recall('ada', { sessionId: 's20' })).toMatchObject({ user: { id: 'ada' } });
+});
