@@ -1,5 +1,4 @@
 import { describeApi } from '../src/openapi.js';
-import { signUp } from './clients.js';
 import { type Stack, startStack } from './stack.js';
 
 let stack: Stack;
@@ -67,55 +66,3 @@ it('asks for a token in the document where it asks for one in truth', () => {
     }
   }
 });
-
-describe('the same verdict for every way to write a path', () => {
-  const ways = [
-    '//api/v1/auth/me',
-    '/api/v1//auth/me',
-    '/api/v1/auth/me/',
-    '/API/V1/AUTH/ME',
-    '/api/v1/auth/%6De',
-    '/api/v1/auth/me?x=1',
-    '/api/v1/./auth/me',
-    '/api/v1/users/../auth/me',
-    '/api/v1/auth/me;x=1',
-    '/api/v1/auth/me%2f',
-  ];
-
-  it.each(ways)('%s is private or is not there', async (way) => {
-    for (const method of ['GET', 'HEAD']) {
-      const { status } = await rawFetch(way, method);
-      expect([401, 404]).toContain(status);
-    }
-  });
-
-  it.each(ways)('%s with a token is the same or is not there', async (way) => {
-    const ada = await signUp(stack.auth);
-    const { status, text } = await rawFetch(way, 'GET', ada.token);
-    expect([200, 404]).toContain(status);
-    if (status === 200) expect(text).toContain(ada.id);
-  });
-
-  it('HEAD meets the same guard as GET', async () => {
-    const ada = await signUp(stack.auth);
-    expect((await rawFetch('/api/v1/auth/me', 'HEAD')).status).toBe(401);
-    expect((await rawFetch('/api/v1/auth/me', 'HEAD', ada.token)).status).toBe(200);
-  });
-});
-
-/** Without the tidying that `fetch` does to a path. */
-async function rawFetch(path: string, method: string, token?: string) {
-  const { request } = await import('node:http');
-  const { port } = new URL(stack.gatehouse.url);
-  return new Promise<{ status: number | undefined; text: string }>((resolve, reject) => {
-    const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
-    request({ host: '127.0.0.1', port, path, method, headers })
-      .on('response', (response) => {
-        let text = '';
-        response.on('data', (chunk: Buffer) => (text += chunk.toString()));
-        response.on('end', () => resolve({ status: response.statusCode, text }));
-      })
-      .on('error', reject)
-      .end();
-  });
-}
