@@ -1,0 +1,215 @@
+import { Client } from 'pg';
+import { type RunningApp, startApp } from './app.js';
+import { type Person, signUp } from './clients.js';
+import type { Answer } from './documented.js';
+import { until } from './served.js';
+import { takeSnapshot } from './snapshot.js';
+import { type Stack, startStack } from './stack.js';
+
+let stack: Stack;
+beforeAll(async () => (stack = await startStack({}, { ROLES: 'user,support,admin' })));
+afterAll(() => stack.end());
+
+const ask = (by: Person, method: string, path: string, body?: unknown, headers = {}) =>
+  stack.gatehouse.call(`/api/v1/users/${path}`, {
+    method,
+    token: by.token,
+    headers,
+    ...(body === undefined ? {} : { body }),
+  });
+
+const eventsOf = (id: string) =>
+  stack.database.sql<{ action: string; before: object; after: object }>(
+    'select action, before, after from gatehouse.audit_event where target_user_id = $1 order by id',
+    [id],
+  );
+
+async function newAdmin(): Promise<Person> {
+  const person = await signUp(stack.authWithSid, 'Admin');
+  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
+  return person;
+}
+
+it('an effective admin always remains: 50 rounds of 20 demotions and bans among five admins', async () => {
+  const admins: Person[] = [];
+  for (let i = 0; i < 5; i += 1) admins.push(await newAdmin());
+  const restore = await takeSnapshot(stack.database);
+  for (let round = 0; round < 50; round += 1) {
+    await restore();
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => {
+        const by = admins[i % 5] as Person;
+        // Never oneself: in each round everybody is after everybody else.
+        const target = admins[(i + 1 + ((Math.floor(i / 5) + round) % 4)) % 5] as Person;
+        return (i + round) % 2 === 0
+          ? ask(by, 'PUT', `${target.id}/role`, { role: 'user' })
+          : ask(by, 'POST', `${target.id}/ban`, {});
+      }),
+    );
+    expect(answers.filter(({ status }) => ![200, 401, 403, 409].includes(status))).toEqual([]);
+    expect(answers.some(({ status }) => status === 200)).toBe(true);
+    const left = await stack.database.sql(
+      `select id from "user" where role = 'admin' and banned is not true`,
+    );
+    expect(left.length).toBeGreaterThan(0);
+  }
+  await restore();
+}, 60_000);
+
+/** A slow machine may not get through 200 in the time that an answer has. Who is told so asks again. */
+async function settled(askOnce: () => Promise<Answer>): Promise<Answer> {
+  const answer = await askOnce();
+  return answer.status === 503 ? settled(askOnce) : answer;
+}
+
+describe('If-Match', () => {
+  it('lets exactly one of 200 changes at once win, five times over, and loses none', async () => {
+    const ada = await signUp(stack.authWithSid);
+    const won: string[] = [];
+    for (let wave = 0; wave < 5; wave += 1) {
+      const etag = (await ask(ada, 'GET', ada.id)).headers.get('etag') ?? '';
+      const answers = await Promise.all(
+        Array.from({ length: 200 }, (_, i) =>
+          settled(() =>
+            ask(ada, 'PATCH', ada.id, { name: `Name ${wave}.${i}` }, { 'if-match': etag }),
+          ),
+        ),
+      );
+      const winners = answers.filter(({ status }) => status === 200);
+      expect(answers.filter(({ status }) => status === 412)).toHaveLength(199);
+      expect(winners).toHaveLength(1);
+      won.push(winners[0]?.body.name);
+      expect((await ask(ada, 'GET', ada.id)).body.name).toBe(won.at(-1));
+    }
+    expect((await eventsOf(ada.id)).map(({ after }) => after)).toEqual(
+      won.map((name) => ({ name })),
+    );
+  }, 60_000);
+
+  it('loses none of 200 changes of four clients that look again whenever they come too late', async () => {
+    const ada = await signUp(stack.authWithSid);
+    await ask(ada, 'PATCH', ada.id, { name: '0' });
+    const addOne = async (): Promise<void> => {
+      for (;;) {
+        const { headers, body } = await ask(ada, 'GET', ada.id);
+        const ifMatch = { 'if-match': headers.get('etag') ?? '' };
+        const name = String(Number(body.name) + 1);
+        const { status } = await ask(ada, 'PATCH', ada.id, { name }, ifMatch);
+        if (status === 200) return;
+        expect(status).toBe(412);
+      }
+    };
+    await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        for (let i = 0; i < 50; i += 1) await addOne();
+      }),
+    );
+    expect((await ask(ada, 'GET', ada.id)).body.name).toBe('200');
+    const [, ...events] = await eventsOf(ada.id);
+    expect(events.map(({ before, after }) => [before, after])).toEqual(
+      Array.from({ length: 200 }, (_, i) => [{ name: `${i}` }, { name: `${i + 1}` }]),
+    );
+  }, 60_000);
+});
+
+describe('deadlocks', () => {
+  const WAVES = 20;
+  const IN_A_WAVE = 10;
+  let gatehouse: RunningApp;
+  let admin: Person;
+  const outside: Client[] = [];
+
+  beforeAll(async () => {
+    admin = await newAdmin();
+    // Gatehouse's side looks for a deadlock at once, and the other side never: so it is Gatehouse's
+    // transaction that PostgreSQL ends, each time.
+    const name = new URL(stack.database.url).pathname.slice(1);
+    await stack.database.sql(`alter database ${name} set deadlock_timeout = '10ms'`);
+    gatehouse = await startApp({
+      DATABASE_URL: stack.database.url,
+      BETTER_AUTH_URL: stack.auth.origin,
+    });
+    for (let i = 0; i <= IN_A_WAVE; i += 1) {
+      const client = new Client({ connectionString: stack.database.url });
+      await client.connect();
+      await client.query(`set deadlock_timeout = '1min'`);
+      outside.push(client);
+    }
+    await stack.database.sql(`insert into "user" (id, name, email, "emailVerified", "updatedAt")
+      select 'u' || n, 'Somebody', 'u' || n || '@example.com', false, now() from generate_series(1, 200) n`);
+    await stack.database.sql(`insert into session (id, token, "userId", "expiresAt", "updatedAt")
+      select 'u' || n || '-' || s, 'token-of-' || n || '-' || s, 'u' || n, now() + interval '1 hour', now()
+      from generate_series(1, 200) n, generate_series(1, 3) s order by n, s`);
+  });
+
+  afterAll(async () => {
+    for (const client of outside) await client.end();
+    await gatehouse.close();
+  });
+
+  /**
+   * The request takes what is `first` (the user's row, or its first session), and waits for the second
+   * session; somebody else has the third, and asks for what is `first`. Let go at the second, the
+   * request asks for the third: now each waits for the other.
+   */
+  async function crossed(holder: Client, id: string, kind: 'ban' | 'sign out') {
+    const first =
+      kind === 'ban'
+        ? `select 1 from "user" where id = '${id}' for update`
+        : `select 1 from session where id = '${id}-1' for update`;
+    await holder.query('begin');
+    await holder.query(`select 1 from session where id = '${id}-3' for update`);
+    const answer = gatehouse.call(`/api/v1/users/${id}/${kind === 'ban' ? 'ban' : 'sessions'}`, {
+      method: kind === 'ban' ? 'POST' : 'DELETE',
+      token: admin.token,
+      ...(kind === 'ban' ? { body: { reason: 'spam' } } : {}),
+    });
+    return { answer, first };
+  }
+
+  it('never reach a client: all of 200 changes that ran into one are made', async () => {
+    const deadlocks = async () => {
+      const [row] = await stack.database.sql<{ deadlocks: string }>(
+        'select deadlocks from pg_stat_database where datname = current_database()',
+      );
+      return Number(row?.deadlocks);
+    };
+    const waiting = async () => {
+      const [row] = await stack.database.sql<{ count: string }>(
+        `select count(*) from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock'`,
+      );
+      return Number(row?.count);
+    };
+    const before = await deadlocks();
+    const [gate, ...holders] = outside as [Client, ...Client[]];
+    for (let wave = 0; wave < WAVES; wave += 1) {
+      const ids = Array.from({ length: IN_A_WAVE }, (_, i) => `u${wave * IN_A_WAVE + i + 1}`);
+      await gate.query('begin');
+      await gate.query('select 1 from session where id = any($1) for update', [
+        ids.map((id) => `${id}-2`),
+      ]);
+      // One ban at a time: a second one would wait for the first before it takes anything.
+      const storm = await Promise.all(
+        holders.map((holder, i) => crossed(holder, ids[i] ?? '', i === 0 ? 'ban' : 'sign out')),
+      );
+      await until(waiting, IN_A_WAVE);
+      const taken = holders.map((holder, i) => holder.query(storm[i]?.first ?? ''));
+      await until(waiting, 2 * IN_A_WAVE);
+      await gate.query('commit');
+      await Promise.all(taken.map((query, i) => query.then(() => holders[i]?.query('commit'))));
+      for (const { answer } of storm) expect((await answer).status).toBe(200);
+    }
+    await until(async () => (await deadlocks()) - before, WAVES * IN_A_WAVE);
+    const [{ bans, sessions } = {}] = await stack.database.sql(
+      `select (select count(*)::int from "user" where id like 'u%' and banned) bans,
+        (select count(*)::int from session where id like 'u%') sessions`,
+    );
+    expect([bans, sessions]).toEqual([WAVES, 0]);
+    const events = await stack.database.sql(
+      `select target_user_id from gatehouse.audit_event where target_user_id ~ '^u[0-9]+$'`,
+    );
+    expect(new Set(events.map((event) => event['target_user_id'])).size).toBe(200);
+    expect(events).toHaveLength(200);
+  }, 90_000);
+});
