@@ -10,6 +10,7 @@ import { inspectWith } from '../src/database/inspect.js';
 import { describeApi } from '../src/openapi.js';
 import { createApp } from '../src/setup.js';
 import { type Answer, documentCheck } from './documented.js';
+import { listen, listenTo, plantSecretsOf } from './secrets.js';
 
 export interface RunningApp {
   app: NestExpressApplication;
@@ -43,9 +44,15 @@ export async function startApp(
     ...variables,
   });
   const lines: Record<string, unknown>[] = [];
+  const written: string[] = [];
   const log = createLog(environment, {
-    write: (line) => void lines.push(JSON.parse(line) as Record<string, unknown>),
+    write: (line) => {
+      written.push(line);
+      lines.push(JSON.parse(line) as Record<string, unknown>);
+    },
   });
+  plantSecretsOf(environment.DATABASE_URL);
+  listen('the log', () => written.splice(0).join(''));
   const physical = await withConnection(environment.DATABASE_URL, (client) =>
     inspectWith(client, environment),
   );
@@ -55,6 +62,7 @@ export async function startApp(
     log,
     modules: [...API_MODULES, ...ownModules],
   });
+  listenTo(app.getHttpServer());
   await app.listen(0, '127.0.0.1');
   const { port } = app.getHttpServer().address() as AddressInfo;
   const url = `http://127.0.0.1:${port}`;

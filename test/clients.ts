@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { BetterAuth } from '../dev/better-auth.ts';
+import { plant, plantToken } from './secrets.js';
 
 export interface Person {
   id: string;
@@ -17,6 +18,9 @@ export async function signUp(auth: BetterAuth, name = 'Ada Lovelace'): Promise<P
   const password = randomBytes(12).toString('hex');
   const { user, sessionToken } = await auth.signUp({ email, password, name });
   const token = await auth.tokenFor(sessionToken);
+  plant('a password', password);
+  plant('session.token', sessionToken);
+  plantToken(token);
   return { id: user.id, email, password, session: sessionToken, token };
 }
 

@@ -1,11 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { openSync, readFileSync, readSync, fstatSync, unlinkSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePort } from '../dev/ports.ts';
+import { listen, plantSecretsOf, plantToken } from './secrets.js';
 
 export interface Served {
   readonly url: string;
@@ -37,7 +40,9 @@ export async function serve(
 ): Promise<Served> {
   const port = wanted ?? (await findFreePort());
   const stdio = typeof kind === 'number' ? kind : 'pipe';
-  const child = spawn(process.execPath, ['--enable-source-maps', 'dist/src/main.js'], {
+  const heard = openUnnamed();
+  const tapped = ['--import', './test/tapped.ts'];
+  const child = spawn(process.execPath, [...tapped, '--enable-source-maps', 'dist/src/main.js'], {
     env: {
       PATH: process.env['PATH'],
       NODE_ENV: 'production',
@@ -46,7 +51,7 @@ export async function serve(
       RATE_LIMIT_PER_MINUTE: '1000000',
       ...variables,
     },
-    stdio: ['ignore', stdio, stdio],
+    stdio: ['ignore', stdio, stdio, heard],
   });
   running.add(child);
   const ended = once(child, 'close').then(() => running.delete(child));
@@ -56,6 +61,10 @@ export async function serve(
     child.stderr?.on('data', (chunk: Buffer) => (output.stderr += chunk.toString()));
   }
   if (kind === 'closed') for (const stream of [child.stdout, child.stderr]) stream?.destroy();
+
+  if (variables['DATABASE_URL']) plantSecretsOf(variables['DATABASE_URL']);
+  listen('the log', () => output.stdout + output.stderr);
+  listen('an answer', () => readHeard(heard));
 
   const url = `http://127.0.0.1:${port}`;
   if (!atOnce && !(await answers(url, child))) {
@@ -91,6 +100,24 @@ export async function serve(
 /** For `afterAll`: what a failed test left behind. */
 export function endServed(): void {
   for (const child of running) child.kill('SIGKILL');
+}
+
+/** A file that is gone when nobody has it open any more. */
+function openUnnamed(): number {
+  const path = join(tmpdir(), `gatehouse-${randomBytes(6).toString('hex')}`);
+  const file = openSync(path, 'ax+', 0o600);
+  unlinkSync(path);
+  return file;
+}
+
+/** What `tapped.ts` wrote: the answers, and the tokens that must not be in them. */
+function readHeard(file: number): string {
+  const buffer = Buffer.alloc(fstatSync(file).size);
+  readSync(file, buffer, 0, buffer.length, 0);
+  const lines = buffer.toString().split('\n').slice(0, -1);
+  const heard = lines.map((line) => JSON.parse(line) as { said?: string; asked?: string });
+  for (const { asked } of heard) if (asked !== undefined) plantToken(asked);
+  return heard.map(({ said }) => said ?? '').join('');
 }
 
 async function answers(url: string, child: ChildProcess): Promise<boolean> {

@@ -1,0 +1,19 @@
+import type { Socket } from 'node:net';
+
+/** Hears all that is sent into a socket, by whatever means, below everything that Gatehouse has a hand in. */
+export function tap(socket: Socket, hear: (text: string) => void): void {
+  const hearChunk = (chunk: unknown): void => {
+    if (typeof chunk === 'string') hear(chunk);
+    if (chunk instanceof Uint8Array) hear(Buffer.from(chunk).toString());
+  };
+  const write = socket.write.bind(socket) as (...sent: unknown[]) => boolean;
+  socket.write = (...sent: unknown[]) => {
+    hearChunk(sent[0]);
+    return write(...sent);
+  };
+  const end = socket.end.bind(socket) as (...sent: unknown[]) => Socket;
+  socket.end = (...sent: unknown[]) => {
+    hearChunk(sent[0]);
+    return end(...sent);
+  };
+}
