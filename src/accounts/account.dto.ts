@@ -4,7 +4,7 @@ import { PlainText } from '../common/plain-text.js';
 import type { Account } from './account.entity.js';
 
 export class AccountFilter {
-  @ApiPropertyOptional({ description: 'Only accounts of this provider', example: 'github' })
+  @ApiPropertyOptional({ description: 'Only accounts of this provider, such as github' })
   @IsOptional()
   @PlainText(1, 100)
   provider?: string;

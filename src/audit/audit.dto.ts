@@ -4,7 +4,7 @@ import { IsIn, IsISO8601, IsInt, IsOptional, Max, Min } from 'class-validator';
 import { PlainText } from '../common/plain-text.js';
 import { AUDIT_ACTIONS, type AuditAction, type AuditEvent } from './audit-event.entity.js';
 
-/** Filters are combined with AND. */
+/** Filters are combined with AND. None has an `example`: Swagger UI would fill it in and send it. */
 export class AuditQuery {
   @ApiPropertyOptional({ enum: AUDIT_ACTIONS })
   @IsOptional()
@@ -21,12 +21,12 @@ export class AuditQuery {
   @PlainText(1, 255)
   targetUserId?: string;
 
-  @ApiPropertyOptional({ format: 'date-time', example: '2026-01-01T00:00:00Z' })
+  @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-01-01T00:00:00Z' })
   @IsOptional()
   @IsISO8601({ strict: true, strictSeparator: true })
   from?: string;
 
-  @ApiPropertyOptional({ format: 'date-time', example: '2026-12-31T23:59:59Z' })
+  @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-12-31T23:59:59Z' })
   @IsOptional()
   @IsISO8601({ strict: true, strictSeparator: true })
   to?: string;

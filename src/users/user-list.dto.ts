@@ -15,9 +15,17 @@ const toFlag = Transform(({ value }: { value: unknown }) =>
   value === 'true' ? true : value === 'false' ? false : value,
 );
 
-/** Filters are combined with AND. */
+/**
+ * Filters are combined with AND. None has an `example`, nor `page` a `default`: Swagger UI would fill it
+ * in and send it.
+ */
 export class UserQuery {
-  @ApiPropertyOptional({ type: 'integer', minimum: 1, maximum: 1_000_000, default: 1 })
+  @ApiPropertyOptional({
+    type: 'integer',
+    minimum: 1,
+    maximum: 1_000_000,
+    description: 'The first one is 1',
+  })
   @IsOptional()
   @toNumber
   @IsInt()
@@ -46,7 +54,7 @@ export class UserQuery {
   @IsIn(USER_SORTS)
   sort: UserSort = '-createdAt';
 
-  @ApiPropertyOptional({ description: 'Has this role among theirs', example: 'admin' })
+  @ApiPropertyOptional({ description: 'Has this role among theirs, such as admin' })
   @IsOptional()
   @PlainText(1, 100)
   role?: string;
@@ -63,19 +71,18 @@ export class UserQuery {
   @IsBoolean()
   emailVerified?: boolean;
 
-  @ApiPropertyOptional({ format: 'date-time', example: '2026-01-01T00:00:00Z' })
+  @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-01-01T00:00:00Z' })
   @IsOptional()
   @IsISO8601({ strict: true, strictSeparator: true })
   createdFrom?: string;
 
-  @ApiPropertyOptional({ format: 'date-time', example: '2026-12-31T23:59:59Z' })
+  @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-12-31T23:59:59Z' })
   @IsOptional()
   @IsISO8601({ strict: true, strictSeparator: true })
   createdTo?: string;
 
   @ApiPropertyOptional({
     description: 'Part of the e-mail address or the name, in any case',
-    example: 'ada',
   })
   @IsOptional()
   @PlainText(1, 100)
