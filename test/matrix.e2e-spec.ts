@@ -190,6 +190,10 @@ async function ask(cast: Cast, row: Row, caller: string) {
   await cast.restore();
   const { by, path } = requestOf(cast, row, caller);
   const body = BODIES[row.route];
+  // What a probe says is for test/health to look at.
+  if (row.template.startsWith('/health')) {
+    return { status: await send(row.method, path, by?.token), body: {} };
+  }
   return stack.gatehouse.call(path, {
     method: row.method,
     ...(by ? { token: by.token } : {}),
