@@ -34,8 +34,10 @@ it('an effective admin always remains: 50 rounds of 20 demotions and bans among 
   const admins: Person[] = [];
   for (let i = 0; i < 5; i += 1) admins.push(await newAdmin());
   const restore = await takeSnapshot(stack.database);
+  let made = 0;
   for (let round = 0; round < 50; round += 1) {
     await restore();
+    const began = performance.now();
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, i) => {
         const by = admins[i % 5] as Person;
@@ -46,15 +48,17 @@ it('an effective admin always remains: 50 rounds of 20 demotions and bans among 
           : ask(by, 'POST', `${target.id}/ban`, {});
       }),
     );
-    expect(answers.filter(({ status }) => ![200, 401, 403, 409].includes(status))).toEqual([]);
-    expect(answers.some(({ status }) => status === 200)).toBe(true);
+    const usual = [200, 401, 403, 409, ...(isSlow(began) ? [503] : [])];
+    expect(answers.filter(({ status }) => !usual.includes(status))).toEqual([]);
+    made += answers.filter(({ status }) => status === 200).length;
     const left = await stack.database.sql(
       `select id from "user" where role = 'admin' and banned is not true`,
     );
     expect(left.length).toBeGreaterThan(0);
   }
+  expect(made).toBeGreaterThan(50);
   await restore();
-}, 60_000);
+}, 120_000);
 
 /** A slow machine may not get through 200 in the time that an answer has. Who is told so asks again. */
 async function settled(askOnce: () => Promise<Answer>): Promise<Answer> {
@@ -84,7 +88,7 @@ describe('If-Match', () => {
     expect((await eventsOf(ada.id)).map(({ after }) => after)).toEqual(
       won.map((name) => ({ name })),
     );
-  }, 60_000);
+  }, 120_000);
 
   it('loses none of 200 changes of four clients that look again whenever they come too late', async () => {
     const ada = await signUp(stack.authWithSid);
@@ -109,12 +113,12 @@ describe('If-Match', () => {
     expect(events.map(({ before, after }) => [before, after])).toEqual(
       Array.from({ length: 200 }, (_, i) => [{ name: `${i}` }, { name: `${i + 1}` }]),
     );
-  }, 60_000);
+  }, 120_000);
 });
 
 describe('deadlocks', () => {
-  const WAVES = 20;
-  const IN_A_WAVE = 10;
+  const WANTED = 200;
+  const IN_A_WAVE = 5;
   let gatehouse: RunningApp;
   let admin: Person;
   const outside: Client[] = [];
@@ -135,11 +139,6 @@ describe('deadlocks', () => {
       await client.query(`set deadlock_timeout = '1min'`);
       outside.push(client);
     }
-    await stack.database.sql(`insert into "user" (id, name, email, "emailVerified", "updatedAt")
-      select 'u' || n, 'Somebody', 'u' || n || '@example.com', false, now() from generate_series(1, 200) n`);
-    await stack.database.sql(`insert into session (id, token, "userId", "expiresAt", "updatedAt")
-      select 'u' || n || '-' || s, 'token-of-' || n || '-' || s, 'u' || n, now() + interval '1 hour', now()
-      from generate_series(1, 200) n, generate_series(1, 3) s order by n, s`);
   });
 
   afterAll(async () => {
@@ -167,49 +166,90 @@ describe('deadlocks', () => {
     return { answer, first };
   }
 
-  it('never reach a client: all of 200 changes that ran into one are made', async () => {
-    const deadlocks = async () => {
-      const [row] = await stack.database.sql<{ deadlocks: string }>(
-        'select deadlocks from pg_stat_database where datname = current_database()',
-      );
-      return Number(row?.deadlocks);
-    };
-    const waiting = async () => {
-      const [row] = await stack.database.sql<{ count: string }>(
-        `select count(*) from pg_stat_activity
-         where datname = current_database() and wait_event_type = 'Lock'`,
-      );
-      return Number(row?.count);
-    };
-    const before = await deadlocks();
+  /** People with three sessions each. */
+  async function newUsers(wave: number): Promise<string[]> {
+    const ids = Array.from({ length: IN_A_WAVE }, (_, i) => `u${wave}x${i}`);
+    await stack.database.sql(
+      `insert into "user" (id, name, email, "emailVerified", "updatedAt")
+       select id, 'Somebody', id || '@example.com', false, now() from unnest($1::text[]) id`,
+      [ids],
+    );
+    await stack.database.sql(
+      `insert into session (id, token, "userId", "expiresAt", "updatedAt")
+       select id || '-' || n, 'token-of-' || id || '-' || n, id, now() + interval '1 hour', now()
+       from unnest($1::text[]) id, generate_series(1, 3) n order by id, n`,
+      [ids],
+    );
+    return ids;
+  }
+
+  /** Resolves with the statuses of the answers. */
+  async function crossAll(ids: string[]): Promise<number[]> {
     const [gate, ...holders] = outside as [Client, ...Client[]];
-    for (let wave = 0; wave < WAVES; wave += 1) {
-      const ids = Array.from({ length: IN_A_WAVE }, (_, i) => `u${wave * IN_A_WAVE + i + 1}`);
-      await gate.query('begin');
-      await gate.query('select 1 from session where id = any($1) for update', [
-        ids.map((id) => `${id}-2`),
-      ]);
-      // One ban at a time: a second one would wait for the first before it takes anything.
-      const storm = await Promise.all(
-        holders.map((holder, i) => crossed(holder, ids[i] ?? '', i === 0 ? 'ban' : 'sign out')),
-      );
-      await until(waiting, IN_A_WAVE);
-      const taken = holders.map((holder, i) => holder.query(storm[i]?.first ?? ''));
-      await until(waiting, 2 * IN_A_WAVE);
-      await gate.query('commit');
-      await Promise.all(taken.map((query, i) => query.then(() => holders[i]?.query('commit'))));
-      for (const { answer } of storm) expect((await answer).status).toBe(200);
+    await gate.query('begin');
+    await gate.query('select 1 from session where id = any($1) for update', [
+      ids.map((id) => `${id}-2`),
+    ]);
+    // One ban at a time: a second one would wait for the first before it takes anything.
+    const storm = await Promise.all(
+      holders.map((holder, i) => crossed(holder, ids[i] ?? '', i === 0 ? 'ban' : 'sign out')),
+    );
+    await until(waiting, IN_A_WAVE);
+    const taken = holders.map((holder, i) => holder.query(storm[i]?.first ?? ''));
+    await until(waiting, 2 * IN_A_WAVE);
+    await gate.query('commit');
+    await Promise.all(taken.map((query, i) => query.then(() => holders[i]?.query('commit'))));
+    return Promise.all(storm.map(async ({ answer }) => (await answer).status));
+  }
+
+  it('never reach a client: all of 200 changes that ran into one are made', async () => {
+    const before = await deadlocks();
+    const made: string[] = [];
+    for (let wave = 0; made.length < WANTED && wave < WANTED; wave += 1) {
+      const ids = await newUsers(wave);
+      const began = performance.now();
+      const statuses = await crossAll(ids);
+      if (statuses.includes(503) && isSlow(began)) continue;
+      expect(statuses).toEqual(ids.map(() => 200));
+      made.push(...ids);
     }
-    await until(async () => (await deadlocks()) - before, WAVES * IN_A_WAVE);
-    const [{ bans, sessions } = {}] = await stack.database.sql(
-      `select (select count(*)::int from "user" where id like 'u%' and banned) bans,
-        (select count(*)::int from session where id like 'u%') sessions`,
+    expect(made).toHaveLength(WANTED);
+    await until(async () => (await deadlocks()) - before >= WANTED, true);
+    const [counted] = await stack.database.sql(
+      `select (select count(*)::int from "user" where id = any($1) and banned) bans,
+        (select count(*)::int from session where "userId" = any($1)) sessions,
+        (select count(*)::int from gatehouse.audit_event where target_user_id = any($1)) events,
+        (select count(distinct target_user_id)::int
+         from gatehouse.audit_event where target_user_id = any($1)) targets`,
+      [made],
     );
-    expect([bans, sessions]).toEqual([WAVES, 0]);
-    const events = await stack.database.sql(
-      `select target_user_id from gatehouse.audit_event where target_user_id ~ '^u[0-9]+$'`,
-    );
-    expect(new Set(events.map((event) => event['target_user_id'])).size).toBe(200);
-    expect(events).toHaveLength(200);
-  }, 90_000);
+    expect(counted).toEqual({
+      bans: WANTED / IN_A_WAVE,
+      sessions: 0,
+      events: WANTED,
+      targets: WANTED,
+    });
+  }, 120_000);
 });
+
+/** On a machine that is busy with something else a change may take too long, and is rightly given up. */
+function isSlow(began: number): boolean {
+  return performance.now() - began > 1000;
+}
+
+/** How many PostgreSQL has seen in this database. */
+async function deadlocks(): Promise<number> {
+  const [row] = await stack.database.sql<{ deadlocks: string }>(
+    'select deadlocks from pg_stat_database where datname = current_database()',
+  );
+  return Number(row?.deadlocks);
+}
+
+/** How many wait for a lock in this database. */
+async function waiting(): Promise<number> {
+  const [row] = await stack.database.sql<{ count: string }>(
+    `select count(*) from pg_stat_activity
+     where datname = current_database() and wait_event_type = 'Lock'`,
+  );
+  return Number(row?.count);
+}
