@@ -96,7 +96,7 @@ it('asks to sign in again when the session has ended, with a token in hand and w
   const client = clientOf(ada.session);
   await greet(client);
   await stack.authWithSid.signOut(ada.session);
-  expect(await greet(client)).toBe('Please sign in again.');
+  await until(() => greet(client), 'Please sign in again.');
   expect(await greet(clientOf(ada.session))).toBe('Please sign in again.');
 });
 

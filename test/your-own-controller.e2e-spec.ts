@@ -48,6 +48,8 @@ beforeAll(async () => {
       DATABASE_URL: stack.database.url,
       BETTER_AUTH_URL: stack.auth.origin,
       ROLES: 'user,support,admin',
+      // What is changed by hand here is meant for the very next request.
+      CHANGE_FEED: 'off',
     },
     [NotesModule, OpenModule],
   );
