@@ -44,14 +44,16 @@ function setup(
       directives: { upgradeInsecureRequests: null },
     },
   });
-  app.enableCors({
-    origin: environment.CORS_ORIGINS,
-    credentials: true,
-    methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-    allowedHeaders: ['Authorization', 'Content-Type', 'If-Match', 'X-Request-Id'],
-    exposedHeaders: EXPOSED_HEADERS,
-    maxAge: 600,
-  });
+  if (environment.CORS_ORIGINS.length > 0) {
+    app.enableCors({
+      origin: environment.CORS_ORIGINS,
+      credentials: true,
+      methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
+      allowedHeaders: ['Authorization', 'Content-Type', 'If-Match', 'X-Request-Id'],
+      exposedHeaders: EXPOSED_HEADERS,
+      maxAge: 600,
+    });
+  }
   app.use(refuseForeignBodies);
   app.useBodyParser('json', { limit: BODY_LIMIT, strict: true });
   app.use(answerInTime(ANSWER_MS));

@@ -1,10 +1,9 @@
 import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
-import { Reflector } from '@nestjs/core';
 import type { Request, Response } from 'express';
 import { Problem } from '../common/problem.js';
 import { addressOf, type Counted, RateLimits, userOf } from '../common/rate-limits.js';
 import { AuthEvents } from './auth-events.js';
-import { PUBLIC, ROLES, SELF, VERIFIED } from './decorators.js';
+import { demandsOf } from './demands.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import type { Principal } from './principal.js';
 
@@ -12,14 +11,13 @@ import type { Principal } from './principal.js';
 @Injectable()
 export class AuthGuard implements CanActivate {
   constructor(
-    private readonly reflector: Reflector,
     private readonly strategy: JwtStrategy,
     private readonly events: AuthEvents,
     private readonly limits: RateLimits,
   ) {}
 
   canActivate(context: ExecutionContext): true | Promise<true> {
-    if (this.isPublic(context)) return true;
+    if (demandsOf(context).isPublic) return true;
     const request = context.switchToHttp().getRequest<Request>();
     const response = context.switchToHttp().getResponse<Response>();
 
@@ -49,20 +47,6 @@ export class AuthGuard implements CanActivate {
     request.principal = principal;
     this.events.accepted(principal, request);
     return true;
-  }
-
-  private isPublic(context: ExecutionContext): boolean {
-    const target = [context.getHandler(), context.getClass()];
-    const saysSo = this.reflector.getAllAndOverride<boolean | undefined>(PUBLIC, target);
-    return saysSo === true && !this.asksMore(context);
-  }
-
-  /** A route that asks for a role is not public, whatever its class says. */
-  private asksMore(context: ExecutionContext): boolean {
-    const handler = context.getHandler();
-    return [ROLES, SELF, VERIFIED].some(
-      (demand) => this.reflector.get(demand, handler) !== undefined,
-    );
   }
 }
 

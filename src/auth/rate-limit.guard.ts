@@ -9,8 +9,8 @@ import {
   type ThrottlerStorage,
 } from '@nestjs/throttler';
 import type { Request, Response } from 'express';
-import { addressOf, MINUTE_MS, RateLimits, userOf } from '../common/rate-limits.js';
-import { Environment } from '../config/environment.js';
+import { perRoute } from '../common/per-route.js';
+import { addressOf, type Allowance, RateLimits, userOf } from '../common/rate-limits.js';
 
 /**
  * After the AuthGuard, so that it knows whom to count: an office behind one address is not one caller.
@@ -24,24 +24,35 @@ export class RateLimitGuard extends ThrottlerGuard {
     @InjectThrottlerStorage() storage: ThrottlerStorage,
     reflector: Reflector,
     private readonly limits: RateLimits,
-    private readonly environment: Environment,
   ) {
     super(options, storage, reflector);
   }
 
+  override canActivate(context: ExecutionContext): Promise<boolean> {
+    if (saysMore(context)) return super.canActivate(context);
+    this.count(context);
+    return ALLOWED;
+  }
+
   protected override handleRequest({ context, limit, ttl }: ThrottlerRequest): Promise<boolean> {
-    const request = context.switchToHttp().getRequest<Request>();
-    const response = context.switchToHttp().getResponse<Response>();
-    const { principal } = request;
-    const who = principal ? userOf(principal.user.id) : addressOf(request);
-    const isUsual = limit === this.environment.RATE_LIMIT_PER_MINUTE && ttl === MINUTE_MS;
-    if (isUsual) this.limits.count(who, response);
-    else this.limits.count(who, response, { route: routeOf(context), limit, milliseconds: ttl });
-    return Promise.resolve(true);
+    const route = `${context.getClass().name}.${context.getHandler().name}`;
+    this.count(context, { route, limit, milliseconds: ttl });
+    return ALLOWED;
+  }
+
+  private count(context: ExecutionContext, allowance?: Allowance): void {
+    const http = context.switchToHttp();
+    const { principal } = http.getRequest<Request>();
+    const who = principal ? userOf(principal.user.id) : addressOf(http.getRequest<Request>());
+    this.limits.count(who, http.getResponse<Response>(), allowance);
   }
 }
 
-/** A route with an allowance of its own is counted by itself. */
-function routeOf(context: ExecutionContext): string {
-  return `${context.getClass().name}.${context.getHandler().name}`;
-}
+const ALLOWED = Promise.resolve(true);
+
+/** Whether the route or its controller wears a decorator of the throttler's. Most wear none. */
+const saysMore = perRoute((controller, handler) =>
+  [handler, controller].some((target) =>
+    Reflect.getMetadataKeys(target).some((key) => String(key).startsWith('THROTTLER:')),
+  ),
+);

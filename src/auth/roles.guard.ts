@@ -1,34 +1,25 @@
 import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
-import { Reflector } from '@nestjs/core';
 import type { Request } from 'express';
 import { problem } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
-import { ROLES, SELF, VERIFIED } from './decorators.js';
+import { demandsOf } from './demands.js';
 import type { UserRow } from './principal.js';
 import { isAdmin, rolesOf } from './user-rules.js';
 
 /** After the AuthGuard: what the route asks of its caller beyond being somebody. */
 @Injectable()
 export class RolesGuard implements CanActivate {
-  constructor(
-    private readonly reflector: Reflector,
-    private readonly environment: Environment,
-  ) {}
+  constructor(private readonly environment: Environment) {}
 
   canActivate(context: ExecutionContext): boolean {
     const { principal, params } = context.switchToHttp().getRequest<Request>();
     if (!principal) return true;
     const { user } = principal;
-    const target = [context.getHandler(), context.getClass()];
+    const { verified, roles, self } = demandsOf(context);
 
-    const verified = this.reflector.getAllAndOverride<boolean | undefined>(VERIFIED, target);
     if (verified && !user.emailVerified) throw problem('EMAIL_NOT_VERIFIED');
-
-    const roles = this.reflector.getAllAndOverride<string[] | undefined>(ROLES, target);
     if (roles && !this.hasOneOf(user, roles)) throw problem('AUTH_FORBIDDEN');
-
-    const parameter = this.reflector.getAllAndOverride<string | undefined>(SELF, target);
-    if (parameter && params[parameter] !== user.id && !isAdmin(user, this.environment)) {
+    if (self && params[self] !== user.id && !isAdmin(user, this.environment)) {
       // The same answer whether or not that user exists.
       throw problem('AUTH_FORBIDDEN');
     }

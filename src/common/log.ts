@@ -162,7 +162,10 @@ class LogOutput implements LogStream {
     if (this.readerGone || this.waitingLength > MOST_WAITING) return;
     this.waiting.push(text);
     this.waitingLength += text.length;
-    if (!this.busy) this.send();
+    if (this.busy) return;
+    this.busy = true;
+    // A write costs as much as making the lines of these few milliseconds.
+    setTimeout(() => this.send(), BATCH_MS);
   }
 
   flush = (done: () => void): void => {
@@ -222,6 +225,7 @@ class LogOutput implements LogStream {
 
 const NOTHING: Buffer = Buffer.alloc(0);
 const MOST_WAITING = 4_000_000;
+const BATCH_MS = 5;
 const RETRY_MS = 100;
 const FLUSH_MS = 500;
 

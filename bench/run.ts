@@ -1,0 +1,41 @@
+import { writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { benchHotPath, FULL, QUICK } from './hot-path.ts';
+import { OTHER_CORES, pin } from './load.ts';
+import { benchReplicas, benchTriggers } from './replicas.ts';
+import { printRows, type Row } from './row.ts';
+import { benchMemory } from './soak.ts';
+import { benchStart } from './start.ts';
+
+/**
+ * `npm run bench`: every figure that the documents name, measured on this machine in one run.
+ * `-- --quick` measures less of each; `-- hot-path lists` only these.
+ */
+const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
+  'hot-path': (quick) => benchHotPath(quick ? QUICK : FULL),
+  start: (quick) => benchStart(quick ? 3 : 5),
+  replicas: (quick) => benchReplicas(quick ? 100 : 1000),
+  triggers: (quick) => benchTriggers(quick ? 100 : 1000),
+  memory: (quick) => benchMemory(quick ? 150_000 : 1_000_000),
+};
+
+const words = process.argv.slice(2);
+const quick = words.includes('--quick');
+const named = words.filter((word) => !word.startsWith('--'));
+const unknown = named.filter((name) => !(name in PARTS));
+if (unknown.length > 0) {
+  process.stderr.write(`There is no ${unknown.join(', ')}: ${Object.keys(PARTS).join(', ')}.\n`);
+  process.exit(1);
+}
+
+await pin(process.pid, OTHER_CORES);
+const rows: Row[] = [];
+for (const [name, part] of Object.entries(PARTS)) {
+  if (named.length > 0 && !named.includes(name)) continue;
+  process.stderr.write(`${name} …\n`);
+  rows.push(...(await part(quick)));
+}
+printRows(rows);
+const machine = { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version };
+writeFileSync('bench-results.json', `${JSON.stringify({ quick, machine, rows }, null, 2)}\n`);
+process.stdout.write('Written to bench-results.json.\n');
