@@ -96,10 +96,26 @@ describe('faults', () => {
     { DATABASE_SCHEMA: 'a"b' },
     { BETTER_AUTH_URL: 'auth.example.com' },
     { TRUST_PROXY: 'true' },
+    { TRUST_PROXY: 'True' },
+    { TRUST_PROXY: '0.0.0.0/0' },
+    { TRUST_PROXY: '10.0.0.1, ::/0' },
+    { TRUST_PROXY: '10.0.0.0/33' },
+    { TRUST_PROXY: 'proxy.example.com' },
     { CORS_ORIGINS: 'app.example.com' },
+    { CORS_ORIGINS: 'https://app.example.com/' },
+    { CORS_ORIGINS: '*' },
+    { DATABASE_SCHEMA: 'a?b' },
+    { JWKS_REFRESH_SECONDS: '300', JWKS_MAX_STALE_SECONDS: '299' },
   ])('%o is one', (variables) => {
     expect(faultsOf(variables as Record<string, string>)).toHaveLength(1);
   });
+
+  it.each(['false', '0', '2', '10.0.0.1', '10.0.0.0/8, ::1', 'loopback, fd00::/8'])(
+    'TRUST_PROXY=%s is none',
+    (text) => {
+      expect(faultsOf({ TRUST_PROXY: text })).toEqual([]);
+    },
+  );
 
   it.each(['', ' ', ' , '])(
     'an issuer or audience of nothing (%j) is one, never "no check"',

@@ -41,6 +41,8 @@ async function start(variables: Record<string, string> = {}): Promise<void> {
       DATABASE_URL: stack.database.url,
       BETTER_AUTH_URL: stack.auth.origin,
       RATE_LIMIT_PER_MINUTE: String(LIMIT),
+      // What is changed by hand here is looked at by the very next request.
+      CHANGE_FEED: 'off',
       ...variables,
     },
     [LimitedModule],

@@ -1,7 +1,18 @@
 import { existsSync } from 'node:fs';
 import { plainToInstance } from 'class-transformer';
-import { IsIn, IsOptional, IsUrl, Matches, validateSync } from 'class-validator';
-import { Choice, Flag, HttpUrl, List, PostgresUrl, Text, Whole } from './rules.js';
+import { IsIn, IsOptional, Matches, validateSync } from 'class-validator';
+import {
+  Choice,
+  Flag,
+  HttpUrl,
+  List,
+  Origins,
+  PostgresUrl,
+  proxiesIn,
+  Text,
+  TrustedProxies,
+  Whole,
+} from './rules.js';
 
 export const ALGORITHMS = ['EdDSA', 'Ed25519', 'ES256', 'ES512', 'RS256', 'PS256'] as const;
 
@@ -30,7 +41,7 @@ export class Environment {
   DATABASE_POOL_MAX = 10;
 
   @IsOptional()
-  @Matches(/^[^\0"]{1,63}$/, { message: 'must be the plain name of a PostgreSQL schema' })
+  @Matches(/^[^\0"?]{1,63}$/, { message: 'must be the plain name of a PostgreSQL schema' })
   DATABASE_SCHEMA?: string;
 
   @Choice('auto', 'camel', 'snake')
@@ -97,14 +108,10 @@ export class Environment {
   @List()
   ADMIN_USER_IDS: string[] = [];
 
-  @List()
-  @IsUrl(
-    { protocols: ['http', 'https'], require_protocol: true, require_tld: false },
-    { each: true, message: 'must list origins such as https://app.example.com' },
-  )
+  @Origins()
   CORS_ORIGINS: string[] = [];
 
-  @Text()
+  @TrustedProxies()
   TRUST_PROXY = 'false';
 
   @Choice('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent')
@@ -146,10 +153,8 @@ export class Environment {
   }
 
   /** What Express calls `trust proxy`: a number of hops, or the addresses that may speak for others. */
-  get trustProxy(): boolean | number | string[] {
-    if (this.TRUST_PROXY === 'false') return false;
-    if (/^\d+$/.test(this.TRUST_PROXY)) return Number(this.TRUST_PROXY);
-    return this.TRUST_PROXY.split(',').map((address) => address.trim());
+  get trustProxy(): false | number | string[] {
+    return proxiesIn(this.TRUST_PROXY) ?? false;
   }
 }
 
@@ -204,10 +209,8 @@ function wholeFaults(
   if (environment.ADMIN_ROLES.some((role) => !environment.ROLES.includes(role))) {
     faults.push('ADMIN_ROLES may only name roles that ROLES lists');
   }
-  if (environment.TRUST_PROXY === 'true') {
-    faults.push(
-      'TRUST_PROXY must be a number of hops or a list of addresses; trusting everyone lets anyone choose their address',
-    );
+  if (environment.JWKS_MAX_STALE_SECONDS < environment.JWKS_REFRESH_SECONDS) {
+    faults.push('JWKS_MAX_STALE_SECONDS must not be less than JWKS_REFRESH_SECONDS');
   }
   if (isPlain(environment.JWKS_URL ?? environment.BETTER_AUTH_URL)) {
     const name = environment.JWKS_URL === undefined ? 'BETTER_AUTH_URL' : 'JWKS_URL';

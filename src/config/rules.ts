@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { applyDecorators } from '@nestjs/common';
 import { Transform } from 'class-transformer';
 import {
@@ -74,4 +75,45 @@ function Url(protocols: string[], message: string): PropertyDecorator {
   const accepts = (value: unknown) =>
     typeof value === 'string' && protocols.includes(URL.parse(value)?.protocol ?? '');
   return ValidateBy({ name: 'url', validator: { validate: accepts } }, { message });
+}
+
+/** `https://app.example.com` as a browser sends it: scheme, host and port, and nothing behind them. */
+export function Origins(): PropertyDecorator {
+  return applyDecorators(
+    List(),
+    ValidateBy(
+      { name: 'origins', validator: { validate: (value) => isOrigin(value) } },
+      { each: true, message: 'must list origins such as https://app.example.com, without a path' },
+    ),
+  );
+}
+
+function isOrigin(value: unknown): boolean {
+  return URL.parse(String(value))?.origin === value;
+}
+
+/** What Express calls `trust proxy`, but for what would trust everyone. */
+export function TrustedProxies(): PropertyDecorator {
+  return ValidateBy(
+    { name: 'proxies', validator: { validate: (value) => proxiesIn(String(value)) !== undefined } },
+    {
+      message:
+        'must be false, a number of hops or a list of addresses; trusting everyone lets anyone choose their address',
+    },
+  );
+}
+
+export function proxiesIn(text: string): false | number | string[] | undefined {
+  if (text === 'false') return false;
+  if (/^\d{1,2}$/.test(text)) return Number(text);
+  const proxies = text.split(',').map((proxy) => proxy.trim());
+  return proxies.every(isNetwork) ? proxies : undefined;
+}
+
+function isNetwork(text: string): boolean {
+  if (/^(loopback|linklocal|uniquelocal)$/.test(text)) return true;
+  const [address = '', prefix, ...more] = text.split('/');
+  const bits = { 0: 0, 4: 32, 6: 128 }[isIP(address)] ?? 0;
+  if (prefix === undefined) return bits > 0;
+  return more.length === 0 && /^[1-9]\d{0,2}$/.test(prefix) && Number(prefix) <= bits;
 }
