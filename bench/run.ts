@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { benchHotPath, FULL, QUICK } from './hot-path.ts';
 import { OTHER_CORES, pin } from './load.ts';
-import { benchReplicas, benchTriggers } from './replicas.ts';
+import { benchCuts, benchReplicas, benchTriggers } from './replicas.ts';
 import { printRows, type Row } from './row.ts';
 import { benchMemory } from './soak.ts';
 import { benchStart } from './start.ts';
@@ -15,6 +15,7 @@ const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
   'hot-path': (quick) => benchHotPath(quick ? QUICK : FULL),
   start: (quick) => benchStart(quick ? 3 : 5),
   replicas: (quick) => benchReplicas(quick ? 100 : 1000),
+  cuts: (quick) => benchCuts(quick ? 200 : 1000),
   triggers: (quick) => benchTriggers(quick ? 100 : 1000),
   memory: (quick) => benchMemory(quick ? 150_000 : 1_000_000),
 };

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { BetterAuth } from '../dev/better-auth.ts';
-import { plant, plantToken } from './secrets.js';
+import { plant, plantToken } from './secrets.ts';
 
 export interface Person {
   id: string;

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePort } from '../dev/ports.ts';
-import { listen, plantSecretsOf, plantToken } from './secrets.js';
+import { listen, plantSecretsOf, plantToken, searching } from './secrets.ts';
 
 export interface Served {
   readonly url: string;
@@ -41,7 +41,7 @@ export async function serve(
   const port = wanted ?? (await findFreePort());
   const stdio = typeof kind === 'number' ? kind : 'pipe';
   const heard = openUnnamed();
-  const tapped = ['--import', './test/tapped.ts'];
+  const tapped = searching ? ['--import', './test/tapped.ts'] : [];
   const child = spawn(process.execPath, [...tapped, '--enable-source-maps', 'dist/src/main.js'], {
     env: {
       PATH: process.env['PATH'],
