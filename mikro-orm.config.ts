@@ -9,8 +9,9 @@ import { Account } from './src/accounts/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
 import {
-  CONNECT_MS,
   limitWaiting,
+  PLACE_MS,
+  PooledClient,
   QUERY_MS,
   releaseLostConnections,
   withConnection,
@@ -61,7 +62,8 @@ export function ormOptions({
     driverOptions: {
       connectionString: url,
       application_name: 'gatehouse',
-      connectionTimeoutMillis: CONNECT_MS,
+      connectionTimeoutMillis: PLACE_MS,
+      Client: PooledClient,
       keepAlive: true,
       onPoolCreated: (pool: Pool) => {
         releaseLostConnections(pool);

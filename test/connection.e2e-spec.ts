@@ -1,7 +1,16 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { MikroORM } from '@mikro-orm/postgresql';
 import { ormOptions } from '../mikro-orm.config.js';
 import { parseEnvironment } from '../src/config/environment.js';
-import { QUERY_MS, withConnection } from '../src/database/connection.js';
+import { Pool } from 'pg';
+import {
+  CONNECT_MS,
+  PLACE_MS,
+  PooledClient,
+  QUERY_MS,
+  withConnection,
+} from '../src/database/connection.js';
 import { isDatabaseAway } from '../src/database/faults.js';
 import { inspectWith } from '../src/database/inspect.js';
 import { createDatabase, type TestDatabase } from './database.js';
@@ -94,6 +103,27 @@ it('undoes the transaction that the query was in, and lets its locks go', async 
   expect(await database.sql('update counter set value = value + 10 returning value')).toEqual([
     { value: 11 },
   ]);
+});
+
+it('waits longer for its turn than for a connection', async () => {
+  const first = execute('select pg_sleep(1.5)');
+  expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
+  await first;
+
+  const silent = createServer().listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const { port } = silent.address() as AddressInfo;
+  const stranded = new Pool({
+    connectionString: `postgres://u:p@127.0.0.1:${port}/x`,
+    connectionTimeoutMillis: PLACE_MS,
+    Client: PooledClient,
+  });
+  const { error, took } = await failure(stranded.connect());
+  expect(isDatabaseAway(error)).toBe(true);
+  expect(took).toBeGreaterThanOrEqual(CONNECT_MS - 10);
+  expect(took).toBeLessThan(PLACE_MS - 200);
+  await stranded.end();
+  silent.close();
 });
 
 it('loses no place in the pool to a connection that breaks within a transaction', async () => {

@@ -3,11 +3,10 @@ import {
   Catch,
   type ExceptionFilter,
   HttpException,
-  Injectable,
-  Logger,
   ServiceUnavailableException,
 } from '@nestjs/common';
 import type { Request, Response } from 'express';
+import type { Logger } from 'pino';
 import { isDatabaseAway } from '../database/faults.js';
 import { isCollision } from '../database/unit-of-work.js';
 import { allowedMethods } from './allowed-methods.js';
@@ -23,15 +22,15 @@ import {
 
 /** The one way out for errors: whatever was thrown becomes a problem, and nothing internal goes with it. */
 @Catch()
-@Injectable()
 export class ProblemFilter implements ExceptionFilter {
-  private readonly logger = new Logger('Problem');
+  constructor(private readonly log: Logger) {}
 
   catch(thrown: unknown, host: ArgumentsHost): void {
     const request = host.switchToHttp().getRequest<Request>();
     const response = host.switchToHttp().getResponse<Response>();
-    // The answer went out already: the deadline was quicker, or the client has left.
-    if (response.headersSent) return;
+    // The answer went out already: the deadline was quicker. A fault is worth its line all the same.
+    const isLate = response.headersSent;
+    if (isLate && (isHealthReport(thrown) || cameTooLate(thrown))) return;
     if (isHealthReport(thrown)) {
       response
         .status(503)
@@ -41,15 +40,15 @@ export class ProblemFilter implements ExceptionFilter {
     }
     const refusal = toProblem(thrown, request);
     this.report(thrown, refusal, request);
-    sendProblem(request, response, refusal);
+    if (!isLate) sendProblem(request, response, refusal);
   }
 
   /** Our own faults whole. An outage, which every request meets, in one line without frames. */
   private report(thrown: unknown, { code, details }: Problem, { requestId }: Request): void {
-    if (code === 'INTERNAL_ERROR') this.logger.error({ err: thrown, requestId, code });
+    if (code === 'INTERNAL_ERROR') this.log.error({ err: thrown, requestId, code });
     if (code !== 'SERVICE_UNAVAILABLE') return;
     const { stack: _, ...cause } = describeError(thrown);
-    this.logger.warn({ cause, requestId, code, reason: details.reason, msg: 'unavailable' });
+    this.log.warn({ cause, requestId, code, reason: details.reason }, 'unavailable');
   }
 }
 
@@ -60,6 +59,13 @@ export function sendProblem(request: Request, response: Response, refusal: Probl
     .set(refusal.details.headers ?? {})
     .type('application/problem+json')
     .send(JSON.stringify(problemBody(refusal, pathOf(request), request.requestId)));
+}
+
+/** What Node throws at a route that ends well, but after the deadline. */
+function cameTooLate(thrown: unknown): boolean {
+  // Not `instanceof Error`: under Jest, Node's own errors come from another realm.
+  if (typeof thrown !== 'object' || thrown === null) return false;
+  return Reflect.get(thrown, 'code') === 'ERR_HTTP_HEADERS_SENT';
 }
 
 /** Terminus throws what a probe should read. It is an answer and no problem. */

@@ -2,8 +2,9 @@ import { createConnection, type Socket } from 'node:net';
 import { Client, type ClientBase, type ClientConfig, type Pool, type PoolClient } from 'pg';
 import { isDatabaseAway } from './faults.js';
 
-/** How long to wait for a connection, and then for an answer on it. */
+/** How long to wait for a connection, for a place in the pool, and for an answer. */
 export const CONNECT_MS = 1000;
+export const PLACE_MS = 2000;
 export const QUERY_MS = 2000;
 
 /** A database that cannot be used, in a sentence that names the cause and never the password. */
@@ -34,6 +35,17 @@ export async function withConnection<Result>(
   } finally {
     // A server that has stopped does not answer the farewell either.
     await Promise.race([client.end(), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
+  }
+}
+
+/**
+ * The pool has one limit for connecting and for waiting until another request is done. A server that does
+ * not let us in within a second is not there, and is soon to be asked again; a queue that takes longer,
+ * because the machine is busy, still ends well, and refusing it would only make more of the same.
+ */
+export class PooledClient extends Client {
+  constructor(config?: ClientConfig) {
+    super({ ...config, connectionTimeoutMillis: CONNECT_MS });
   }
 }
 
