@@ -2,8 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Controller, Get, Module } from '@nestjs/common';
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Public } from '../src/auth/decorators.js';
+import { Client } from 'pg';
 import { startApp } from './app.js';
+import { signUp } from './clients.js';
 import { createDatabase, type TestDatabase } from './database.js';
+import { startStack } from './stack.js';
 
 /** The promise is 2.5 s. The rest is for a machine that is busy with something else. */
 const PROMISED_MS = 4000;
@@ -119,3 +122,39 @@ describe('a service with one connection', () => {
     TIMEOUT_MS,
   );
 });
+
+it(
+  'makes no change whose caller was told that it took too long, however long it waited before',
+  async () => {
+    const { auth, database, gatehouse, end } = await startStack();
+    const [sessions, row] = [1, 2].map(() => new Client({ connectionString: database.url }));
+    try {
+      const ada = await signUp(auth);
+      await sessions?.connect();
+      await row?.connect();
+      // First who asks is looked up, behind a lock; then the change waits for another.
+      await sessions?.query('begin; lock table session in access exclusive mode');
+      await row?.query('begin');
+      await row?.query('select 1 from "user" where id = $1 for update', [ada.id]);
+      const asked = gatehouse.call(`/api/v1/users/${ada.id}`, {
+        method: 'PATCH',
+        token: ada.token,
+        body: { name: 'Too Late' },
+      });
+      await sleep(1700);
+      await sessions?.query('rollback');
+      await sleep(800);
+      await row?.query('rollback');
+      expect((await asked).status).toBe(503);
+      await sleep(500);
+      const [user] = await database.sql('select name from "user" where id = $1', [ada.id]);
+      expect(user).toEqual({ name: 'Ada Lovelace' });
+      expect(await database.sql('select 1 from gatehouse.audit_event')).toEqual([]);
+    } finally {
+      await sessions?.end();
+      await row?.end();
+      await end();
+    }
+  },
+  TIMEOUT_MS,
+);

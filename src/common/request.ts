@@ -3,6 +3,7 @@ import { STATUS_CODES } from 'node:http';
 import { isIP, type Socket } from 'node:net';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
+import { requestBegan } from './deadline.js';
 import { LineBudget } from './line-budget.js';
 import { type ErrorCode, problem, problemBody, unavailable } from './problem.js';
 import { sendProblem } from './problem.filter.js';
@@ -94,7 +95,8 @@ export function answerInTime(milliseconds: number) {
       sendProblem(request, response, unavailable('The answer took too long.'));
     }, milliseconds);
     response.once('close', () => clearTimeout(timer));
-    next();
+    if (request.method === 'GET' || request.method === 'HEAD') next();
+    else requestBegan.run(performance.now(), next);
   };
 }
 

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
+import { requestBegan } from '../common/deadline.js';
 import { unavailable } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
 
@@ -17,7 +18,8 @@ export class UnitOfWork {
   ) {}
 
   async run<Result>(work: (em: EntityManager) => Promise<Result>): Promise<Result> {
-    const began = performance.now();
+    // Who asks has waited for more than this: for their session to be looked up, for a place in the pool.
+    const began = requestBegan.getStore() ?? performance.now();
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.attempt(work, began);
