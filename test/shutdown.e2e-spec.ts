@@ -1,9 +1,7 @@
 import { once } from 'node:events';
-import { Agent, get } from 'node:http';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createDatabase, type TestDatabase } from './database.js';
-import { startProxy } from './proxy.js';
 import { endServed, type KeySet, serve, type Served, startKeySet, until } from './served.js';
 
 let database: TestDatabase;
@@ -52,39 +50,6 @@ async function beginPost(served: Served) {
 }
 
 describe('SIGTERM', () => {
-  /** `ROLLING_ROUNDS=3` is the run that the figures come from. */
-  const rounds = Number(process.env['ROLLING_ROUNDS'] ?? 1);
-
-  it(
-    'loses no request in a rolling restart of two replicas behind a proxy',
-    async () => {
-      let replicas = [await start(1500), await start(1500)];
-      const proxy = await startProxy(replicas.map(({ url }) => url));
-      await Promise.all(replicas.map(ready));
-      await until(() => replicas.every(({ url }) => proxy.sendsTo(url)), true);
-
-      const load = startLoad([`${proxy.url}/health/live`, `${proxy.url}/health/db`], 16);
-      const codes: (number | null)[] = [];
-      for (let round = 0; round < rounds; round += 1) {
-        for (const replica of replicas) {
-          await sleep(500);
-          codes.push((await replica.end('SIGTERM')).code);
-          const next = await start(1500, replica.port);
-          replicas = replicas.map((each) => (each === replica ? next : each));
-          await until(() => proxy.sendsTo(next.url), true);
-        }
-      }
-      const { requests, failed } = await load.stop();
-      proxy.close();
-      await Promise.all(replicas.map((replica) => replica.end('SIGKILL')));
-      process.stdout.write(`rolling restart: ${requests} requests, ${failed.length} failed\n`);
-      expect(failed).toEqual([]);
-      expect(new Set(codes)).toEqual(new Set([0]));
-      expect(requests).toBeGreaterThan(1000);
-    },
-    30_000 + rounds * 30_000,
-  );
-
   it('turns ready to 503 at once while everything else is still served', async () => {
     const served = await start(1500);
     await ready(served);
@@ -149,43 +114,3 @@ it('SIGINT, a person at a terminal, does not wait for a load balancer', async ()
   expect(code).toBe(0);
   expect(ms).toBeLessThan(3000);
 });
-
-interface Load {
-  stop(): Promise<{ requests: number; failed: string[] }>;
-}
-
-/** As many requests as go through so many connections. */
-function startLoad(urls: string[], connections: number): Load {
-  const agent = new Agent({ keepAlive: true, maxSockets: connections });
-  const failed: string[] = [];
-  let requests = 0;
-  let stopped = false;
-  const ask = (url: string) =>
-    new Promise<void>((resolve) => {
-      get(url, { agent }, (response) => {
-        let body = '';
-        response.on('data', (chunk: Buffer) => (body += chunk.toString()));
-        response.on('end', () => {
-          if (response.statusCode !== 200) failed.push(`${url}: ${response.statusCode} ${body}`);
-          resolve();
-        });
-      }).on('error', (error) => {
-        failed.push(`${url}: ${error.message}`);
-        resolve();
-      });
-    });
-  const workers = Array.from({ length: connections }, async (_, worker) => {
-    while (!stopped) {
-      await ask(urls[(requests + worker) % urls.length] ?? '');
-      requests += 1;
-    }
-  });
-  return {
-    stop: async () => {
-      stopped = true;
-      await Promise.all(workers);
-      agent.destroy();
-      return { requests, failed };
-    },
-  };
-}

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { Agent, createServer, request as send } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-export interface Proxy {
+export interface Balancer {
   url: string;
   /** Whether it sends requests to that replica. */
   sendsTo(replica: string): boolean;
@@ -19,7 +19,7 @@ interface Replica {
  * A load balancer of the plain kind: round robin over the replicas that were ready when it last asked,
  * connections kept open, nothing tried twice. What a replica loses, the client sees.
  */
-export async function startProxy(urls: string[], everyMs = 200): Promise<Proxy> {
+export async function startBalancer(urls: string[], everyMs = 200): Promise<Balancer> {
   const replicas: Replica[] = urls.map((url) => ({
     url,
     ready: false,
