@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
 import type { ReadyLine, ServerOptions } from './better-auth-server.ts';
+import { aroundPooler } from './around-pooler.ts';
 import { DevStackError } from './errors.ts';
 import { ending, endProgram, startProgram } from './program.ts';
 
@@ -160,7 +161,11 @@ async function launch(options: BetterAuthOptions): Promise<Running> {
     env: {
       ...withoutBetterAuth(process.env),
       NODE_ENV: nodeEnv,
-      BETTER_AUTH_SERVER: JSON.stringify(serverOptions),
+      // PgBouncer refuses the start-up options by which that server sets its time zone and its schema.
+      BETTER_AUTH_SERVER: JSON.stringify({
+        ...serverOptions,
+        databaseUrl: aroundPooler(serverOptions.databaseUrl),
+      }),
     },
     output: 'pipe',
   });

@@ -1,7 +1,6 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { findFreePort } from '../dev/ports.ts';
-import { isPortInUse } from '../dev/ports.ts';
+import { findFreePort, isPortInUse } from '../dev/ports.ts';
 import { type Daemon, findProgram, startDaemon } from './daemon.ts';
 
 export interface PgBouncer extends Daemon {
@@ -35,7 +34,7 @@ auth_file = ${users}
 pool_mode = transaction
 default_pool_size = 20
 max_client_conn = 1000
-server_login_retry = 1
+server_login_retry = 0.1
 `,
   );
   for (const path of [folder, users, settings]) chmodSync(path, path === folder ? 0o755 : 0o644);

@@ -27,8 +27,8 @@ export const poolerKilled: Fault = {
   restore: async ({ system }) => {
     await system.startPostgres();
     await system.untilPostgresAnswers();
-    // As long as PgBouncer itself waits before it tries a server again (server_login_retry).
-    await sleep(1000);
+    // PgBouncer itself waits before it tries a server again (server_login_retry).
+    await sleep(200);
   },
 };
 

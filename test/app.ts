@@ -9,6 +9,7 @@ import { withConnection } from '../src/database/connection.js';
 import { inspectWith } from '../src/database/inspect.js';
 import { describeApi } from '../src/openapi.js';
 import { createApp } from '../src/setup.js';
+import { withDirectUrl } from './database.js';
 import { type Answer, documentCheck } from './documented.js';
 import { listen, listenTo, plantSecretsOf } from './secrets.js';
 
@@ -41,7 +42,7 @@ export async function startApp(
     HOST: '127.0.0.1',
     // Counted, but never too many.
     RATE_LIMIT_PER_MINUTE: '1000000',
-    ...variables,
+    ...withDirectUrl(variables),
   });
   const lines: Record<string, unknown>[] = [];
   const written: string[] = [];

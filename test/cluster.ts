@@ -3,9 +3,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startPostgres, type Postgres } from '../dev/postgres.ts';
+import { type PgBouncer, startPgBouncer } from '../faults/pgbouncer.ts';
 
 let postgres: Postgres;
 let folder: string;
+let bouncer: PgBouncer | undefined;
 
 /** One PostgreSQL for the whole run, with a migrated database that each test file gets a copy of. */
 export default async function startCluster(): Promise<void> {
@@ -29,9 +31,16 @@ export default async function startCluster(): Promise<void> {
     throw new Error(`The template could not be migrated: ${stderr}`);
   }
   process.env['TEST_POSTGRES_URL'] = postgres.url('postgres');
+  // `TEST_PGBOUNCER=1`: whoever asks for a database gets one behind PgBouncer (`test/database.ts`).
+  if (process.env['TEST_PGBOUNCER']) {
+    const { username, password, port } = new URL(postgres.url('postgres'));
+    bouncer = await startPgBouncer(join(folder, 'pgbouncer'), Number(port), username, password);
+    process.env['TEST_PGBOUNCER_PORT'] = String(bouncer.port);
+  }
 }
 
 export async function stopCluster(): Promise<void> {
+  await bouncer?.kill();
   await postgres.stop();
   rmSync(folder, { recursive: true, force: true });
 }

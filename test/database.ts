@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { Client } from 'pg';
+import { aroundPooler } from '../dev/around-pooler.ts';
 
 export interface TestDatabase {
+  /** Under `TEST_PGBOUNCER=1` through PgBouncer, as a deployment would have it. */
   url: string;
   /** SQL by hand, as somebody beside Gatehouse and Better-Auth would run it. */
   sql<Row extends object = Record<string, unknown>>(
@@ -21,7 +23,7 @@ export async function createDatabase({ empty = false } = {}): Promise<TestDataba
   client.on('error', () => undefined);
   await client.connect();
   return {
-    url: url.href,
+    url: throughPooler(url),
     sql: async <Row extends object>(text: string, values?: unknown[]) =>
       (await client.query<Row>(text, values)).rows,
     drop: async () => {
@@ -29,6 +31,19 @@ export async function createDatabase({ empty = false } = {}): Promise<TestDataba
       await onServer(`drop database if exists ${name} with (force)`);
     },
   };
+}
+
+/** What a deployment behind a pooler sets, too. */
+export function withDirectUrl(variables: Record<string, string>): Record<string, string> {
+  const { DATABASE_URL: pooled = '' } = variables;
+  const direct = aroundPooler(pooled);
+  return direct === pooled ? variables : { DATABASE_DIRECT_URL: direct, ...variables };
+}
+
+function throughPooler(direct: URL): string {
+  const url = new URL(direct);
+  url.port = process.env['TEST_PGBOUNCER_PORT'] ?? url.port;
+  return url.href;
 }
 
 function serverUrl(): string {

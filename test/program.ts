@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { withDirectUrl } from './database.ts';
 
 export interface Outcome {
   code: number | null;
@@ -9,7 +10,7 @@ export interface Outcome {
 /** Runs a program of the build, as a user of the command line would, to its end. */
 export function runBuilt(path: string, variables: Record<string, string>): Promise<Outcome> {
   const child = spawn(process.execPath, [`dist/${path}`], {
-    env: { PATH: process.env['PATH'], NODE_ENV: 'test', ...variables },
+    env: { PATH: process.env['PATH'], NODE_ENV: 'test', ...withDirectUrl(variables) },
   });
   let stdout = '';
   let stderr = '';

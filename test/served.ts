@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePort } from '../dev/ports.ts';
+import { withDirectUrl } from './database.ts';
 import { listen, plantSecretsOf, plantToken, searching } from './secrets.ts';
 
 export interface Served {
@@ -49,7 +50,7 @@ export async function serve(
       HOST: '127.0.0.1',
       PORT: String(port),
       RATE_LIMIT_PER_MINUTE: '1000000',
-      ...variables,
+      ...withDirectUrl(variables),
     },
     stdio: ['ignore', stdio, stdio, heard],
   });
