@@ -27,7 +27,7 @@ export const killed: Fault = {
 
 export const frozen: Fault = {
   name: 'PostgreSQL stopped (SIGSTOP)',
-  seconds: 6,
+  seconds: 5,
   start: (stage) => stage.serve(),
   inject: ({ system }) => system.freezePostgres(),
   expect: expectTruthfulProbes,

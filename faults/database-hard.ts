@@ -62,7 +62,7 @@ export const noConnections: Fault = {
 
 export const locked: Fault = {
   name: 'somebody holds a lock on "user" (ACCESS EXCLUSIVE)',
-  seconds: 6,
+  seconds: 5,
   start: (stage) => stage.serve(),
   inject: async ({ system }) => {
     locker = await system.connect();

@@ -34,7 +34,7 @@ auth_file = ${users}
 pool_mode = transaction
 default_pool_size = 20
 max_client_conn = 1000
-server_login_retry = 0.1
+server_login_retry = 0
 `,
   );
   for (const path of [folder, users, settings]) chmodSync(path, path === folder ? 0o755 : 0o644);

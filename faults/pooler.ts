@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { missing } from './daemon.ts';
 import type { Fault } from './fault.ts';
 import { type PgBouncer, startPgBouncer } from './pgbouncer.ts';
@@ -27,8 +26,6 @@ export const poolerKilled: Fault = {
   restore: async ({ system }) => {
     await system.startPostgres();
     await system.untilPostgresAnswers();
-    // PgBouncer itself waits before it tries a server again (server_login_retry).
-    await sleep(200);
   },
 };
 

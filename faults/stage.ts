@@ -38,8 +38,6 @@ export class Stage {
         DATABASE_URL: this.system.url(),
         BETTER_AUTH_URL: this.system.auth.origin,
         ROLES: ['user', 'admin', ...LEDGER_ROLES].join(','),
-        // All of the load comes from one address.
-        RATE_LIMIT_PER_MINUTE: '0',
         ...variables,
       },
       port === undefined ? {} : { port },

@@ -191,7 +191,7 @@ describe('a change', () => {
   it('is told as one message for each user, and a new session is not told at all', async () => {
     const ada = await signUp(stack.auth);
     const told: string[] = [];
-    const listener = new Client({ connectionString: stack.database.url });
+    const listener = new Client({ connectionString: stack.database.directUrl });
     listener.on('notification', ({ payload = '' }) => void told.push(payload));
     await listener.connect();
     await listener.query('listen gatehouse_change');
@@ -215,7 +215,7 @@ describe('a change', () => {
 
 describe('a change made here', () => {
   it('is seen by the next request, however late PostgreSQL tells of it', async () => {
-    const proxy = await startTcpProxy(() => Number(new URL(stack.database.url).port));
+    const proxy = await startTcpProxy(() => Number(new URL(stack.database.directUrl).port));
     const replica = await startReplica({ DATABASE_DIRECT_URL: through(proxy) });
     const { token } = await admin();
     await listening(replica);
@@ -239,7 +239,7 @@ describe('a change made here', () => {
 });
 
 function through(proxy: TcpProxy): string {
-  const url = new URL(stack.database.url);
+  const url = new URL(stack.database.directUrl);
   url.hostname = '127.0.0.1';
   url.port = String(proxy.port);
   return url.href;
@@ -249,7 +249,7 @@ describe('while nothing can be told', () => {
   let proxy: TcpProxy;
   let replica: RunningApp;
   beforeEach(async () => {
-    proxy = await startTcpProxy(() => Number(new URL(stack.database.url).port));
+    proxy = await startTcpProxy(() => Number(new URL(stack.database.directUrl).port));
     replica = await startReplica({ DATABASE_DIRECT_URL: through(proxy) });
     await listening(replica);
   });
@@ -293,10 +293,10 @@ describe('while nothing can be told', () => {
     expect(replica.lines.map((line) => line['error'])).toContain(
       'its triggers are missing: npm run migrate',
     );
-    const repaired = await migrate(parseEnvironment({ DATABASE_URL: stack.database.url }));
+    const repaired = await migrate(parseEnvironment({ DATABASE_URL: stack.database.directUrl }));
     expect(repaired).toEqual(['the triggers of the change feed, which were missing']);
     await listening(replica);
-    expect(await migrate(parseEnvironment({ DATABASE_URL: stack.database.url }))).toEqual([]);
+    expect(await migrate(parseEnvironment({ DATABASE_URL: stack.database.directUrl }))).toEqual([]);
   });
 });
 

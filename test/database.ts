@@ -5,6 +5,8 @@ import { aroundPooler } from '../dev/around-pooler.ts';
 export interface TestDatabase {
   /** Under `TEST_PGBOUNCER=1` through PgBouncer, as a deployment would have it. */
   url: string;
+  /** The same, and never through a pooler. */
+  directUrl: string;
   /** SQL by hand, as somebody beside Gatehouse and Better-Auth would run it. */
   sql<Row extends object = Record<string, unknown>>(
     text: string,
@@ -24,6 +26,7 @@ export async function createDatabase({ empty = false } = {}): Promise<TestDataba
   await client.connect();
   return {
     url: throughPooler(url),
+    directUrl: url.href,
     sql: async <Row extends object>(text: string, values?: unknown[]) =>
       (await client.query<Row>(text, values)).rows,
     drop: async () => {

@@ -126,7 +126,8 @@ describe('a service with one connection', () => {
 it(
   'makes no change whose caller was told that it took too long, however long it waited before',
   async () => {
-    const { auth, database, gatehouse, end } = await startStack();
+    const stack = await startStack();
+    const { auth, database, gatehouse } = stack;
     const [sessions, row] = [1, 2].map(() => new Client({ connectionString: database.url }));
     try {
       const ada = await signUp(auth);
@@ -153,7 +154,7 @@ it(
     } finally {
       await sessions?.end();
       await row?.end();
-      await end();
+      await stack.end();
     }
   },
   TIMEOUT_MS,

@@ -58,7 +58,7 @@ export class UnitOfWork {
 const MOST_ATTEMPTS = 4;
 const LOCK_MS = 1000;
 /** Both well before the deadline of the answer (`ANSWER_MS` in `setup.ts`). */
-const LAST_BEGINNING_MS = 1000;
+const LAST_BEGINNING_MS = 1200;
 const LAST_COMMIT_MS = 2000;
 
 /** Deadlock, serialization failure, lock not available. */
