@@ -34,11 +34,13 @@ export const notificationsCut: Fault = {
       proxy.cut = true;
       proxy.resetAll();
       await stage.system.sql('update "user" set banned = true where id = $1', [victim.id]);
-      const banned = await ask();
-      stage.expect(banned.status === 403, `who is banned is not: ${banned.status}`);
+      // The reset and the request come by different ways: which is read first is anybody's guess.
+      const seen = await stage.until(async () => (await ask()).status === 403);
+      stage.note(`refused ${Math.round(seen)} ms after the ban`);
+      stage.expect(seen < 250, `a ban is seen at once: ${Math.round(seen)} ms`);
       await stage.system.sql('update "user" set banned = false where id = $1', [victim.id]);
-      const unbanned = await ask();
-      stage.expect(unbanned.status === 200, `nor is the ban remembered: ${unbanned.status}`);
+      const { status } = await ask();
+      stage.expect(status === 200, `nothing is remembered meanwhile: ${status}`);
       proxy.cut = false;
       // Long enough for it to listen again, and to remember again.
       await sleep(2000);

@@ -134,6 +134,8 @@ async function watch(fault: Fault, stage: Stage): Promise<Partial<Row>> {
       `slower than promised: ${Math.round(slowest)} ms for the client, ${stage.slowestByLog()} ms by the service's log, load average ${loadavg()[0]?.toFixed(1)}`,
     );
   }
+  if (stage.findings.length > 0)
+    stage.note(`refused because of: ${stage.causes() || 'nothing in the log'}`);
   stage.expectHealthyServices();
   const books = await stage.ledger.settle((sql, values) => system.sql(sql, values));
   for (const lost of books.lost) stage.expect(false, `no acknowledged write is lost: ${lost}`);

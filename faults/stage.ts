@@ -11,6 +11,8 @@ export class Stage {
   /** Full sizes (`--long`), or those that fit into five minutes. */
   readonly long: boolean;
   readonly services: Served[] = [];
+  /** All that were ever started: what the ended ones have logged counts, too. */
+  private readonly started: Served[] = [];
   /** Those that were meant to end. */
   readonly ended = new Set<Served>();
   readonly findings: string[] = [];
@@ -44,6 +46,7 @@ export class Stage {
     );
     await this.until(async () => (await this.ask('/health/ready', {}, served)).status === 200);
     this.services.push(served);
+    this.started.push(served);
     return served;
   }
 
@@ -95,7 +98,7 @@ export class Stage {
 
   /** No process has ended by itself, and none has met a fault of its own. */
   expectHealthyServices(): void {
-    for (const served of this.services) {
+    for (const served of this.started) {
       const { child, output } = served;
       const runs = child.exitCode === null && child.signalCode === null;
       this.expect(runs || this.ended.has(served), `the process stays: ${child.exitCode}`);
@@ -107,9 +110,24 @@ export class Stage {
     }
   }
 
+  /** Why something was refused, by the services' own logs: the causes, and how often each. */
+  causes(): string {
+    const causes = new Map<string, number>();
+    for (const { output } of this.started) {
+      for (const line of output.stdout
+        .split('\n')
+        .filter((each) => each.includes('"unavailable"'))) {
+        const { cause } = JSON.parse(line) as { cause: { message?: string; type: string } };
+        const name = cause.message ?? cause.type;
+        causes.set(name, (causes.get(name) ?? 0) + 1);
+      }
+    }
+    return [...causes].map(([cause, times]) => `${cause} × ${times}`).join(', ');
+  }
+
   /** By the services' own clocks, without the way to the client. */
   slowestByLog(): number {
-    const times = this.services.flatMap(({ output }) =>
+    const times = this.started.flatMap(({ output }) =>
       [...output.stdout.matchAll(/"ms":([\d.]+)/g)].map(([, ms]) => Number(ms)),
     );
     return Math.round(times.reduce((most, ms) => Math.max(most, ms), 0));
