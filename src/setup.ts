@@ -2,6 +2,7 @@ import type { Server } from 'node:http';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { SwaggerModule } from '@nestjs/swagger';
+import type { Request } from 'express';
 import { Logger, PinoLogger } from 'nestjs-pino';
 import { AppModule, type Foundation } from './app.module.js';
 import { ProblemFilter } from './common/problem.filter.js';
@@ -11,7 +12,7 @@ import {
   refuseUnreadable,
   traceRequests,
 } from './common/request.js';
-import { describeApi } from './openapi.js';
+import { describeApi, withoutExamples } from './openapi.js';
 import { Draining } from './shutdown.js';
 import { RequestPipe } from './common/validation.js';
 
@@ -67,6 +68,8 @@ function setup(
       raw: ['json'],
       customSiteTitle: 'Gatehouse API',
       swaggerOptions: { persistAuthorization: true },
+      patchDocumentOnRequest: (request, _response, document) =>
+        (request as Request).path.endsWith('.js') ? withoutExamples(document) : document,
     });
   }
 

@@ -130,11 +130,11 @@ it('is documented by the same decorators', () => {
       ),
     );
   expect(summary.toSorted()).toEqual([
-    'get /mine token 200,401,403,429,503',
-    'get /motto open 200,429',
-    'get /of/{userId} token 200,401,403,429,503',
-    'get /statistics token 200,401,403,429,503',
-    'post  token 201,401,403,429,503',
+    'get /mine token 200,400,401,403,429,500,503',
+    'get /motto open 200,400,429,500',
+    'get /of/{userId} token 200,400,401,403,429,500,503',
+    'get /statistics token 200,400,401,403,429,500,503',
+    'post  token 201,400,401,403,429,500,503',
   ]);
   const text = JSON.stringify(paths);
   expect(text).toContain('EMAIL_NOT_VERIFIED');

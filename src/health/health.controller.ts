@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { Controller, Get, ServiceUnavailableException } from '@nestjs/common';
-import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { HealthCheck, HealthCheckService } from '@nestjs/terminus';
 import { SkipThrottle } from '@nestjs/throttler';
 import { Environment } from '../config/environment.js';
 import { Public } from '../auth/decorators.js';
+import { HealthSummary, Liveness } from './health.dto.js';
 import { HealthParts } from './health-parts.js';
 
 @Public()
@@ -19,8 +20,9 @@ export class HealthController {
   ) {}
 
   @Get()
-  @ApiOperation({ summary: 'A summary for people: 200 while the process lives' })
-  async summary() {
+  @ApiOperation({ operationId: 'getHealth', summary: 'A summary for people' })
+  @ApiOkResponse({ type: HealthSummary })
+  async summary(): Promise<HealthSummary> {
     const parts = await Promise.all([this.parts.database(), this.parts.migrations()]);
     return {
       name: 'gatehouse',
@@ -33,19 +35,20 @@ export class HealthController {
         ...parts,
         this.parts.issuerKeys(),
         this.parts.changeFeed(),
-      ) as object,
+      ) as HealthSummary['parts'],
     };
   }
 
   @Get('live')
-  @ApiOperation({ summary: 'The process turns; nothing else is asked' })
-  live() {
+  @ApiOperation({ operationId: 'getLiveness', summary: 'The process turns' })
+  @ApiOkResponse({ type: Liveness })
+  live(): Liveness {
     return { status: 'ok' };
   }
 
   @Get('ready')
   @HealthCheck()
-  @ApiOperation({ summary: 'Send requests here, or do not' })
+  @ApiOperation({ operationId: 'getReadiness', summary: 'Send requests here, or do not' })
   ready() {
     return this.terminus.check([
       () => this.parts.database(),
@@ -57,7 +60,7 @@ export class HealthController {
 
   @Get('db')
   @HealthCheck()
-  @ApiOperation({ summary: 'The database alone' })
+  @ApiOperation({ operationId: 'getDatabaseHealth', summary: 'The database alone' })
   async database() {
     const details = await this.parts.database();
     const isUp = details['database']?.status === 'up';

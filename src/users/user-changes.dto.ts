@@ -41,8 +41,15 @@ export class RoleUpdate {
   @ApiProperty({
     description: 'One role or several, each of those that are set up (`ROLES`)',
     oneOf: [
-      { type: 'string', example: 'admin' },
-      { type: 'array', items: { type: 'string' }, minItems: 1, example: ['admin', 'support'] },
+      { type: 'string', maxLength: 100, example: 'admin' },
+      {
+        type: 'array',
+        items: { type: 'string', maxLength: 100 },
+        minItems: 1,
+        maxItems: 20,
+        uniqueItems: true,
+        example: ['admin', 'support'],
+      },
     ],
   })
   @Transform(({ value }: { value: unknown }) => (typeof value === 'string' ? [value] : value))
@@ -65,10 +72,12 @@ export class BanRequest {
     type: String,
     format: 'date-time',
     nullable: true,
+    maxLength: 40,
     description: 'When it ends; without it, never',
     example: '2030-01-01T00:00:00.000Z',
   })
   @IsOptional()
   @IsISO8601({ strict: true, strictSeparator: true })
+  @MaxLength(40)
   expiresAt?: string | null;
 }
