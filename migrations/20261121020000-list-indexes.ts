@@ -34,11 +34,16 @@ export class ListIndexes extends Migration {
       ['gatehouse_user_created_idx', `${user} ${place}`],
       ['gatehouse_user_email_idx', `${user} (${column('email')}, ${column('id')})`],
       ['gatehouse_user_name_idx', `${user} (${column('name')}, ${column('id')})`],
-      ['gatehouse_user_banned_idx', `${user} ${place} where ${column('banned')}`],
       [
-        'gatehouse_user_roles_idx',
-        `${user} using gin (string_to_array(coalesce(nullif(${column('role')}, ''), 'user'), ','))`,
+        'gatehouse_user_role_idx',
+        `${user} (${column('role')}, ${column('createdAt')}, ${column('id')})`,
       ],
+      // The end of a ban stands in it, so that bans in force are counted without the table.
+      [
+        'gatehouse_user_banned_idx',
+        `${user} ${place} include (${column('banExpires')}) where ${column('banned')}`,
+      ],
+      ['gatehouse_user_unverified_idx', `${user} ${place} where not ${column('emailVerified')}`],
       ...(trigram === null
         ? []
         : ([

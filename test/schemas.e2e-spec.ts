@@ -10,8 +10,9 @@ import { inspectWith } from '../src/database/inspect.js';
 import { snakeCase } from '../src/database/physical-schema.js';
 import { Session } from '../src/sessions/session.entity.js';
 import { User } from '../src/users/user.entity.js';
+import { startApp } from './app.js';
 import { catalogOf } from './catalog.js';
-import { signUp } from './clients.js';
+import { type Person, signUp } from './clients.js';
 import { createDatabase, type TestDatabase } from './database.js';
 import { runBuilt } from './program.js';
 
@@ -243,6 +244,52 @@ describe.each(KINDS)('$name', (kind) => {
       expect(await orm.em.fork().nativeDelete(Session, { id: session.id, user: ada.id })).toBe(1);
       expect(await auth.get('/get-session', ada.session)).toBeNull();
     });
+  });
+
+  it('is listed, filtered and walked', async () => {
+    const gatehouse = await startApp({ ...variables, BETTER_AUTH_URL: auth.origin });
+    try {
+      const people = [];
+      for (let n = 0; n < 5; n += 1) people.push(await signUp(auth, `Walker ${n}`));
+      const [admin, ada] = people as [Person, Person];
+      const em = orm.em.fork();
+      await em.nativeUpdate(User, { id: admin.id }, { role: 'support,admin' });
+      await em.nativeUpdate(User, { id: ada.id }, { banned: true, banExpires: inMinutes(5) });
+      const list = async (query: string) => {
+        const path = `/api/v1/users?q=walker&${query}`;
+        const { status, body } = await gatehouse.call(path, { token: admin.token });
+        expect(status).toBe(200);
+        return body as { items: { id: string }[]; pagination: { nextCursor: string | null } };
+      };
+      const idsOf = async (query: string) => (await list(query)).items.map(({ id }) => id);
+      const all = people.map(({ id }) => id);
+
+      for (const [sort, wanted] of [
+        ['createdAt', all],
+        ['-createdAt', all.toReversed()],
+        ['name', all],
+      ] as const) {
+        const seen: string[] = [];
+        let cursor: string | null = null;
+        do {
+          const place: string = cursor === null ? '' : `&cursor=${cursor}`;
+          const { items, pagination } = await list(`sort=${sort}&limit=2${place}`);
+          seen.push(...items.map(({ id }) => id));
+          cursor = pagination.nextCursor;
+        } while (cursor && seen.length < 20);
+        expect(seen).toEqual(wanted);
+      }
+      expect(await idsOf('role=admin')).toEqual([admin.id]);
+      expect(await idsOf('role=user&sort=createdAt')).toEqual(all.slice(1));
+      expect(await idsOf('banned=true')).toEqual([ada.id]);
+      expect(await idsOf('banned=false')).not.toContain(ada.id);
+      expect(await idsOf('emailVerified=false')).toHaveLength(5);
+      const lately = inMinutes(-1).toISOString();
+      expect(await idsOf(`createdFrom=${lately}`)).toHaveLength(5);
+      expect(await idsOf(`createdTo=${lately}`)).toEqual([]);
+    } finally {
+      await gatehouse.close();
+    }
   });
 
   it('finds nothing under a text that cannot be an id', async () => {

@@ -131,6 +131,9 @@ it.each([
   ['q=%00', 'q'],
   ['q=a&q=b', 'q'],
   ['createdFrom=yesterday', 'createdFrom'],
+  ['createdFrom=2025-W10-1', 'createdFrom'],
+  ['createdFrom=20250101', 'createdFrom'],
+  ['createdTo=2025-02-30T00:00:00Z', 'createdTo'],
   ['createdFrom=2026-02-01T00:00:00Z&createdTo=2026-01-01T00:00:00Z', 'createdFrom'],
   ['total=all', 'total'],
   ['cursor=abc', 'cursor'],
@@ -153,6 +156,7 @@ it('refuses a cursor that was changed, is of another order, or comes with a page
     `sort=email&cursor=${nextCursor}`,
     `page=2&cursor=${nextCursor}`,
     `cursor=${encodeCursor({ sort: '-createdAt', value: 'yesterday', id: 'x' })}`,
+    `cursor=${encodeCursor({ sort: '-createdAt', value: '2025-02-30 00:00:00+00', id: 'x' })}`,
     `sort=email&cursor=${encodeCursor({ sort: 'email', value: 'a\0', id: 'x' })}`,
   ]) {
     expect((await list(`?${query}`)).body.errors[0].field).toBe('cursor');

@@ -76,7 +76,7 @@ export class PrincipalsRepository {
   }
 }
 
-type JoinedRow = Record<string, string | number | boolean | null>;
+export type JoinedRow = Record<string, string | number | boolean | null>;
 
 const USER_TEXTS = ['id', 'email', 'name', 'image', 'role', 'banReason'] as const;
 const USER_FLAGS = ['emailVerified', 'banned'] as const;
@@ -84,7 +84,7 @@ const USER_TIMES = ['banExpires', 'createdAt', 'updatedAt'] as const;
 const SESSION_TEXTS = ['id', 'userId', 'ipAddress', 'userAgent', 'impersonatedBy'] as const;
 const SESSION_TIMES = ['createdAt', 'updatedAt', 'expiresAt'] as const;
 
-function userColumns(user: PhysicalTable): string {
+export function userColumns(user: PhysicalTable): string {
   return [
     ...USER_TEXTS.map((name) => `u.${column(user, name)}::text as "${name}"`),
     ...USER_FLAGS.map((name) => `u.${column(user, name)} as "${name}"`),
@@ -114,7 +114,7 @@ function toStanding(row: JoinedRow): Standing {
   return { user: toUser(row), session: row['s_id'] == null ? null : toSession(row) };
 }
 
-function toUser(row: JoinedRow): UserRow {
+export function toUser(row: JoinedRow): UserRow {
   return {
     id: String(row['id']),
     email: String(row['email']),

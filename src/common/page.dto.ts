@@ -14,7 +14,9 @@ export class Pagination {
   @ApiProperty({ type: 'integer', nullable: true })
   totalPages: number | null;
 
-  @ApiProperty({ description: 'Above 10,000 the total is the database’s estimate' })
+  @ApiProperty({
+    description: 'Where more than 10,000 are expected, the total is the database’s estimate',
+  })
   totalIsEstimate: boolean;
 
   @ApiProperty({ type: String, nullable: true, description: 'For the next page; null on the last' })

@@ -17,3 +17,8 @@ export function isDatabaseAway(error: unknown): boolean {
   if ('message' in error && AWAY_SENTENCE.test(String(error.message))) return true;
   return 'cause' in error && isDatabaseAway(error.cause);
 }
+
+/** Whether PostgreSQL refused a value that its column's type cannot be: no such day, no uuid, too large a number. */
+export function isImpossibleValue(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && /^22...$/.test(String(error.code));
+}

@@ -5,7 +5,6 @@ import {
   ArrayMinSize,
   ArrayUnique,
   IsArray,
-  IsISO8601,
   IsOptional,
   IsString,
   IsUrl,
@@ -13,6 +12,7 @@ import {
   ValidateIf,
 } from 'class-validator';
 import { PlainText } from '../common/plain-text.js';
+import { PointInTime } from '../common/point-in-time.js';
 
 export class UserUpdate {
   @ApiPropertyOptional({ minLength: 1, maxLength: 100, example: 'Ada Lovelace' })
@@ -77,7 +77,7 @@ export class BanRequest {
     example: '2030-01-01T00:00:00.000Z',
   })
   @IsOptional()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @PointInTime()
   @MaxLength(40)
   expiresAt?: string | null;
 }

@@ -1,8 +1,9 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { Transform } from 'class-transformer';
-import { IsBoolean, IsIn, IsISO8601, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { IsBoolean, IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
 import { Pagination } from '../common/page.dto.js';
 import { PlainText } from '../common/plain-text.js';
+import { PointInTime } from '../common/point-in-time.js';
 import { UserRead } from './user.dto.js';
 
 export const USER_SORTS = ['createdAt', '-createdAt', 'email', '-email', 'name', '-name'] as const;
@@ -73,12 +74,12 @@ export class UserQuery {
 
   @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-01-01T00:00:00Z' })
   @IsOptional()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @PointInTime()
   createdFrom?: string;
 
   @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-12-31T23:59:59Z' })
   @IsOptional()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @PointInTime()
   createdTo?: string;
 
   @ApiPropertyOptional({
@@ -91,7 +92,8 @@ export class UserQuery {
   @ApiPropertyOptional({
     enum: ['estimate', 'exact', 'none'],
     default: 'estimate',
-    description: '`estimate` counts up to 10,000 and estimates above',
+    description:
+      '`estimate` counts where up to 10,000 are expected, and is the database’s estimate where more are',
   })
   @IsOptional()
   @IsIn(['estimate', 'exact', 'none'])

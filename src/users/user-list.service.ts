@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { type Cursor, decodeCursor, encodeCursor } from '../common/cursor.js';
 import type { Pagination } from '../common/page.dto.js';
 import { problem } from '../common/problem.js';
+import { isImpossibleValue } from '../database/faults.js';
 import { type UserFilter, UserPagesRepository } from './user-pages.repository.js';
 import { type UserList, type UserQuery } from './user-list.dto.js';
 import { UserRead } from './user.dto.js';
@@ -15,66 +16,81 @@ export class UserListService {
 
   async list(query: UserQuery): Promise<UserList> {
     const { sort, limit } = query;
-    const filter = filterOf(query);
+    const range = rangeOf(query);
     const after = readCursor(query);
     const page = after ? null : (query.page ?? 1);
     const offset = page === null ? 0 : (page - 1) * limit;
+    const { role, banned, emailVerified, q } = query;
+    const stored = role === undefined ? undefined : await this.pages.storedAs(role);
+    const filter = { role: stored, banned, emailVerified, ...range, q };
 
-    const found = await this.pages.find(filter, { sort, limit, offset, after });
+    const found = await this.pages
+      .find(filter, { sort, limit, offset, after })
+      .catch((error: unknown) => {
+        // Anybody can make a cursor, and PostgreSQL alone knows every date and id that there cannot be.
+        throw after && isImpossibleValue(error) ? refused('cursor', FOREIGN) : error;
+      });
     const items = found.slice(0, limit);
     const last = items.at(-1);
     const goesOn = found.length > limit && last !== undefined;
+    // Whoever sees the last page has seen how many there are.
+    const seen = page !== null && !goesOn && (last || page === 1) ? offset + items.length : null;
     const now = new Date();
     return {
-      items: items.map((user) => UserRead.of(user, now)),
+      items: items.map(({ user }) => UserRead.of(user, now)),
       pagination: {
         page,
         limit,
-        ...(await this.totals(filter, limit, query.total)),
-        nextCursor: goesOn ? encodeCursor(await this.pages.placeOf(last, sort)) : null,
+        ...(await this.totals(filter, query, seen, last ? offset + found.length : 0)),
+        nextCursor: goesOn ? encodeCursor({ sort, value: last.place, id: last.user.id }) : null,
       },
     };
   }
 
   private async totals(
     filter: UserFilter,
-    limit: number,
-    wanted: UserQuery['total'],
+    { limit, total: wanted }: UserQuery,
+    seen: number | null,
+    least: number,
   ): Promise<Pick<Pagination, 'total' | 'totalPages' | 'totalIsEstimate'>> {
     if (wanted === 'none') return { total: null, totalPages: null, totalIsEstimate: false };
-    const counted = await this.pages.countUpTo(filter, wanted === 'exact' ? null : COUNTED);
-    const totalIsEstimate = wanted !== 'exact' && counted > COUNTED;
+    const exact = seen ?? (wanted === 'exact' ? await this.pages.countUpTo(filter, null) : null);
+    const total = exact ?? Math.max(least, await this.roughly(filter));
+    return {
+      total,
+      totalPages: Math.ceil(total / limit),
+      totalIsEstimate: exact === null && total > COUNTED,
+    };
+  }
+
+  /** Where more are expected than are counted, not one is: to find so many of a search takes long. */
+  private async roughly(filter: UserFilter): Promise<number> {
+    const expected = await this.pages.estimate(filter);
+    if (expected > COUNTED) return expected;
     // The statistics may lag behind; the count does not.
-    const total = totalIsEstimate ? Math.max(counted, await this.pages.estimate(filter)) : counted;
-    return { total, totalPages: Math.ceil(total / limit), totalIsEstimate };
+    return this.pages.countUpTo(filter, COUNTED);
   }
 }
 
 /** As PostgreSQL writes a time, with a zone and without. */
 const TIME = /^\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?([+-]\d\d(:\d\d){0,2})?$/;
 const ANY_TEXT = /^/;
+const FOREIGN = 'cursor is not one of this list in this order';
 
 function readCursor({ cursor, page, sort }: UserQuery): Cursor | null {
   if (cursor === undefined) return null;
   if (page !== undefined) throw refused('cursor', 'cursor and page exclude each other');
   const place = decodeCursor(cursor, sort, sort.endsWith('createdAt') ? TIME : ANY_TEXT);
-  if (!place) throw refused('cursor', 'cursor is not one of this list in this order');
+  if (!place) throw refused('cursor', FOREIGN);
   return place;
 }
 
-function filterOf({
-  role,
-  banned,
-  emailVerified,
-  createdFrom,
-  createdTo,
-  q,
-}: UserQuery): UserFilter {
+function rangeOf({ createdFrom, createdTo }: UserQuery): { createdFrom?: Date; createdTo?: Date } {
   const from = createdFrom === undefined ? undefined : new Date(createdFrom);
   const to = createdTo === undefined ? undefined : new Date(createdTo);
   if (from && to && from > to)
     throw refused('createdFrom', 'createdFrom must not be after createdTo');
-  return { role, banned, emailVerified, createdFrom: from, createdTo: to, q };
+  return { ...(from ? { createdFrom: from } : {}), ...(to ? { createdTo: to } : {}) };
 }
 
 function refused(field: string, message: string) {

@@ -1,18 +1,28 @@
-import { raw } from '@mikro-orm/core';
-import { EntityManager, type SqlEntityManager } from '@mikro-orm/postgresql';
-import { Injectable } from '@nestjs/common';
+import { EntityManager } from '@mikro-orm/postgresql';
+import { Inject, Injectable } from '@nestjs/common';
+import { type JoinedRow, toUser, userColumns } from '../auth/principals.repository.js';
+import type { UserRow } from '../auth/principal.js';
+import { rolesOf } from '../auth/user-rules.js';
 import type { Cursor } from '../common/cursor.js';
+import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
+import { containing } from '../database/like.js';
+import type { PhysicalSchema, PhysicalTable } from '../database/physical-schema.js';
 import type { UserSort } from './user-list.dto.js';
-import { User } from './user.entity.js';
 
 export interface UserFilter {
-  role?: string | undefined;
+  role?: StoredRole | undefined;
   banned?: boolean | undefined;
   emailVerified?: boolean | undefined;
   createdFrom?: Date | undefined;
   createdTo?: Date | undefined;
   /** Contained in the e-mail address or the name, in any case. */
   q?: string | undefined;
+}
+
+/** A role, and all that users have stored who have it among theirs; null where that is too much to say. */
+export interface StoredRole {
+  name: string;
+  stored: (string | null)[] | null;
 }
 
 export interface UserPlace {
@@ -22,123 +32,232 @@ export interface UserPlace {
   after: Cursor | null;
 }
 
+/** A user, and the place in the sort to the microsecond, which a JavaScript date does not hold. */
+export interface PlacedUser {
+  user: UserRow;
+  place: string;
+}
+
 /**
  * The queries behind the list of users. What makes them as quick among millions as among ten are the
  * indexes of the migration `list-indexes`; keep the two together.
  */
 @Injectable()
 export class UserPagesRepository {
-  constructor(private readonly em: EntityManager) {}
+  constructor(
+    private readonly em: EntityManager,
+    @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
+  ) {}
 
-  /** One row more than asked for, when there is one: so the caller knows whether it goes on. */
-  async find(filter: UserFilter, { sort, limit, offset, after }: UserPlace): Promise<User[]> {
-    const { property, direction } = readSort(sort);
-    const query = this.filtered(filter)
-      .orderBy({ [property]: direction, id: direction })
-      .limit(limit + 1)
-      .offset(offset);
-    if (after) {
-      const comparison = direction === 'asc' ? '>' : '<';
-      const columns = [property, 'id'].map((name) => this.column(name));
-      const types = [property, 'id'].map((name) => this.type(name));
-      // Compared as a row, which is what an index on the two columns is ordered by.
-      query.andWhere(
-        raw(`(${columns.join(', ')}) ${comparison} (?::${types[0]}, ?::${types[1]})`, [
-          after.value,
-          after.id,
-        ]),
-      );
-    }
-    return query.getResultList();
+  /**
+   * Roles are stored joined by commas, in any order, so no index can look for one of them. But there are
+   * few such texts, however many users, and the index on them leads from each to the next.
+   */
+  async storedAs(role: string): Promise<StoredRole> {
+    const column = this.column('role');
+    const next = (than: string) =>
+      `(select ${column} as role from ${this.from} where ${column} ${than} order by ${column} limit 1)`;
+    const texts = await this.execute<{ role: string }>({
+      sql: `with recursive stored as (
+          ${next('is not null')} union all
+          select ${next('> stored.role')} from stored where stored.role is not null
+        )
+        select role from stored where role is not null limit ?`,
+      parameters: [MOST_TEXTS + 1],
+    });
+    const all = [...texts.map((row) => row.role), null];
+    const stored = all.filter((text) => rolesOf({ role: text }).includes(role));
+    return { name: role, stored: texts.length > MOST_TEXTS ? null : stored };
   }
 
-  /** A row's place in a sort, to the microsecond, which a JavaScript date does not hold. */
-  async placeOf(user: User, sort: UserSort): Promise<Cursor> {
-    const { property } = readSort(sort);
-    const [row] = await this.em
-      .getConnection()
-      .execute<{ value: string }[]>(
-        `select ${this.column(property)}::text as value from ${this.table()} u where ${this.column('id')} = ?`,
-        [user.id],
-      );
-    return { sort, value: row?.value ?? '', id: user.id };
+  /** One row more than asked for, when there is one: so the caller knows whether it goes on. */
+  async find(filter: UserFilter, place: UserPlace): Promise<PlacedUser[]> {
+    const order = this.orderOf(place.sort);
+    const least = place.offset + place.limit + 1;
+    const parts = this.inOrder(filter, place.sort).map(({ filter: part, first = '' }) => {
+      const where = and([...this.conditions(part), ...this.behind(place)]);
+      return {
+        sql: `(select ${order.columns} from ${this.from} where ${where.sql} order by ${first}${order.by} limit ?)`,
+        parameters: [...where.parameters, least],
+      };
+    });
+    const all = joined(parts, ' union all ');
+    const rows = await this.execute<JoinedRow>({
+      sql: `select ${userColumns(this.user)}, ${order.key}::text as place
+        from (select * from (${all.sql}) u order by ${order.by} limit ? offset ?) page
+        join ${this.from} using (${this.name('id')}) order by ${order.by}`,
+      parameters: [...all.parameters, place.limit + 1, place.offset],
+    });
+    return rows.map((row) => ({ user: toUser(row), place: String(row['place']) }));
   }
 
   /** Counts no further than `most` + 1. */
   async countUpTo(filter: UserFilter, most: number | null): Promise<number> {
-    const query = this.filtered(filter).clone().select(raw('1'));
-    if (most !== null) query.limit(most + 1);
-    const { sql, params } = query.toQuery();
-    const [row] = await this.em
-      .getConnection()
-      .execute<{ count: string }[]>(`select count(*) as count from (${sql}) as counted`, [
-        ...params,
-      ]);
+    const where = and(this.conditions(filter));
+    const [row] = await this.execute<{ count: string }>({
+      sql: `select count(*) as count from (select 1 from ${this.from} where ${where.sql} limit ?) counted`,
+      parameters: [...where.parameters, most === null ? null : most + 1],
+    });
     return Number(row?.count ?? 0);
   }
 
   /** What the planner expects, from the statistics that PostgreSQL keeps. */
   async estimate(filter: UserFilter): Promise<number> {
-    const { sql, params } = this.filtered(filter).toQuery();
-    const [row] = await this.em
-      .getConnection()
-      .execute<Record<string, [{ Plan: { 'Plan Rows': number } }]>[]>(
-        `explain (format json) ${sql}`,
-        [...params],
-      );
+    const where = and(this.conditions(filter));
+    const [row] = await this.execute<Record<string, [{ Plan: { 'Plan Rows': number } }]>>({
+      sql: `explain (format json) select 1 from ${this.from} where ${where.sql}`,
+      parameters: where.parameters,
+    });
     return row?.['QUERY PLAN']?.[0].Plan['Plan Rows'] ?? 0;
   }
 
-  private filtered(filter: UserFilter) {
+  /**
+   * Filters that together are the filter, each of which an index has in the order that is wanted. The one
+   * on roles has each text by time; of a search, or by name, there is no such index and the planner
+   * knows best.
+   */
+  private inOrder(filter: UserFilter, sort: UserSort): { filter: UserFilter; first?: string }[] {
+    const { role, q } = filter;
+    const texts = role?.stored ?? [];
+    const { property, direction } = readSort(sort);
+    const isByTime = q === undefined && property === 'createdAt';
+    if (!role || !isByTime || texts.length === 0 || texts.length > MOST_PARTS) return [{ filter }];
+    return texts.map((text) => ({
+      filter: { ...filter, role: { ...role, stored: [text] } },
+      // The same in all rows, and yet PostgreSQL must hear it where it is NULL, or it would not see the order.
+      first: `${this.column('role')} ${direction}, `,
+    }));
+  }
+
+  private conditions(filter: UserFilter): Sql[] {
     const { role, banned, emailVerified, createdFrom, createdTo, q } = filter;
-    const query = (this.em.fork() as SqlEntityManager).createQueryBuilder(User, 'u').select('*');
-    if (role !== undefined)
-      query.andWhere(raw(`${rolesExpression(this.column('role'))} @> array[?]`, [role]));
-    if (banned !== undefined) query.andWhere(banned ? BANNED(new Date()) : NOT_BANNED(new Date()));
-    if (emailVerified !== undefined) query.andWhere({ emailVerified });
-    if (createdFrom) query.andWhere({ createdAt: { $gte: createdFrom } });
-    if (createdTo) query.andWhere({ createdAt: { $lte: createdTo } });
-    if (q !== undefined) {
-      const pattern = `%${q.replaceAll(/[\\%_]/g, (character) => `\\${character}`)}%`;
-      query.andWhere({ $or: [{ email: { $ilike: pattern } }, { name: { $ilike: pattern } }] });
+    const column = (property: string) => this.column(property);
+    const conditions: Sql[] = [];
+    if (role !== undefined) conditions.push(this.hasRole(role));
+    if (banned !== undefined) {
+      const now = this.time('banExpires', new Date());
+      const sql = banned
+        ? `${column('banned')} and (${column('banExpires')} is null or ${column('banExpires')} > ${now.sql})`
+        : // Spelled out, because NOT of a comparison with NULL is no more true than the comparison.
+          `(${column('banned')} is null or not ${column('banned')} or ${column('banExpires')} <= ${now.sql})`;
+      conditions.push({ sql, parameters: now.parameters });
     }
-    return query;
+    if (emailVerified !== undefined) {
+      conditions.push(plain(`${emailVerified ? '' : 'not '}${column('emailVerified')}`));
+    }
+    if (createdFrom) {
+      const from = this.time('createdAt', createdFrom);
+      conditions.push(joined([plain(column('createdAt')), from], ' >= '));
+    }
+    if (createdTo) {
+      const to = this.time('createdAt', createdTo);
+      conditions.push(joined([plain(column('createdAt')), to], ' <= '));
+    }
+    if (q !== undefined) {
+      const pattern = containing(q);
+      conditions.push({
+        sql: `(${column('email')} ilike ? or ${column('name')} ilike ?)`,
+        parameters: [pattern, pattern],
+      });
+    }
+    return conditions;
+  }
+
+  /** `rolesOf` of `user-rules.ts`, as a condition. */
+  private hasRole({ name, stored }: StoredRole): Sql {
+    const column = this.column('role');
+    if (stored === null) {
+      return {
+        sql: `string_to_array(coalesce(nullif(${column}, ''), 'user'), ',') @> array[?]`,
+        parameters: [name],
+      };
+    }
+    const [text] = stored;
+    if (stored.length === 1) {
+      return text === null
+        ? plain(`${column} is null`)
+        : { sql: `${column} = ?`, parameters: [text] };
+    }
+    const texts = stored.filter((each) => each !== null);
+    const orNull = stored.includes(null) ? ` or ${column} is null` : '';
+    return {
+      sql: `(${column} = any(array[${texts.map(() => '?').join(', ')}]::text[])${orNull})`,
+      parameters: texts,
+    };
+  }
+
+  /** Compared as a row, which is what an index on the two columns is ordered by. */
+  private behind({ sort, after }: UserPlace): Sql[] {
+    if (!after) return [];
+    const { property, direction } = readSort(sort);
+    const columns = `(${this.column(property)}, ${this.column('id')})`;
+    const values = `(?::${this.type(property)}, ?::${this.type('id')})`;
+    return [
+      {
+        sql: `${columns} ${direction === 'asc' ? '>' : '<'} ${values}`,
+        parameters: [after.value, after.id],
+      },
+    ];
+  }
+
+  /** A point in time as the column has it: PostgreSQL reads the UTC of one without a zone from it, too. */
+  private time(property: string, at: Date): Sql {
+    return { sql: `?::${this.type(property)}`, parameters: [at.toISOString()] };
+  }
+
+  private execute<Row extends object>({ sql, parameters }: Sql): Promise<Row[]> {
+    return this.em.getConnection().execute<Row[]>(sql, [...parameters]);
+  }
+
+  private orderOf(sort: UserSort): { key: string; by: string; columns: string } {
+    const { property, direction } = readSort(sort);
+    const [key, id] = [this.column(property), this.column('id')];
+    return { key, by: `${key} ${direction}, ${id} ${direction}`, columns: `${key}, ${id}` };
   }
 
   private column(property: string): string {
-    const [name = ''] = this.meta().properties[property as 'id'].fieldNames;
-    return `u."${name}"`;
+    return `u.${this.name(property)}`;
+  }
+
+  private name(property: string): string {
+    return `"${this.user.columns[property]?.name}"`;
   }
 
   private type(property: string): string {
-    const [type = 'text'] = this.meta().properties[property as 'id'].columnTypes;
-    return type;
+    return this.user.columns[property]?.type ?? 'text';
   }
 
-  private table(): string {
-    return `"${this.meta().schema}"."${this.meta().tableName}"`;
+  private get from(): string {
+    return `"${this.physical.schema}"."${this.user.name}" u`;
   }
 
-  private meta() {
-    return this.em.getMetadata().get(User);
+  private get user(): PhysicalTable {
+    const { user } = this.physical.tables;
+    if (!user) throw new Error('The service does not start without a user table.');
+    return user;
   }
 }
 
-/** As the index has it, to the letter: PostgreSQL recognises an expression by its form. */
-export function rolesExpression(column: string): string {
-  return `string_to_array(coalesce(nullif(${column}, ''), 'user'), ',')`;
+/** A piece of SQL, and what stands for its question marks. */
+interface Sql {
+  sql: string;
+  parameters: readonly unknown[];
 }
 
-/** `isBanned` of `user-rules.ts`, as a condition. */
-const BANNED = (now: Date) => ({
-  banned: true,
-  $or: [{ banExpires: null }, { banExpires: { $gt: now } }],
-});
+function plain(sql: string): Sql {
+  return { sql, parameters: [] };
+}
 
-/** Spelled out, because NOT of a comparison with NULL is no more true than the comparison. */
-const NOT_BANNED = (now: Date) => ({
-  $or: [{ banned: null }, { banned: false }, { banExpires: { $lte: now } }],
-});
+function joined(parts: Sql[], separator: string): Sql {
+  return {
+    sql: parts.map(({ sql }) => sql).join(separator),
+    parameters: parts.flatMap(({ parameters }) => parameters),
+  };
+}
+
+function and(conditions: Sql[]): Sql {
+  return conditions.length === 0 ? plain('true') : joined(conditions, ' and ');
+}
 
 function readSort(sort: UserSort): {
   property: 'createdAt' | 'email' | 'name';
@@ -148,3 +267,7 @@ function readSort(sort: UserSort): {
   const property = (descending ? sort.slice(1) : sort) as 'createdAt' | 'email' | 'name';
   return { property, direction: descending ? 'desc' : 'asc' };
 }
+
+/** A database with more texts in its role column than this does not keep roles there as Better-Auth does. */
+const MOST_TEXTS = 200;
+const MOST_PARTS = 20;

@@ -1,5 +1,6 @@
 import { LockMode } from '@mikro-orm/core';
 import { EntityRepository } from '@mikro-orm/postgresql';
+import { containing } from '../database/like.js';
 import type { User } from './user.entity.js';
 
 export class UsersRepository extends EntityRepository<User> {
@@ -23,12 +24,8 @@ export class UsersRepository extends EntityRepository<User> {
       $or: [
         { id: { $in: [...ids] } },
         // Whoever has a role of the comma-joined list has it in the text; which of them do is decided there.
-        ...roles.map((role) => ({ role: { $like: `%${escapeLike(role)}%` } })),
+        ...roles.map((role) => ({ role: { $like: containing(role) } })),
       ],
     });
   }
-}
-
-function escapeLike(text: string): string {
-  return text.replaceAll(/[\\%_]/g, (character) => `\\${character}`);
 }
