@@ -1,14 +1,20 @@
 import { Readable } from 'node:stream';
-import { Injectable, StreamableFile } from '@nestjs/common';
-import type { Response } from 'express';
+import { Injectable, Logger, StreamableFile } from '@nestjs/common';
 import { decodeCursor, encodeCursor } from '../common/cursor.js';
+import { describeError } from '../common/log.js';
 import { problem } from '../common/problem.js';
-import type { AuditEvent } from './audit-event.entity.js';
 import { type AuditEventList, AuditEventRead, type AuditQuery } from './audit.dto.js';
-import { type AuditFilter, AuditRepository } from './audit.repository.js';
+import {
+  type AuditFilter,
+  type AuditLines,
+  AuditRepository,
+  type AuditRow,
+} from './audit.repository.js';
 
 @Injectable()
 export class AuditListService {
+  private readonly logger = new Logger('Audit');
+
   constructor(private readonly events: AuditRepository) {}
 
   async list(query: AuditQuery): Promise<AuditEventList> {
@@ -30,20 +36,23 @@ export class AuditListService {
   async export(query: AuditQuery): Promise<StreamableFile> {
     const filter = filterOf(query);
     // Outside the stream, so that a database that is away is still an ordinary problem.
-    const first = await this.events.before(filter, startOf(query), BATCH);
+    const first = await this.events.linesBefore(filter, startOf(query), BATCH);
     const lines = Readable.from(this.lines(filter, first), { objectMode: false });
     return new StreamableFile(lines, { type: 'application/x-ndjson' }).setErrorHandler(
-      // Too late for a problem: an answer that breaks off is how a client sees that it is not whole.
-      (_error: Error, response: unknown) => void (response as Response).destroy(),
+      (error, response) => {
+        this.logger.warn({ cause: describeError(error), msg: 'an export broke off' });
+        // Too late for a problem: an answer that breaks off is how a client sees that it is not whole.
+        response.destroy?.();
+      },
     );
   }
 
-  private async *lines(filter: AuditFilter, first: AuditEvent[]): AsyncGenerator<string> {
-    let batch = first;
-    while (batch.length > 0) {
-      yield batch.map((event) => `${JSON.stringify(AuditEventRead.of(event))}\n`).join('');
-      const last = batch.length === BATCH ? batch.at(-1) : undefined;
-      batch = last ? await this.events.before(filter, last.id, BATCH) : [];
+  private async *lines(filter: AuditFilter, first: AuditLines): AsyncGenerator<string> {
+    let { text, next } = first;
+    while (text !== '') {
+      yield text;
+      if (next === null) return;
+      ({ text, next } = await this.events.linesBefore(filter, next, BATCH));
     }
   }
 }
@@ -52,7 +61,7 @@ const BATCH = 500;
 const SORT = '-id';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function placeOf({ id }: AuditEvent) {
+function placeOf({ id }: AuditRow) {
   return { sort: SORT, value: id, id };
 }
 

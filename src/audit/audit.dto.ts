@@ -1,8 +1,11 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { Transform } from 'class-transformer';
-import { IsIn, IsISO8601, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { CursorPagination } from '../common/page.dto.js';
 import { PlainText } from '../common/plain-text.js';
-import { AUDIT_ACTIONS, type AuditAction, type AuditEvent } from './audit-event.entity.js';
+import { PointInTime } from '../common/point-in-time.js';
+import { AUDIT_ACTIONS, type AuditAction } from './audit-event.entity.js';
+import type { AuditRow } from './audit.repository.js';
 
 /** Filters are combined with AND. None has an `example`: Swagger UI would fill it in and send it. */
 export class AuditQuery {
@@ -23,12 +26,12 @@ export class AuditQuery {
 
   @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-01-01T00:00:00Z' })
   @IsOptional()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @PointInTime()
   from?: string;
 
   @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-12-31T23:59:59Z' })
   @IsOptional()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @PointInTime()
   to?: string;
 
   @ApiPropertyOptional({ type: 'integer', minimum: 1, maximum: 100, default: 20 })
@@ -94,36 +97,28 @@ export class AuditEventRead {
   @ApiProperty({ type: String, nullable: true })
   userAgent: string | null;
 
-  static of(event: AuditEvent): AuditEventRead {
+  static of(event: AuditRow): AuditEventRead {
     return {
       id: event.id,
       at: event.at.toISOString(),
       action: event.action,
       actorId: event.actorId,
-      impersonatorId: event.impersonatorId ?? null,
+      impersonatorId: event.impersonatorId,
       targetUserId: event.targetUserId,
-      before: event.before ?? null,
-      after: event.after ?? null,
-      reason: event.reason ?? null,
+      before: event.before,
+      after: event.after,
+      reason: event.reason,
       requestId: event.requestId,
-      ip: event.ip ?? null,
-      userAgent: event.userAgent ?? null,
+      ip: event.ip,
+      userAgent: event.userAgent,
     };
   }
-}
-
-export class AuditPagination {
-  @ApiProperty({ type: 'integer', example: 20 })
-  limit: number;
-
-  @ApiProperty({ type: String, nullable: true, description: 'For the next page; null on the last' })
-  nextCursor: string | null;
 }
 
 export class AuditEventList {
   @ApiProperty({ type: [AuditEventRead] })
   items: AuditEventRead[];
 
-  @ApiProperty({ type: AuditPagination })
-  pagination: AuditPagination;
+  @ApiProperty({ type: CursorPagination })
+  pagination: CursorPagination;
 }

@@ -9,22 +9,84 @@ export interface AuditFilter {
   to?: Date | undefined;
 }
 
+/** An event as it is read: values only, no entity, since an export reads them by the million. */
+export interface AuditRow {
+  id: string;
+  at: Date;
+  action: AuditAction;
+  actorId: string;
+  impersonatorId: string | null;
+  targetUserId: string;
+  before: Record<string, unknown> | null;
+  after: Record<string, unknown> | null;
+  reason: string | null;
+  requestId: string;
+  ip: string | null;
+  userAgent: string | null;
+}
+
+/** So many events as lines of JSON, and where to go on; null where there are no more. */
+export interface AuditLines {
+  text: string;
+  next: string | null;
+}
+
 export class AuditRepository extends EntityRepository<AuditEvent> {
   /** Newest first, from behind an id on: the ids sort by time, so that they are the place in the list. */
-  before(filter: AuditFilter, beforeId: string | null, limit: number): Promise<AuditEvent[]> {
-    const { action, actorId, targetUserId, from, to } = filter;
-    return this.find(
-      {
-        ...(action === undefined ? {} : { action }),
-        ...(actorId === undefined ? {} : { actorId }),
-        ...(targetUserId === undefined ? {} : { targetUserId }),
-        $and: [
-          ...(from === undefined ? [] : [{ at: { $gte: from } }]),
-          ...(to === undefined ? [] : [{ at: { $lte: to } }]),
-          ...(beforeId === null ? [] : [{ id: { $lt: beforeId } }]),
-        ],
-      },
-      { orderBy: { id: 'desc' }, limit, disableIdentityMap: true },
+  async before(filter: AuditFilter, beforeId: string | null, limit: number): Promise<AuditRow[]> {
+    const { sql, parameters } = page(filter, beforeId, limit);
+    const rows = await this.execute<Omit<AuditRow, 'at'> & { at: number }>(
+      `select id, (extract(epoch from at) * 1000)::float8 as at, action, actor_id as "actorId",
+        impersonator_id as "impersonatorId", target_user_id as "targetUserId", before, after, reason,
+        request_id as "requestId", ip, user_agent as "userAgent" from (${sql}) page order by id desc`,
+      parameters,
     );
+    return rows.map((row) => ({ ...row, at: new Date(row.at) }));
+  }
+
+  /**
+   * The same as text. PostgreSQL writes it, because a million events that become objects first leave so
+   * much behind that the process grows by half, and other requests wait meanwhile.
+   */
+  async linesBefore(
+    filter: AuditFilter,
+    beforeId: string | null,
+    limit: number,
+  ): Promise<AuditLines> {
+    const { sql, parameters } = page(filter, beforeId, limit);
+    const [row] = await this.execute<{ text: string | null; count: number; last: string }>(
+      `select string_agg(${LINE} || chr(10), '' order by id desc) as text, count(*)::int as count,
+        min(id::text collate "C") as last from (${sql}) page`,
+      parameters,
+    );
+    return { text: row?.text ?? '', next: row?.count === limit ? row.last : null };
+  }
+
+  private execute<Row extends object>(sql: string, parameters: unknown[]): Promise<Row[]> {
+    return this.getEntityManager().getConnection().execute<Row[]>(sql, parameters);
   }
 }
+
+function page(filter: AuditFilter, beforeId: string | null, limit: number) {
+  const conditions: [string, unknown][] = [
+    ['action = ?', filter.action],
+    ['actor_id = ?', filter.actorId],
+    ['target_user_id = ?', filter.targetUserId],
+    ['at >= ?::timestamptz', filter.from?.toISOString()],
+    ['at <= ?::timestamptz', filter.to?.toISOString()],
+    ['id < ?::uuid', beforeId ?? undefined],
+  ];
+  const given = conditions.filter(([, value]) => value !== undefined);
+  const where = given.map(([condition]) => condition).join(' and ') || 'true';
+  return {
+    sql: `select * from gatehouse.audit_event where ${where} order by id desc limit ?`,
+    parameters: [...given.map(([, value]) => value), limit],
+  };
+}
+
+/** `AuditEventRead` of `audit.dto.ts`. */
+const LINE = `json_build_object(
+  'id', id, 'at', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'action', action,
+  'actorId', actor_id, 'impersonatorId', impersonator_id, 'targetUserId', target_user_id,
+  'before', before, 'after', after, 'reason', reason, 'requestId', request_id, 'ip', ip,
+  'userAgent', user_agent)::text`;

@@ -1,12 +1,18 @@
 import { ApiProperty } from '@nestjs/swagger';
 
-/** Where a page stands in its list. */
-export class Pagination {
-  @ApiProperty({ type: 'integer', nullable: true, description: 'Null when walking by cursor' })
-  page: number | null;
-
+/** Where a page stands in a list that is walked. */
+export class CursorPagination {
   @ApiProperty({ type: 'integer', example: 20 })
   limit: number;
+
+  @ApiProperty({ type: String, nullable: true, description: 'For the next page; null on the last' })
+  nextCursor: string | null;
+}
+
+/** And in one that is counted, too. */
+export class Pagination extends CursorPagination {
+  @ApiProperty({ type: 'integer', nullable: true, description: 'Null when walking by cursor' })
+  page: number | null;
 
   @ApiProperty({ type: 'integer', nullable: true, description: 'Null with `total=none`' })
   total: number | null;
@@ -18,7 +24,4 @@ export class Pagination {
     description: 'Where more than 10,000 are expected, the total is the database’s estimate',
   })
   totalIsEstimate: boolean;
-
-  @ApiProperty({ type: String, nullable: true, description: 'For the next page; null on the last' })
-  nextCursor: string | null;
 }
