@@ -53,6 +53,43 @@ describe('listing sessions', () => {
     expect((await ask(ada, `${ada.id}/sessions`)).body.total).toBe(1);
   });
 
+  it('shows a hundred of thousands, counts them all, and leaves out the own one in no case', async () => {
+    const ada = await signUp(stack.authWithSid);
+    const insert = (when: string) =>
+      stack.database.sql(
+        `insert into session (id, token, "userId", "createdAt", "updatedAt", "expiresAt", "userAgent")
+         select $1 || n || $2, gen_random_uuid(), $2, ${when}, now(), now() + interval '1 day',
+           'Mozilla/5.0 (X11; Linux x86_64; rv:' || n || '.0) Gecko/20100101 Firefox/' || n || '.0' || repeat('x', 2000)
+         from generate_series(1, 2500) n`,
+        [when.includes('-') ? 'old-' : 'new-', ada.id],
+      );
+    const shown = async () => {
+      const { body } = await ask(ada, `${ada.id}/sessions`);
+      const items = body.items as { id: string; current: boolean; device: { browser: string } }[];
+      expect(items).toHaveLength(100);
+      expect(items.filter(({ current }) => current).map(({ id }) => id)).toEqual([sidOf(ada)]);
+      return { total: body.total, items, place: items.findIndex(({ current }) => current) };
+    };
+
+    await insert(`now() - n * interval '1 minute'`);
+    const first = await shown();
+    expect([first.total, first.place]).toEqual([2501, 0]);
+    expect(first.items[99]?.id).toBe(`old-99${ada.id}`);
+    expect(first.items[99]?.device.browser).toBe('Firefox 99');
+
+    await insert(`now() + n * interval '1 second'`);
+    const second = await shown();
+    expect([second.total, second.place]).toEqual([5001, 99]);
+    expect(second.items[98]?.id).toBe(`new-${2500 - 98}${ada.id}`);
+
+    // An admin who looks has no session of this user to find.
+    const eve = await signUp(stack.authWithSid);
+    await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [eve.id]);
+    const { body } = await ask(eve, `${ada.id}/sessions`);
+    expect(body.items.filter(({ current }: { current: boolean }) => current)).toEqual([]);
+    expect(body.items[99].id).toBe(`new-${2500 - 99}${ada.id}`);
+  });
+
   it('is for oneself and admins', async () => {
     const [ada, eve] = [await signUp(stack.authWithSid), await signUp(stack.authWithSid)];
     expect((await ask(eve, `${ada.id}/sessions`)).status).toBe(403);

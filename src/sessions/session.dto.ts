@@ -56,10 +56,13 @@ export class SessionRead {
 }
 
 export class SessionList {
-  @ApiProperty({ type: [SessionRead] })
+  @ApiProperty({
+    type: [SessionRead],
+    description: 'The newest 100 at most; the one in which you ask is among them',
+  })
   items: SessionRead[];
 
-  @ApiProperty({ type: 'integer', example: 1 })
+  @ApiProperty({ type: 'integer', description: 'All that have not ended', example: 1 })
   total: number;
 }
 

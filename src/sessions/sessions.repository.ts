@@ -2,12 +2,24 @@ import { EntityRepository } from '@mikro-orm/postgresql';
 import type { Session } from './session.entity.js';
 
 export class SessionsRepository extends EntityRepository<Session> {
-  /** Newest first. To be read, not changed. */
-  liveOf(userId: string, now: Date): Promise<Session[]> {
-    return this.find(
+  /** The newest, and how many there are. To be read, not changed. */
+  newestOf(userId: string, now: Date, most: number): Promise<[Session[], number]> {
+    return this.getEntityManager()
+      .fork()
+      .findAndCount(
+        this.entityName,
+        { user: userId, expiresAt: { $gt: now } },
+        { orderBy: { createdAt: 'desc', id: 'desc' }, limit: most },
+      );
+  }
+
+  /** When the last of them ends; null where there is none. */
+  async lastEndOf(userId: string, now: Date): Promise<Date | null> {
+    const [last] = await this.find(
       { user: userId, expiresAt: { $gt: now } },
-      { orderBy: { createdAt: 'desc', id: 'desc' }, disableIdentityMap: true },
+      { orderBy: { expiresAt: 'desc' }, limit: 1, disableIdentityMap: true },
     );
+    return last?.expiresAt ?? null;
   }
 
   /** How many rows went. */

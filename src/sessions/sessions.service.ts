@@ -2,6 +2,7 @@ import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/audit.service.js';
 import type { Caller } from '../auth/caller.js';
+import type { SessionRow } from '../auth/principal.js';
 import { problem } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
@@ -22,15 +23,15 @@ export class SessionsService {
     private readonly environment: Environment,
   ) {}
 
-  /** The sessions that have not ended, newest first; the caller's own is marked. */
+  /** The sessions that have not ended, newest first, with the caller's own among them. */
   async listOf(by: Caller, id: string): Promise<SessionList> {
     const userId = await this.canonical(id);
-    const sessions = await this.sessions.liveOf(userId, new Date());
-    const currentId = by.principal.session?.id ?? null;
-    const items = sessions.map((session) =>
-      SessionRead.of({ ...rowOf(session), userId }, currentId),
-    );
-    return { items, total: items.length };
+    const [newest, total] = await this.sessions.newestOf(userId, new Date(), MOST_LISTED);
+    const rows: SessionRow[] = newest.map((session) => ({ ...rowOf(session), userId }));
+    const own = by.principal.session;
+    const isLeftOut = own?.userId === userId && rows.every((row) => row.id !== own.id);
+    if (own && isLeftOut && total > rows.length) rows.splice(MOST_LISTED - 1, 1, own);
+    return { items: rows.map((row) => SessionRead.of(row, own?.id ?? null)), total };
   }
 
   /** Ends one session. Of another user's it says what it says of one that is not there. */
@@ -44,8 +45,8 @@ export class SessionsService {
         targetUserId: userId,
         before: { sessionId },
       });
-      const left = await em.getRepository(Session).liveOf(userId, new Date());
-      return SuccessResponse.of('The session has ended.', revoked, this.residual(left));
+      const last = await em.getRepository(Session).lastEndOf(userId, new Date());
+      return SuccessResponse.of('The session has ended.', revoked, this.residual(last));
     });
   }
 
@@ -60,8 +61,8 @@ export class SessionsService {
         targetUserId: userId,
         after: { revoked, kept: kept ?? null },
       });
-      const left = await em.getRepository(Session).liveOf(userId, new Date());
-      return SuccessResponse.of('The sessions have ended.', revoked, this.residual(left));
+      const last = await em.getRepository(Session).lastEndOf(userId, new Date());
+      return SuccessResponse.of('The sessions have ended.', revoked, this.residual(last));
     });
   }
 
@@ -85,17 +86,17 @@ export class SessionsService {
    * A token that names no session is good as long as one is left that is as old as it. So it may live on
    * beside the sessions that are left, but not longer than them, nor than tokens may live at all.
    */
-  private residual(left: Session[]): Date | null {
+  private residual(lastEnd: Date | null): Date | null {
     const { SESSION_BINDING, JWT_MAX_LIFETIME_SECONDS } = this.environment;
     if (SESSION_BINDING === 'require-sid') return null;
     const longest = Date.now() + JWT_MAX_LIFETIME_SECONDS * 1000;
     if (SESSION_BINDING === 'token-only') return new Date(longest);
-    if (left.length === 0) return null;
-    return new Date(
-      Math.min(longest, Math.max(...left.map(({ expiresAt }) => expiresAt.getTime()))),
-    );
+    return lastEnd && new Date(Math.min(longest, lastEnd.getTime()));
   }
 }
+
+/** More than anybody looks at; somebody's program may sign in by the thousand. */
+const MOST_LISTED = 100;
 
 function currentSession(by: Caller, userId: string): string {
   const { session } = by.principal;
