@@ -1,6 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
+import { benchAuditExport } from './audit-export.ts';
 import { benchHotPath, FULL, QUICK } from './hot-path.ts';
+import { benchLists } from './lists.ts';
 import { OTHER_CORES, pin } from './load.ts';
 import { benchCuts, benchReplicas, benchTriggers } from './replicas.ts';
 import { printRows, type Row } from './row.ts';
@@ -17,6 +19,8 @@ const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
   replicas: (quick) => benchReplicas(quick ? 100 : 1000),
   cuts: (quick) => benchCuts(quick ? 200 : 1000),
   triggers: (quick) => benchTriggers(quick ? 100 : 1000),
+  lists: (quick) => benchLists(quick ? 5 : 15),
+  'audit-export': (quick) => benchAuditExport(quick ? 200_000 : 1_000_000),
   memory: (quick) => benchMemory(quick ? 150_000 : 1_000_000),
 };
 
