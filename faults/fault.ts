@@ -13,6 +13,8 @@ export interface Fault {
   /** What clients may be answered in it (200 and 503 unless said) and after it (200). 0 is a broken connection. */
   answers?: number[];
   answersAfter?: number[];
+  /** What writes may be answered in it, where that is something else. */
+  writes?: number[];
   /** Starts at least one service: `stage.serve()`. */
   start(stage: Stage): Promise<unknown>;
   inject(stage: Stage): Promise<unknown> | void;

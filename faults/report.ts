@@ -2,7 +2,9 @@
 export interface Row {
   fault: string;
   result: 'ok' | 'FAILED' | 'skipped';
-  answers?: string;
+  /** What was answered while it lasted. */
+  reads?: string;
+  writes?: string;
   /** Milliseconds: the slowest answer, and the first 200 after its end. */
   slowest?: number;
   back?: number;
@@ -18,12 +20,13 @@ const COLUMNS: [title: string, of: (row: Row) => string | number | undefined][] 
   ['result', ({ result }) => result],
   ['slowest ms', ({ slowest }) => whole(slowest)],
   ['back ms', ({ back }) => whole(back)],
-  ['writes', ({ acknowledged }) => acknowledged],
+  ['acknowledged', ({ acknowledged }) => acknowledged],
   ['lost', ({ lost }) => lost],
   ['doubled', ({ doubled }) => doubled],
   ['unconfirmed', ({ unconfirmed }) => unconfirmed],
   ['s', ({ seconds }) => whole(seconds)],
-  ['answers in it', ({ answers }) => answers],
+  ['reads in it', ({ reads }) => reads],
+  ['writes in it', ({ writes }) => writes],
 ];
 
 export function table(rows: Row[]): string {

@@ -9,7 +9,7 @@ import { sentenceOf } from '../dev/errors.ts';
 import { endServed } from '../test/served.ts';
 import type { Fault } from './fault.ts';
 import { FAULTS } from './faults.ts';
-import { newTally, only, statusesOf, sumOf } from './load.ts';
+import { only, statusesOf, sumOf, type Tally } from './load.ts';
 import { type Row, table } from './report.ts';
 import { Stage } from './stage.ts';
 import { System } from './system.ts';
@@ -87,14 +87,13 @@ async function play(fault: Fault): Promise<Row> {
 
 /** From a service that is well to one that is well again, with what holds for every fault. */
 async function watch(fault: Fault, stage: Stage): Promise<Partial<Row>> {
-  const answers = fault.answers ?? [200, 503];
+  const { answers = [200, 503], answersAfter = [200] } = fault;
+  const { writes = answers } = fault;
   await fault.start(stage);
   stage.startLoad();
   await sleep(BEFORE_MS);
   const before = stage.look();
-  stage.expect(only(before, [200]), `all is 200 before it: ${statusesOf(before)}`);
 
-  const during = newTally();
   let over = 0;
   try {
     await fault.inject(stage);
@@ -106,23 +105,26 @@ async function watch(fault: Fault, stage: Stage): Promise<Partial<Row>> {
   }
   const back = await stage.load.firstSuccessAfter(over, 10_000);
   // What was on its way when it ended is answered by then.
-  if (answers.includes(503)) await sleep(ANSWERED_MS);
-  sumOf(during, stage.look());
+  if (writes.includes(503)) await sleep(ANSWERED_MS);
+  const during = stage.look();
   await sleep(AFTER_MS);
   const after = stage.look();
   await fault.afterwards?.(stage);
   await stage.endLoad();
-  sumOf(during, stage.look());
+  const rest = stage.look();
+  sumOf(during.reads, rest.reads);
+  sumOf(during.writes, rest.writes);
 
-  const slowest = Math.max(before.slowestMs, during.slowestMs, after.slowestMs);
-  stage.expect(
-    only(during, answers),
-    `${answers.join(', ')} is all that is answered: ${statusesOf(during)}`,
-  );
-  stage.expect(during.bare === 0, `each 503 says when to come back: ${during.bare} do not`);
-  stage.expect(
-    only(after, fault.answersAfter ?? [200]),
-    `all is 200 after it: ${statusesOf(after)}`,
+  const expectOnly = (tally: Tally, allowed: number[], when: string): void => {
+    stage.expect(only(tally, allowed), `${allowed.join(', ')} ${when}: ${statusesOf(tally)}`);
+    stage.expect(tally.bare === 0, `each 503 says when to come back: ${tally.bare} do not`);
+  };
+  for (const tally of Object.values(before)) expectOnly(tally, [200], 'before it');
+  expectOnly(during.reads, answers, 'for reads in it');
+  expectOnly(during.writes, writes, 'for writes in it');
+  for (const tally of Object.values(after)) expectOnly(tally, answersAfter, 'after it');
+  const slowest = Math.max(
+    ...[before, during, after].flatMap(({ reads, writes }) => [reads.slowestMs, writes.slowestMs]),
   );
   stage.expect(back < TOO_LATE_MS, `it is back within ${BACK_MS} ms: ${Math.round(back)} ms`);
   stage.expect(
@@ -134,15 +136,15 @@ async function watch(fault: Fault, stage: Stage): Promise<Partial<Row>> {
       `slower than promised: ${Math.round(slowest)} ms for the client, ${stage.slowestByLog()} ms by the service's log, load average ${loadavg()[0]?.toFixed(1)}`,
     );
   }
-  if (stage.findings.length > 0)
-    stage.note(`refused because of: ${stage.causes() || 'nothing in the log'}`);
+  if (stage.findings.length > 0) stage.note(`refused because of: ${stage.causes() || 'nothing'}`);
   stage.expectHealthyServices();
   const books = await stage.ledger.settle((sql, values) => system.sql(sql, values));
   for (const lost of books.lost) stage.expect(false, `no acknowledged write is lost: ${lost}`);
   for (const doubled of books.doubled) stage.expect(false, `no write is done twice: ${doubled}`);
   stage.expect(books.acknowledged > 0, 'writes are acknowledged');
   return {
-    answers: statusesOf(during),
+    reads: statusesOf(during.reads),
+    writes: statusesOf(during.writes),
     slowest,
     back,
     acknowledged: books.acknowledged,

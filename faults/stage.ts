@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { serve, type Served } from '../test/served.ts';
 import { type Answer, type Asking, HttpClient } from './http-client.ts';
 import { Ledger, LEDGER_ROLES } from './ledger.ts';
-import { Load, newTally, sumOf, type Tally } from './load.ts';
+import { Load, type Tally } from './load.ts';
 import type { System } from './system.ts';
 
 /** What one fault plays on: its services, and the load on them. */
@@ -71,9 +71,9 @@ export class Stage {
     });
   }
 
-  /** What was answered since the last look, to reads and writes alike. */
-  look(): Tally {
-    return sumOf(newTally(), this.load.look(), this.ledger.look());
+  /** What was answered since the last look. */
+  look(): { reads: Tally; writes: Tally } {
+    return { reads: this.load.look(), writes: this.ledger.look() };
   }
 
   async endLoad(): Promise<void> {
