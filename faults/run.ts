@@ -70,7 +70,6 @@ async function play(fault: Fault): Promise<Row> {
     await system.renewTokens();
     figures = await watch(fault, own);
   } catch (error) {
-    console.error(error);
     own.findings.push(sentenceOf(error));
   } finally {
     await own.close();
