@@ -65,6 +65,7 @@ const OF_EVERY_ROUTE: ErrorCode[] = ['MALFORMED_REQUEST', 'INTERNAL_ERROR'];
 
 /** Any route that asks for a token can answer these. */
 const OF_EVERY_PRIVATE_ROUTE: ErrorCode[] = [
+  'VALIDATION_ERROR',
   'AUTH_MISSING_TOKEN',
   'AUTH_TOKEN_INVALID',
   'AUTH_TOKEN_EXPIRED',
@@ -75,6 +76,8 @@ const OF_EVERY_PRIVATE_ROUTE: ErrorCode[] = [
 
 /** Probes are not counted. */
 const OF_EVERY_COUNTED_ROUTE: ErrorCode[] = ['RATE_LIMITED'];
+
+const OF_EVERY_BODY: ErrorCode[] = ['PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE'];
 
 /** What `@Roles`, `@SelfOrAdmin` and `@RequireVerifiedEmail` mark a route with. */
 const DEMANDS: ErrorCode[] = ['AUTH_FORBIDDEN', 'EMAIL_NOT_VERIFIED'];
@@ -123,6 +126,7 @@ function completeOperation(path: string, operation: Operation): void {
     ...OF_EVERY_ROUTE,
     ...(isPublic ? [] : OF_EVERY_PRIVATE_ROUTE),
     ...(isCounted ? OF_EVERY_COUNTED_ROUTE : []),
+    ...(operation['requestBody'] === undefined ? [] : OF_EVERY_BODY),
     ...marked.map((key) => key.slice(PROBLEM_MARK.length) as ErrorCode),
   ]);
   for (const [status, ofStatus] of Map.groupBy(codes, (code) => PROBLEMS[code].status)) {

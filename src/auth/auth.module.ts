@@ -8,6 +8,7 @@ import { APP_GUARD } from '@nestjs/core';
 import { ThrottlerModule } from '@nestjs/throttler';
 import type { Logger } from 'pino';
 import { LOG } from '../common/foundation.module.js';
+import { QueryGuard } from './query.guard.js';
 import { MINUTE_MS, RateLimits } from '../common/rate-limits.js';
 import { Environment } from '../config/environment.js';
 import { AuthEvents } from './auth-events.js';
@@ -90,6 +91,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
     { provide: APP_GUARD, useClass: AuthGuard },
     { provide: APP_GUARD, useClass: RateLimitGuard },
     { provide: APP_GUARD, useClass: RolesGuard },
+    { provide: APP_GUARD, useClass: QueryGuard },
   ],
   exports: [KeyRing],
 })

@@ -10,3 +10,11 @@ export function PlainText(least: number, most: number): PropertyDecorator {
     Matches(/^[^\0\p{Cs}]*$/u, { message: '$property must not contain NUL or half a character' }),
   );
 }
+
+/** The same on one line: a name is shown in lists and logs. */
+export function OneLine(least: number, most: number): PropertyDecorator {
+  return applyDecorators(
+    PlainText(least, most),
+    Matches(/^\P{Cc}*$/u, { message: '$property must not contain control characters' }),
+  );
+}

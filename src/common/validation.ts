@@ -19,9 +19,13 @@ export class RequestPipe extends ValidationPipe {
   }
 
   override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
-    // class-transformer leaves this name out, so that nothing later could refuse it.
-    if (metadata.type !== 'custom' && isObject(value) && Object.hasOwn(value, '__proto__')) {
-      throw refused([{ field: '__proto__', message: 'property __proto__ should not exist' }]);
+    // class-transformer leaves these names out, so that nothing later could refuse them.
+    const inherited =
+      metadata.type === 'custom' || !isObject(value) ? [] : Object.keys(value).filter(isInherited);
+    if (inherited.length > 0) {
+      throw refused(
+        inherited.map((field) => ({ field, message: `property ${field} should not exist` })),
+      );
     }
     if (metadata.type === 'body' && !isPlainBody(value)) {
       throw problem('MALFORMED_REQUEST', {
@@ -57,6 +61,11 @@ function isPlainBody(value: unknown): boolean {
 function isDeeper(value: unknown, levels: number): boolean {
   if (!isObject(value)) return false;
   return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
+}
+
+/** `__proto__`, `constructor`, `toString` and their like, which any object seems to have. */
+function isInherited(name: string): boolean {
+  return name in Object.prototype;
 }
 
 function isObject(value: unknown): value is object {

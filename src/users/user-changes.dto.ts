@@ -11,14 +11,14 @@ import {
   MaxLength,
   ValidateIf,
 } from 'class-validator';
-import { PlainText } from '../common/plain-text.js';
+import { OneLine, PlainText } from '../common/plain-text.js';
 import { PointInTime } from '../common/point-in-time.js';
 
 export class UserUpdate {
   @ApiPropertyOptional({ minLength: 1, maxLength: 100, example: 'Ada Lovelace' })
   @ValidateIf((update: UserUpdate) => update.name !== undefined)
   @Transform(({ value }: { value: unknown }) => (typeof value === 'string' ? value.trim() : value))
-  @PlainText(1, 100)
+  @OneLine(1, 100)
   name?: string;
 
   @ApiPropertyOptional({

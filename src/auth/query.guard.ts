@@ -1,0 +1,34 @@
+import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
+import { ROUTE_ARGS_METADATA } from '@nestjs/common/constants.js';
+import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
+import type { Request } from 'express';
+import { demandsOf } from './demands.js';
+import { perRoute } from '../common/per-route.js';
+import { problem } from '../common/problem.js';
+
+/**
+ * A private route that reads no query refuses every parameter of one by name, as a DTO refuses what it does
+ * not know. A probe may carry whatever its prober likes.
+ */
+@Injectable()
+export class QueryGuard implements CanActivate {
+  canActivate(context: ExecutionContext): true {
+    const { query } = context.switchToHttp().getRequest<Request>();
+    const names = Object.keys(query);
+    if (names.length === 0 || readsQuery(context) || demandsOf(context).isPublic) return true;
+    throw problem('VALIDATION_ERROR', {
+      errors: names.map((field) => ({ field, message: `property ${field} should not exist` })),
+    });
+  }
+}
+
+const READERS = new Set([RouteParamtypes.QUERY, RouteParamtypes.REQUEST].map(String));
+
+/** By `@Query()`, or by the request itself. */
+const readsQuery = perRoute((controller, handler) => {
+  const read = Reflect.getMetadata(ROUTE_ARGS_METADATA, controller, handler.name) as object;
+  return Object.keys(read ?? {}).some((key) => {
+    const [kind = ''] = key.split(':', 1);
+    return READERS.has(kind);
+  });
+});
