@@ -7,6 +7,7 @@ export function PointInTime(): PropertyDecorator {
     validator: {
       validate: (value: unknown) =>
         typeof value === 'string' &&
+        value.length <= 40 &&
         isISO8601(value, { strict: true, strictSeparator: true }) &&
         !Number.isNaN(Date.parse(value)),
       defaultMessage: () => '$property must be a time such as 2026-01-01T00:00:00Z',
