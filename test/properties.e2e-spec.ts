@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import type { OpenAPIObject } from '@nestjs/swagger';
 import { describeApi } from '../src/openapi.js';
+import { encodeCursor } from '../src/common/cursor.js';
 import { PROBLEMS } from '../src/common/problem.js';
 import { claimsOf, type Person, signUp } from './clients.js';
 import { type Answer, type DocumentCheck, documentCheck } from './documented.js';
@@ -191,6 +192,9 @@ function faultsOf(operation: Operation): fc.Arbitrary<Fault> {
   for (const { name, schema } of queries)
     faults.push(badQuery(schema).map((value) => inQuery(name, value)));
   if (queries.some(({ name }) => name === 'cursor')) faults.push(badCursor);
+  for (const [from, to] of TIMES) {
+    if (queries.some(({ name }) => name === from)) faults.push(fc.constant(turnedRound(from, to)));
+  }
   for (const { name } of parameters.filter((parameter) => parameter.in === 'path')) {
     faults.push(badPath.map((value) => inPath(name, value)));
   }
@@ -234,13 +238,30 @@ function badQuery(schema: Schema): fc.Arbitrary<string[]> {
   );
 }
 
+const TIMES = [
+  ['createdFrom', 'createdTo'],
+  ['from', 'to'],
+] as const;
+
+const turnedRound = (from: string, to: string): Fault => {
+  const fault = inQuery(from, ['2030-01-02T00:00:00Z']);
+  const earlier = inQuery(to, ['2030-01-01T00:00:00Z']);
+  return { ...fault, apply: (input) => earlier.apply(fault.apply(input)) };
+};
+
 /** What is refused first, or may not stand there. */
-const BESIDE_A_CURSOR = new Set(['page', 'createdFrom', 'createdTo', 'from', 'to']);
+const BESIDE_A_CURSOR = new Set(['page', 'sort', 'createdFrom', 'createdTo', 'from', 'to']);
+
+const OF_ANOTHER_SORT = encodeCursor({ sort: '-email', value: 'ada@example.com', id: 'x' });
+const TAMPERED = encodeCursor({ sort: '-createdAt', value: '2026-01-01', id: 'x' }).replace(
+  /.(.)$/,
+  (_, last: string) => (last === 'A' ? 'BB' : 'AA'),
+);
 
 const badCursor: fc.Arbitrary<Fault> = fc
   .oneof(
     fc.base64String({ minLength: 4 }),
-    fc.constantFrom('x', 'eyJzb3J0IjoibmFtZSJ9', '..', 'null'),
+    fc.constantFrom('x', 'eyJzb3J0IjoibmFtZSJ9', '..', 'null', OF_ANOTHER_SORT, TAMPERED),
   )
   .map((cursor) => inQuery('cursor', [cursor]))
   .map((fault) => ({
@@ -258,6 +279,7 @@ const badPath = fc.constantFrom(
   '%',
   'x'.repeat(10_000),
   '%ed%a0%80',
+  'x%2fsessions',
 );
 
 const inPath = (name: string, value: string): Fault => ({
