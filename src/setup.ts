@@ -5,15 +5,11 @@ import { SwaggerModule } from '@nestjs/swagger';
 import type { Request } from 'express';
 import { Logger, PinoLogger } from 'nestjs-pino';
 import { AppModule, type Foundation } from './app.module.js';
+import { InFlight } from './common/in-flight.js';
 import { ProblemFilter } from './common/problem.filter.js';
-import {
-  answerInTime,
-  refuseForeignBodies,
-  refuseUnreadable,
-  traceRequests,
-} from './common/request.js';
+import { readBody, refuseUnreadable } from './common/request.js';
 import { describeApi, withoutExamples } from './openapi.js';
-import { Draining } from './shutdown.js';
+import { allowOwnPage, SECURITY_HEADERS } from './security-headers.js';
 import { RequestPipe } from './common/validation.js';
 
 /** The whole application, ready to listen: what `main.ts` serves is what the tests test. */
@@ -37,14 +33,9 @@ function setup(
   // An answer is true for one moment; the tag that clients may rely on is made where it means something.
   app.set('etag', false);
 
-  app.use(traceRequests(log));
-  app.use(app.get(Draining).watch);
-  app.useSecurityHeaders({
-    contentSecurityPolicy: {
-      // It would send Swagger UI on a plain http host to https, where nobody listens.
-      directives: { upgradeInsecureRequests: null },
-    },
-  });
+  const inFlight = app.get(InFlight);
+  app.use(inFlight.open);
+  app.useSecurityHeaders(SECURITY_HEADERS);
   if (environment.CORS_ORIGINS.length > 0) {
     app.enableCors({
       origin: environment.CORS_ORIGINS,
@@ -55,14 +46,14 @@ function setup(
       maxAge: 600,
     });
   }
-  app.use(refuseForeignBodies);
-  app.useBodyParser('json', { limit: BODY_LIMIT, strict: true });
-  app.use(answerInTime(ANSWER_MS));
+  app.use(readBody(BODY_LIMIT));
+  app.use(inFlight.answerInTime);
 
   app.useGlobalFilters(new ProblemFilter(log));
   app.useGlobalPipes(new RequestPipe());
 
   if (environment.DOCS_ENABLED) {
+    app.use('/api/v1/docs', allowOwnPage);
     SwaggerModule.setup('api/v1/docs', app, () => describeApi(app), {
       jsonDocumentUrl: 'api/v1/openapi.json',
       raw: ['json'],
@@ -87,5 +78,3 @@ function setup(
 
 const EXPOSED_HEADERS = ['ETag', 'X-Request-Id', 'RateLimit', 'RateLimit-Policy', 'Retry-After'];
 const BODY_LIMIT = '100kb';
-/** Promised are 2500: the rest is for a process that is busy, and for the way. */
-const ANSWER_MS = 2200;

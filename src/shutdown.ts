@@ -1,36 +1,10 @@
 import type { Server } from 'node:http';
-import { Injectable } from '@nestjs/common';
 import type { NestExpressApplication } from '@nestjs/platform-express';
-import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
+import { InFlight } from './common/in-flight.js';
 import { flushed } from './common/log.js';
 import { stopEndingAtOnce } from './common/program.js';
 import { Environment } from './config/environment.js';
-
-/** Whether the service is about to end, and so wants its clients' connections to go elsewhere. */
-@Injectable()
-export class Draining {
-  begun = false;
-  /** What is being answered. */
-  readonly inFlight = new Set<Response>();
-
-  /** A proxy that is told to close a connection does not send its next request into it. */
-  readonly watch = (_request: Request, response: Response, next: NextFunction): void => {
-    this.inFlight.add(response);
-    response.once('close', () => this.inFlight.delete(response));
-    if (this.begun) response.setHeader('Connection', 'close');
-    next();
-  };
-
-  begin(): void {
-    this.begun = true;
-    // A connection that stays open after its last answer would hold the listener's end up.
-    for (const response of this.inFlight) {
-      if (!response.headersSent) response.setHeader('Connection', 'close');
-      else response.once('finish', () => response.req.socket.destroySoon());
-    }
-  }
-}
 
 /**
  * SIGTERM: `ready` says 503 while requests are still served, for as long as the load balancer needs to
@@ -38,14 +12,16 @@ export class Draining {
  * pools close, exit 0. SIGINT, a person at a terminal, skips the delay. A second signal ends it at once.
  */
 export function endOnSignal(app: NestExpressApplication, log: Logger): void {
-  const draining = app.get(Draining);
+  const inFlight = app.get(InFlight);
+  let begun = false;
   const end = async (signal: NodeJS.Signals): Promise<void> => {
-    if (draining.begun) {
+    if (begun) {
       log.warn({ signal }, 'ending at once');
       process.exit(1);
     }
-    draining.begin();
-    log.info({ signal, inFlight: draining.inFlight.size }, 'ending');
+    begun = true;
+    inFlight.drain();
+    log.info({ signal, inFlight: inFlight.size }, 'ending');
     const delay = signal === 'SIGTERM' ? app.get(Environment).SHUTDOWN_DELAY_MS : 0;
     setTimeout(() => cut(app, log), delay + IN_FLIGHT_MS).unref();
     // A database that has stopped answering keeps its pool from closing.
@@ -74,7 +50,7 @@ function closeFor(signal: NodeJS.Signals, app: NestExpressApplication): Promise<
 }
 
 function cut(app: NestExpressApplication, log: Logger): void {
-  const { size } = app.get(Draining).inFlight;
+  const { size } = app.get(InFlight);
   if (size > 0) log.warn({ inFlight: size }, 'requests that would not end are cut');
   const server: Server = app.getHttpServer();
   server.closeAllConnections();

@@ -142,10 +142,10 @@ describe('headers', () => {
   it('protect the browser and do not name the framework', async () => {
     const { headers } = await gatehouse.http.get('/health/live');
     expect(headers).toMatchObject({
-      'content-security-policy': expect.stringContaining("default-src 'self'"),
+      'content-security-policy': "default-src 'none';frame-ancestors 'none'",
       'strict-transport-security': expect.any(String),
       'x-content-type-options': 'nosniff',
-      'x-frame-options': 'SAMEORIGIN',
+      'x-frame-options': 'DENY',
       'cache-control': 'no-store',
     });
     expect(headers).not.toHaveProperty('x-powered-by');

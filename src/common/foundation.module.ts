@@ -1,8 +1,8 @@
 import { type DynamicModule, Global, Module } from '@nestjs/common';
 import type { Logger } from 'pino';
 import { Environment } from '../config/environment.js';
-import { Draining } from '../shutdown.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
+import { InFlight } from './in-flight.js';
 
 /** `@Inject(LOG)`: the process's pino logger, for events with members of their own. */
 export const LOG = Symbol('LOG');
@@ -24,9 +24,9 @@ export class FoundationModule {
         { provide: Environment, useValue: known.environment },
         { provide: PHYSICAL_SCHEMA, useValue: known.physical },
         { provide: LOG, useValue: known.log },
-        Draining,
+        { provide: InFlight, useFactory: () => new InFlight(known.log) },
       ],
-      exports: [Environment, PHYSICAL_SCHEMA, LOG, Draining],
+      exports: [Environment, PHYSICAL_SCHEMA, LOG, InFlight],
     };
   }
 }

@@ -32,6 +32,19 @@ export function createLog(environment: Environment, output: LogStream = standard
   return log;
 }
 
+/**
+ * One line of known members, as pino would write it. Every request has one, and in a busy process pino's
+ * own way costs a tenth of the request: much code, which the rest has driven out of the caches.
+ */
+export function writeLine(log: Logger, message: string, members: object): void {
+  if (!log.isLevelEnabled('info')) return;
+  const rest = JSON.stringify(members).slice(1, -1);
+  const output = Reflect.get(log, pino.symbols.streamSym) as LogStream;
+  output.write(
+    `{"level":"info","time":"${new Date().toISOString()}",${rest},"msg":"${message}"}\n`,
+  );
+}
+
 /** Resolves when everything logged so far is written, or cannot be. */
 export function flushed(log: Logger): Promise<void> {
   return new Promise((resolve) => log.flush(() => resolve()));
@@ -164,7 +177,7 @@ class LogOutput implements LogStream {
     this.waitingLength += text.length;
     if (this.busy) return;
     this.busy = true;
-    // A write costs as much as making the lines of these few milliseconds.
+    // A write costs as much as making a hundred lines.
     setTimeout(() => this.send(), BATCH_MS);
   }
 
@@ -225,7 +238,7 @@ class LogOutput implements LogStream {
 
 const NOTHING: Buffer = Buffer.alloc(0);
 const MOST_WAITING = 4_000_000;
-const BATCH_MS = 5;
+const BATCH_MS = 25;
 const RETRY_MS = 100;
 const FLUSH_MS = 500;
 

@@ -50,23 +50,24 @@ export class RateLimits {
   refuseExhausted(who: Counted, response: Response): void {
     const { limit } = this.usual;
     if (limit === 0) return;
+    const now = performance.now();
     const window = this.windows.get(keyOf(who, this.usual));
-    if (!window || window.count < limit || window.endsAt <= performance.now()) return;
-    say(response, who, this.usual, window);
-    throw tooMany(window);
+    if (!window || window.count < limit || window.endsAt <= now) return;
+    say(response, who, this.usual, window, now);
+    throw tooMany(window, now);
   }
 
   /** Counts one request, says in the headers what is left, and refuses it where that is too many. */
   count(who: Counted, response: Response, allowance = this.usual): void {
     if (allowance.limit === 0) return;
-    const window = this.current(keyOf(who, allowance), allowance);
+    const now = performance.now();
+    const window = this.current(keyOf(who, allowance), allowance, now);
     window.count += 1;
-    say(response, who, allowance, window);
-    if (window.count > allowance.limit) throw tooMany(window);
+    say(response, who, allowance, window, now);
+    if (window.count > allowance.limit) throw tooMany(window, now);
   }
 
-  private current(key: string, { milliseconds }: Allowance): Window {
-    const now = performance.now();
+  private current(key: string, { milliseconds }: Allowance, now: number): Window {
     const held = this.windows.get(key);
     if (held && held.endsAt > now) return held;
     const begun = { count: 0, endsAt: now + milliseconds };
@@ -88,16 +89,17 @@ function say(
   { kind }: Counted,
   { limit, milliseconds }: Allowance,
   window: Window,
+  now: number,
 ): void {
   const left = Math.max(0, limit - window.count);
   response.setHeader('RateLimit-Policy', `"${kind}";q=${limit};w=${milliseconds / 1000}`);
-  response.setHeader('RateLimit', `"${kind}";r=${left};t=${secondsLeft(window)}`);
+  response.setHeader('RateLimit', `"${kind}";r=${left};t=${secondsLeft(window, now)}`);
 }
 
-function tooMany(window: Window) {
-  return problem('RATE_LIMITED', { headers: { 'Retry-After': String(secondsLeft(window)) } });
+function tooMany(window: Window, now: number) {
+  return problem('RATE_LIMITED', { headers: { 'Retry-After': String(secondsLeft(window, now)) } });
 }
 
-function secondsLeft({ endsAt }: Window): number {
-  return Math.max(1, Math.ceil((endsAt - performance.now()) / 1000));
+function secondsLeft({ endsAt }: Window, now: number): number {
+  return Math.max(1, Math.ceil((endsAt - now) / 1000));
 }

@@ -19,9 +19,10 @@ export class RequestPipe extends ValidationPipe {
   }
 
   override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
+    // What a decorator of somebody's made is nobody's input.
+    if (metadata.type === 'custom') return value;
     // class-transformer leaves these names out, so that nothing later could refuse them.
-    const inherited =
-      metadata.type === 'custom' || !isObject(value) ? [] : Object.keys(value).filter(isInherited);
+    const inherited = isObject(value) ? Object.keys(value).filter(isInherited) : [];
     if (inherited.length > 0) {
       throw refused(
         inherited.map((field) => ({ field, message: `property ${field} should not exist` })),

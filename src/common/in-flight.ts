@@ -1,0 +1,118 @@
+import { randomUUID } from 'node:crypto';
+import type { OnApplicationShutdown } from '@nestjs/common';
+import type { NextFunction, Request, Response } from 'express';
+import type { Logger } from 'pino';
+import { requestBegan } from './deadline.js';
+import { LineBudget } from './line-budget.js';
+import { writeLine } from './log.js';
+import { unavailable } from './problem.js';
+import { sendProblem } from './problem.filter.js';
+
+declare module 'express-serve-static-core' {
+  interface Request {
+    /** The caller's `X-Request-Id` where it is sane, else one of ours. */
+    requestId: string;
+    began: number;
+    /** When it is answered by us, if nobody else has done it by then. Not before its body is there. */
+    answerBy?: number;
+    /** What the log line of this request says beside the usual, filled in on the way. */
+    problemCode?: string;
+    userId?: string;
+    impersonatedBy?: string;
+  }
+}
+
+/** The requests that are being answered: each from the first look at it to its line in the log. */
+export class InFlight implements OnApplicationShutdown {
+  private readonly answers = new Set<Response>();
+  private readonly refusals: LineBudget;
+  // One look at all of them every now and then costs less than a timer for each.
+  private readonly sweep = setInterval(() => this.answerLate(), SWEEP_MS).unref();
+  /** Whether the service is about to end, and so wants its clients' connections to go elsewhere. */
+  private draining = false;
+
+  constructor(private readonly log: Logger) {
+    this.refusals = new LineBudget(log, 'request');
+  }
+
+  get size(): number {
+    return this.answers.size;
+  }
+
+  /** The first thing that happens to a request. */
+  readonly open = (request: Request, response: Response, next: NextFunction): void => {
+    request.began = performance.now();
+    const sent = request.headers['x-request-id'];
+    request.requestId = typeof sent === 'string' && SANE_ID.test(sent) ? sent : randomUUID();
+    response.setHeader('X-Request-Id', request.requestId);
+    // An answer is true for one moment and one caller.
+    response.setHeader('Cache-Control', 'no-store');
+    // A proxy that is told to close a connection does not send its next request into it.
+    if (this.draining) response.setHeader('Connection', 'close');
+    this.answers.add(response);
+    response.on('close', () => this.close(request, response));
+    next();
+  };
+
+  /**
+   * Connecting, asking and asking again each have a limit of their own; this one is for their sum. Nobody
+   * waits longer for an answer, whatever the database does meanwhile.
+   */
+  readonly answerInTime = (request: Request, _response: Response, next: NextFunction): void => {
+    const now = performance.now();
+    request.answerBy = now + ANSWER_MS;
+    if (request.method === 'GET' || request.method === 'HEAD') next();
+    else requestBegan.run(now, next);
+  };
+
+  drain(): void {
+    this.draining = true;
+    // A connection that stays open after its last answer would hold the listener's end up.
+    for (const response of this.answers) {
+      if (!response.headersSent) response.setHeader('Connection', 'close');
+      else response.once('finish', () => response.req.socket.destroySoon());
+    }
+  }
+
+  onApplicationShutdown(): void {
+    clearInterval(this.sweep);
+  }
+
+  private answerLate(): void {
+    const now = performance.now();
+    for (const response of this.answers) {
+      const { req: request, headersSent } = response;
+      if (headersSent || request.answerBy === undefined || request.answerBy > now) continue;
+      sendProblem(request, response, unavailable('The answer took too long.'));
+    }
+  }
+
+  private close(request: Request, response: Response): void {
+    this.answers.delete(response);
+    if (isStrangersRefusal(request, response) && !this.refusals.spend()) return;
+    writeLine(this.log, 'request', {
+      requestId: request.requestId,
+      method: request.method,
+      // The route's pattern, not the path: it holds no ids and makes few distinct values.
+      route: (request.route as { path?: string } | undefined)?.path ?? null,
+      // Node calls it 200 before anyone has said so.
+      status: response.headersSent ? response.statusCode : null,
+      ms: Math.round((performance.now() - request.began) * 10) / 10,
+      // The client left before the answer was through. What is undefined is left out.
+      aborted: response.writableFinished ? undefined : true,
+      userId: request.userId,
+      impersonatedBy: request.impersonatedBy,
+      code: request.problemCode,
+    });
+  }
+}
+
+/** What anyone can make us answer as often as they like. */
+function isStrangersRefusal({ userId }: Request, { statusCode }: Response): boolean {
+  return statusCode === 429 || (userId === undefined && statusCode >= 400 && statusCode < 500);
+}
+
+const SANE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
+/** Promised are 2500: the rest is for the sweep, for a process that is busy, and for the way. */
+const ANSWER_MS = 2200;
+const SWEEP_MS = 50;
