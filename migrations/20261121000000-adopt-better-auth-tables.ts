@@ -1,5 +1,5 @@
 import { Migration } from '@mikro-orm/migrations';
-import { inspectDatabase, isEmpty } from '../src/database/physical-schema.js';
+import { inspectDatabase, isNew } from '../src/database/physical-schema.js';
 
 /**
  * In an existing database this changes nothing: Better-Auth's tables are adopted as they are. In a new
@@ -13,7 +13,7 @@ export class AdoptBetterAuthTables extends Migration {
       columns: 'auto',
       sessionsNeeded: false,
     });
-    if (isEmpty(schema)) this.addSql(betterAuthTables(`"${schema.schema}"`));
+    if (isNew(schema)) this.addSql(betterAuthTables(`"${schema.schema}"`));
   }
 
   /** Never drops them: they hold Better-Auth's data. */

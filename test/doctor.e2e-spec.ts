@@ -64,6 +64,12 @@ describe('a database that Gatehouse cannot run on', () => {
       settings: { DATABASE_COLUMNS: 'camel' },
       sentence: "account: column userId is missing. Finish Better-Auth's own migration first.",
     },
+    {
+      with: 'tables in a schema that nobody named',
+      sql: 'alter schema public rename to auth; create schema public',
+      sentence:
+        'None of Better-Auth\'s tables is in schema "public", but all of them are in "auth". Set DATABASE_SCHEMA.',
+    },
   ])('is refused in one sentence: $with', async ({ sql, sentence, settings = {} }) => {
     await database.sql(KYSELY);
     await database.sql(sql);

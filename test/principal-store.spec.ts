@@ -5,8 +5,31 @@ import type { ChangeFeed } from '../src/database/change-feed.js';
 
 const WITNESS = { sessionId: 's' };
 
-const standing = (userId: string, banned: boolean) =>
-  ({ user: { id: userId, banned }, session: { id: 's', createdAt: new Date(0) } }) as Standing;
+const standing = (userId: string, banned: boolean): Standing => ({
+  user: {
+    id: userId,
+    email: `${userId}@example.com`,
+    emailVerified: true,
+    name: 'Ada "the first" Lovelace\n🦉',
+    image: null,
+    role: 'user,support',
+    banned,
+    banReason: banned ? 'spam' : null,
+    banExpires: banned ? new Date('2030-01-01T00:00:00.001Z') : null,
+    createdAt: new Date('2026-01-02T03:04:05.678Z'),
+    updatedAt: new Date('2026-02-03T04:05:06.789Z'),
+  },
+  session: {
+    id: 's',
+    userId,
+    createdAt: new Date(0),
+    updatedAt: new Date(1),
+    expiresAt: new Date('2026-12-31T23:59:59.999Z'),
+    ipAddress: '203.0.113.7',
+    userAgent: null,
+    impersonatedBy: 'root',
+  },
+});
 
 /** A database that answers when it is told to: only so can a change come at the worst moment. */
 function storeOn(...answers: Standing[]) {
@@ -98,4 +121,24 @@ it('remembers no more than twenty sessions of one user', async () => {
   expect(store.recall('ada', { sessionId: 's0' })).toBeUndefined();
   expect(store.recall('ada', { sessionId: 's1' })).toMatchObject({ user: { id: 'ada' } });
   expect(store.recall('ada', { sessionId: 's20' })).toMatchObject({ user: { id: 'ada' } });
+});
+
+/** What is known after one reading. */
+const remember = async (user: Standing, witness = WITNESS as typeof WITNESS | null) => {
+  const { store, answerNext } = storeOn(user);
+  const found = store.find('ada', witness);
+  await answerNext();
+  await found;
+  return store.recall('ada', witness);
+};
+
+describe('what is remembered', () => {
+  it.each([false, true])('is what was read, to the last member (banned: %s)', async (banned) => {
+    expect(await remember(standing('ada', banned))).toEqual(standing('ada', banned));
+  });
+
+  it('may be a user without a session', async () => {
+    const alone = { ...standing('ada', false), session: null };
+    expect(await remember(alone, null)).toEqual(alone);
+  });
 });

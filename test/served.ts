@@ -34,6 +34,18 @@ export interface ServeOptions {
 
 const running = new Set<ChildProcess>();
 
+/** What `npm run start:prod` runs, without npm. */
+const AS_IN_PRODUCTION = readScript('start:prod')
+  .replace(/^node /, '')
+  .split(' ');
+
+function readScript(name: string): string {
+  const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as {
+    scripts: Record<string, string>;
+  };
+  return scripts[name] ?? '';
+}
+
 /** The build, as production runs it: `dist/src/main.js` in a process of its own. */
 export async function serve(
   variables: Record<string, string>,
@@ -43,7 +55,7 @@ export async function serve(
   const stdio = typeof kind === 'number' ? kind : 'pipe';
   const heard = openUnnamed();
   const tapped = searching ? ['--import', './test/tapped.ts'] : [];
-  const child = spawn(process.execPath, [...tapped, '--enable-source-maps', 'dist/src/main.js'], {
+  const child = spawn(process.execPath, [...tapped, ...AS_IN_PRODUCTION], {
     env: {
       PATH: process.env['PATH'],
       NODE_ENV: 'production',

@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { LRUCache } from 'lru-cache';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed, type Remembering } from '../database/change-feed.js';
+import { pack, unpack } from './packed-standing.js';
 import { PrincipalsRepository, type Standing, type Witness } from './principals.repository.js';
 
 /** A question to the database that is being answered. */
@@ -18,7 +19,7 @@ interface Reading {
  */
 @Injectable()
 export class PrincipalStore implements Remembering {
-  private readonly remembered: LRUCache<string, Map<string, Standing>>;
+  private readonly remembered: LRUCache<string, Remembered[]>;
   private readonly readings = new Set<Reading>();
 
   constructor(
@@ -32,7 +33,9 @@ export class PrincipalStore implements Remembering {
 
   recall(userId: string, witness: Witness | null): Standing | undefined {
     if (!this.feed.isHearing) return undefined;
-    const standing = this.remembered.get(userId)?.get(nameOf(witness));
+    const name = nameOf(witness);
+    const known = this.remembered.get(userId)?.find((each) => each.name === name);
+    const standing = known && unpack(known.packed);
     return standing && canVouch(standing, witness) ? standing : undefined;
   }
 
@@ -67,16 +70,18 @@ export class PrincipalStore implements Remembering {
     if (!standing || (witness && !standing.session)) return;
     // An id that the database writes otherwise is not the one that it will tell of.
     if (!this.feed.isHearing || standing.user.id !== userId) return;
-    const ofUser = this.remembered.get(userId) ?? new Map<string, Standing>();
     const name = nameOf(witness);
+    const others = this.remembered.get(userId)?.filter((each) => each.name !== name) ?? [];
     // The oldest goes, so that nobody fills the memory with sessions of one user.
-    if (ofUser.size === MOST_OF_ONE_USER && !ofUser.has(name)) {
-      const [oldest = ''] = ofUser.keys();
-      ofUser.delete(oldest);
-    }
-    ofUser.set(name, standing);
+    const ofUser = [...others.slice(1 - MOST_OF_ONE_USER), { name, packed: pack(standing) }];
     this.remembered.set(userId, ofUser);
   }
+}
+
+/** A list and no map for each user: most have one, and there are tens of thousands. */
+interface Remembered {
+  name: string;
+  packed: string;
 }
 
 const MOST_READINGS = 3;

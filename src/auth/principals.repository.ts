@@ -114,9 +114,8 @@ function toStanding(row: JoinedRow): Standing {
   return { user: toUser(row), session: row['s_id'] == null ? null : toSession(row) };
 }
 
-/** Frozen: it is kept, and shared between requests. */
 export function toUser(row: JoinedRow): UserRow {
-  return Object.freeze({
+  return {
     id: String(row['id']),
     email: String(row['email']),
     emailVerified: row['emailVerified'] === true,
@@ -128,11 +127,11 @@ export function toUser(row: JoinedRow): UserRow {
     banExpires: row['banExpires'] == null ? null : time(row['banExpires']),
     createdAt: time(row['createdAt']),
     updatedAt: time(row['updatedAt']),
-  });
+  };
 }
 
 function toSession(row: JoinedRow): SessionRow {
-  return Object.freeze({
+  return {
     id: String(row['s_id']),
     userId: String(row['s_userId']),
     createdAt: time(row['s_createdAt']),
@@ -141,7 +140,7 @@ function toSession(row: JoinedRow): SessionRow {
     ipAddress: text(row['s_ipAddress']),
     userAgent: text(row['s_userAgent']),
     impersonatedBy: text(row['s_impersonatedBy']),
-  });
+  };
 }
 
 function text(value: JoinedRow[string] | undefined): string | null {

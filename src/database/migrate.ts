@@ -7,7 +7,7 @@ import { type Environment, readEnvironment } from '../config/environment.js';
 import { DatabaseUnusable, withConnection } from './connection.js';
 import { createTriggers, missingTriggers } from './change-triggers.js';
 import { inspectWith } from './inspect.js';
-import { isEmpty } from './physical-schema.js';
+import { isNew } from './physical-schema.js';
 
 /**
  * Applies what is pending and returns its names. MikroORM's migrator has no lock of its own, so that
@@ -19,7 +19,7 @@ export async function migrate(environment: Environment): Promise<string[]> {
     await takeLock(client);
     // Looked at under the lock: the replica before us may just have made the tables.
     const physical = await inspectWith(client, environment);
-    if (physical.faults.length > 0 && !isEmpty(physical)) {
+    if (physical.faults.length > 0 && !isNew(physical)) {
       throw new DatabaseUnusable(physical.faults.join('\n'));
     }
     const orm = await MikroORM.init(

@@ -7,6 +7,8 @@ export interface PhysicalSchema {
   /** The PostgreSQL schema that the tables are in. */
   schema: string;
   tables: Partial<Record<TableName, PhysicalTable>>;
+  /** Where they are instead, when nobody said which schema to look in and this one has none of them. */
+  elsewhere: string[];
   /** Why Gatehouse could not run on this database; empty when it can. */
   faults: string[];
   /** What a person may want to know, but nothing waits for. */
@@ -97,7 +99,13 @@ const TYPES_OF: Record<Kind, RegExp> = {
 };
 
 export async function inspectDatabase(query: Query, wish: InspectionWish): Promise<PhysicalSchema> {
-  return describeColumns((await query(columnsQuery(wish.schema))) as ColumnRow[], wish);
+  const found = describeColumns((await query(columnsQuery(wish.schema))) as ColumnRow[], wish);
+  if (wish.schema !== undefined || Object.keys(found.tables).length > 0) return found;
+  const others = (await query(SCHEMAS_WITH_ALL_TABLES)) as { schema: string }[];
+  if (others.length === 0) return found;
+  const elsewhere = others.map(({ schema }) => schema);
+  const fault = `None of Better-Auth's tables is in schema "${found.schema}", but all of them are in ${elsewhere.map((name) => `"${name}"`).join(' and ')}. Set DATABASE_SCHEMA.`;
+  return { ...found, elsewhere, faults: [fault] };
 }
 
 export interface ColumnRow {
@@ -113,6 +121,7 @@ export function describeColumns(rows: ColumnRow[], wish: InspectionWish): Physic
   const found: PhysicalSchema = {
     schema: rows[0]?.schema ?? wish.schema ?? 'public',
     tables: {},
+    elsewhere: [],
     faults: [],
     remarks: [],
   };
@@ -146,8 +155,8 @@ export function describeColumns(rows: ColumnRow[], wish: InspectionWish): Physic
 }
 
 /** True when not one of Better-Auth's tables is there: a new database, in which we may create them. */
-export function isEmpty(schema: PhysicalSchema): boolean {
-  return Object.keys(schema.tables).length === 0;
+export function isNew({ tables, elsewhere }: PhysicalSchema): boolean {
+  return Object.keys(tables).length === 0 && elsewhere.length === 0;
 }
 
 /**
@@ -242,6 +251,16 @@ function columnsQuery(schema: string | undefined): string {
       and c.relname in (${names.map(literal).join(', ')}) and c.relkind in ('r', 'p')
     order by c.relname, a.attnum`;
 }
+
+/** A second set of them would be taken by nobody and noticed late. */
+const SCHEMAS_WITH_ALL_TABLES = `
+  select n.nspname as "schema"
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p') and n.nspname !~ '^(pg_|information_schema$)'
+  group by n.nspname
+  having ${TABLE_NAMES.map((table) => `bool_or(c.relname in ('${table}', '${table}s'))`).join(' and ')}
+  order by n.nspname`;
 
 function literal(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;

@@ -41,16 +41,7 @@ export class UserRead {
   @ApiProperty({ type: String, format: 'date-time' })
   updatedAt: string;
 
-  /** A frozen row is one that is remembered, and so is what was made of it, unless it depends on the time. */
   static of(user: UserRow, now: Date): UserRead {
-    const held = known.get(user);
-    if (held) return held;
-    const read = UserRead.make(user, now);
-    if (Object.isFrozen(user) && !user.banned) known.set(user, Object.freeze(read));
-    return read;
-  }
-
-  private static make(user: UserRow, now: Date): UserRead {
     return {
       id: user.id,
       email: user.email,
@@ -67,5 +58,3 @@ export class UserRead {
     };
   }
 }
-
-const known = new WeakMap<UserRow, UserRead>();
