@@ -17,7 +17,7 @@ import {
   withConnection,
 } from './src/database/connection.js';
 import { mapToPhysical } from './src/database/mapping.js';
-import { inspectWith } from './src/database/inspect.js';
+import { inspectWith, requireUsable } from './src/database/inspect.js';
 import type { PhysicalSchema } from './src/database/physical-schema.js';
 import { Verification } from './src/database/verification.entity.js';
 import { Session } from './src/sessions/session.entity.js';
@@ -36,7 +36,6 @@ export const MIGRATIONS = [
 export interface OrmSetting {
   url: string;
   poolMax: number;
-  schema: string | undefined;
   physical: PhysicalSchema;
   /** How long to wait for an answer; null for as long as it takes, as a migration must. */
   answerWithinMs?: number | null;
@@ -48,7 +47,6 @@ export interface OrmSetting {
 export function ormOptions({
   url,
   poolMax,
-  schema,
   physical,
   answerWithinMs = QUERY_MS,
   warn,
@@ -56,7 +54,8 @@ export function ormOptions({
   return defineConfig({
     clientUrl: url,
     entities: ENTITIES,
-    ...(schema === undefined ? {} : { schema }),
+    // Named in any case, for MikroORM's own default is `public`, whatever the search_path is.
+    schema: physical.schema,
     discovery: { onMetadata: (meta) => mapToPhysical(meta, physical) },
     pool: { min: 0, max: poolMax },
     driverOptions: {
@@ -97,5 +96,6 @@ export default async function cliOptions(): Promise<Options> {
   const environment = readEnvironment();
   const url = environment.directUrl;
   const physical = await withConnection(url, (client) => inspectWith(client, environment));
-  return ormOptions({ url, poolMax: 2, schema: environment.DATABASE_SCHEMA, physical });
+  requireUsable(physical);
+  return ormOptions({ url, poolMax: 2, physical });
 }

@@ -48,7 +48,6 @@ export class AppModule {
           ...ormOptions({
             url: environment.DATABASE_URL,
             poolMax: environment.DATABASE_POOL_MAX,
-            schema: environment.DATABASE_SCHEMA,
             physical,
             warn: (message) => log.warn({ from: 'database' }, message),
           }),

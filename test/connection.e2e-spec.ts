@@ -22,9 +22,7 @@ beforeAll(async () => {
   database = await createDatabase();
   const environment = parseEnvironment({ NODE_ENV: 'test', DATABASE_URL: database.url });
   const physical = await withConnection(database.url, (client) => inspectWith(client, environment));
-  orm = await MikroORM.init(
-    ormOptions({ url: database.url, poolMax: 1, schema: undefined, physical }),
-  );
+  orm = await MikroORM.init(ormOptions({ url: database.url, poolMax: 1, physical }));
 });
 
 afterAll(async () => {

@@ -68,7 +68,7 @@ describe('a database that Gatehouse cannot run on', () => {
       with: 'tables in a schema that nobody named',
       sql: 'alter schema public rename to auth; create schema public',
       sentence:
-        'None of Better-Auth\'s tables is in schema "public", but all of them are in "auth". Set DATABASE_SCHEMA.',
+        'None of Better-Auth\'s tables is in schema "public", but there are some in "auth". Set DATABASE_SCHEMA.',
     },
   ])('is refused in one sentence: $with', async ({ sql, sentence, settings = {} }) => {
     await database.sql(KYSELY);
@@ -106,6 +106,31 @@ describe('a database that Gatehouse cannot run on', () => {
     expect(linesWith('FAULT', stdout)).toEqual([
       expect.stringMatching(/^FAULT   (\d+) of \1 migrations are pending. Run: npm run migrate$/),
     ]);
+  });
+});
+
+describe('a search_path', () => {
+  it.each([
+    ['that names the schema of the tables', 'app'],
+    [
+      "that begins with Gatehouse's own schema, as that of a role of this name does",
+      'gatehouse,app',
+    ],
+  ])('%s is followed by the migrations', async (_what, path) => {
+    await database.sql(KYSELY);
+    await database.sql('alter schema public rename to app; create schema public');
+    const url = new URL(database.url);
+    url.searchParams.set('options', `-c search_path=${path}`);
+    const variables = { DATABASE_URL: url.href };
+
+    expect(await migrate(variables)).toMatchObject({ code: 0, stderr: '' });
+    expect(await doctor(variables)).toMatchObject({ code: 0, stderr: '' });
+    expect(await migrate(variables)).toMatchObject({ code: 0, stdout: 'nothing to apply\n' });
+    const [counted] = await database.sql(`select
+      (select count(*)::int from pg_tables where schemaname = 'public') as made,
+      (select count(*)::int from pg_indexes where schemaname = 'app' and indexname like 'gatehouse%') as indexed`);
+    expect(counted).toMatchObject({ made: 0, indexed: expect.any(Number) });
+    expect(counted?.['indexed']).toBeGreaterThan(0);
   });
 });
 

@@ -202,9 +202,7 @@ describe('an error in the log', () => {
     const physical = await withConnection(database.url, (client) =>
       inspectWith(client, environment),
     );
-    const orm = await MikroORM.init(
-      ormOptions({ url: database.url, poolMax: 1, schema: undefined, physical }),
-    );
+    const orm = await MikroORM.init(ormOptions({ url: database.url, poolMax: 1, physical }));
     const em = orm.em.fork();
     const add = (id: string) =>
       em.insert(User, {

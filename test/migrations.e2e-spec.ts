@@ -155,7 +155,7 @@ async function withMigrator<Result>(
 ): Promise<Result> {
   const environment = parseEnvironment({ NODE_ENV: 'test', DATABASE_URL: url });
   const physical = await withConnection(url, (client) => inspectWith(client, environment));
-  const orm = await MikroORM.init(ormOptions({ url, poolMax: 2, schema: undefined, physical }));
+  const orm = await MikroORM.init(ormOptions({ url, poolMax: 2, physical }));
   try {
     return await work(orm.migrator);
   } finally {

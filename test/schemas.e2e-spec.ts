@@ -369,7 +369,6 @@ async function openOrm(variables: Record<string, string>): Promise<MikroORM> {
     ormOptions({
       url: environment.DATABASE_URL,
       poolMax: 2,
-      schema: environment.DATABASE_SCHEMA,
       physical,
     }),
   );

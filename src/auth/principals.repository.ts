@@ -124,7 +124,7 @@ export function toUser(row: JoinedRow): UserRow {
     role: text(row['role']),
     banned: row['banned'] === true,
     banReason: text(row['banReason']),
-    banExpires: row['banExpires'] == null ? null : time(row['banExpires']),
+    banExpires: Number.isFinite(row['banExpires']) ? time(row['banExpires']) : null,
     createdAt: time(row['createdAt']),
     updatedAt: time(row['updatedAt']),
   };

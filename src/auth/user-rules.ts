@@ -2,7 +2,8 @@ import type { UserRow } from './principal.js';
 
 /** Better-Auth lifts a ban lazily, at the next sign-in, so the row alone does not say. */
 export function isBanned(user: Pick<UserRow, 'banned' | 'banExpires'>, now: Date): boolean {
-  return user.banned === true && (user.banExpires === null || user.banExpires > now);
+  // PostgreSQL's `infinity` is no date here, and compares as nothing: it bans for ever, as null does.
+  return user.banned === true && !(user.banExpires !== null && user.banExpires <= now);
 }
 
 /** Split as Better-Auth splits it: at commas, untrimmed, case-sensitive; none means `user`. */

@@ -82,13 +82,15 @@ export class InFlight implements OnApplicationShutdown {
     const now = performance.now();
     for (const response of this.answers) {
       const { req: request, headersSent } = response;
+      // Node before 25.9 forgets to close the answers that queued behind another on a lost connection.
+      if (request.socket.destroyed) this.close(request, response);
       if (headersSent || request.answerBy === undefined || request.answerBy > now) continue;
       sendProblem(request, response, unavailable('The answer took too long.'));
     }
   }
 
   private close(request: Request, response: Response): void {
-    this.answers.delete(response);
+    if (!this.answers.delete(response)) return;
     if (isStrangersRefusal(request, response) && !this.refusals.spend()) return;
     writeLine(this.log, 'request', {
       requestId: request.requestId,
@@ -108,7 +110,8 @@ export class InFlight implements OnApplicationShutdown {
 }
 
 /** What anyone can make us answer as often as they like. */
-function isStrangersRefusal({ userId }: Request, { statusCode }: Response): boolean {
+function isStrangersRefusal({ userId }: Request, { headersSent, statusCode }: Response): boolean {
+  if (userId === undefined && !headersSent) return true;
   return statusCode === 429 || (userId === undefined && statusCode >= 400 && statusCode < 500);
 }
 

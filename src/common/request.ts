@@ -3,6 +3,7 @@ import { STATUS_CODES } from 'node:http';
 import { isIP, type Socket } from 'node:net';
 import { json, type NextFunction, type Request, type Response } from 'express';
 import type { Logger } from 'pino';
+import { LineBudget } from './line-budget.js';
 import { type ErrorCode, problem, problemBody } from './problem.js';
 import { sendProblem } from './problem.filter.js';
 
@@ -39,6 +40,7 @@ interface AnsweredSocket extends Socket {
  * too, and a line in the log; Node alone would send a bare status line.
  */
 export function refuseUnreadable(logger: Logger) {
+  const lines = new LineBudget(logger, 'request.unreadable');
   return (error: NodeJS.ErrnoException, socket: AnsweredSocket): void => {
     const refusal = problem(CODE_OF_FAULT[error.code ?? ''] ?? 'MALFORMED_REQUEST');
     const response = socket._httpMessage;
@@ -63,6 +65,7 @@ export function refuseUnreadable(logger: Logger) {
       `X-Request-Id: ${requestId}`,
     ];
     socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
+    if (!lines.spend()) return;
     logger.info({ requestId, method: null, route: null, status, code: refusal.code }, 'request');
   };
 }

@@ -1,6 +1,7 @@
 import type { Client } from 'pg';
 import type { Environment } from '../config/environment.js';
-import { inspectDatabase, type PhysicalSchema } from './physical-schema.js';
+import { DatabaseUnusable } from './connection.js';
+import { inspectDatabase, isNew, type PhysicalSchema } from './physical-schema.js';
 
 /** The look at the database that the start, the migrations and the doctor share. */
 export function inspectWith(client: Client, environment: Environment): Promise<PhysicalSchema> {
@@ -9,4 +10,10 @@ export function inspectWith(client: Client, environment: Environment): Promise<P
     columns: environment.DATABASE_COLUMNS,
     sessionsNeeded: environment.SESSION_BINDING !== 'token-only',
   });
+}
+
+/** For migrations: they go where Better-Auth's tables are sound, or where there are none. */
+export function requireUsable(physical: PhysicalSchema): void {
+  if (physical.faults.length === 0 || isNew(physical)) return;
+  throw new DatabaseUnusable(physical.faults.join('\n'));
 }

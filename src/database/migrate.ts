@@ -4,10 +4,9 @@ import type { Client } from 'pg';
 import { ormOptions } from '../../mikro-orm.config.js';
 import { runProgram } from '../common/program.js';
 import { type Environment, readEnvironment } from '../config/environment.js';
-import { DatabaseUnusable, withConnection } from './connection.js';
+import { withConnection } from './connection.js';
 import { createTriggers, missingTriggers } from './change-triggers.js';
-import { inspectWith } from './inspect.js';
-import { isNew } from './physical-schema.js';
+import { inspectWith, requireUsable } from './inspect.js';
 
 /**
  * Applies what is pending and returns its names. MikroORM's migrator has no lock of its own, so that
@@ -19,14 +18,11 @@ export async function migrate(environment: Environment): Promise<string[]> {
     await takeLock(client);
     // Looked at under the lock: the replica before us may just have made the tables.
     const physical = await inspectWith(client, environment);
-    if (physical.faults.length > 0 && !isNew(physical)) {
-      throw new DatabaseUnusable(physical.faults.join('\n'));
-    }
+    requireUsable(physical);
     const orm = await MikroORM.init(
       ormOptions({
         url: environment.directUrl,
         poolMax: 2,
-        schema: environment.DATABASE_SCHEMA,
         physical,
         answerWithinMs: null,
       }),

@@ -27,7 +27,7 @@ export interface PhysicalColumn {
 }
 
 export interface InspectionWish {
-  /** The schema to look in; the first of the connection's search_path when undefined. */
+  /** The schema to look in; the first of the connection's search_path, but for our own, when undefined. */
   schema: string | undefined;
   columns: 'auto' | 'camel' | 'snake';
   /** False where sessions live outside PostgreSQL (`SESSION_BINDING=token-only`). */
@@ -99,17 +99,19 @@ const TYPES_OF: Record<Kind, RegExp> = {
 };
 
 export async function inspectDatabase(query: Query, wish: InspectionWish): Promise<PhysicalSchema> {
-  const found = describeColumns((await query(columnsQuery(wish.schema))) as ColumnRow[], wish);
+  const [first] = (await query(DEFAULT_SCHEMA)) as { schema: string }[];
+  const schema = wish.schema ?? first?.schema ?? 'public';
+  const found = describeColumns((await query(columnsQuery(schema))) as ColumnRow[], schema, wish);
   if (wish.schema !== undefined || Object.keys(found.tables).length > 0) return found;
-  const others = (await query(SCHEMAS_WITH_ALL_TABLES)) as { schema: string }[];
+  const others = (await query(SCHEMAS_OF_BETTER_AUTH)) as { schema: string }[];
   if (others.length === 0) return found;
-  const elsewhere = others.map(({ schema }) => schema);
-  const fault = `None of Better-Auth's tables is in schema "${found.schema}", but all of them are in ${elsewhere.map((name) => `"${name}"`).join(' and ')}. Set DATABASE_SCHEMA.`;
+  const elsewhere = others.map((other) => other.schema);
+  const names = elsewhere.map((name) => `"${name}"`).join(' and ');
+  const fault = `None of Better-Auth's tables is in schema "${schema}", but there are some in ${names}. Set DATABASE_SCHEMA.`;
   return { ...found, elsewhere, faults: [fault] };
 }
 
 export interface ColumnRow {
-  schema: string;
   table: string;
   column: string;
   type: string;
@@ -117,9 +119,13 @@ export interface ColumnRow {
 }
 
 /** The judgement over what the catalogue says, without a database of its own. */
-export function describeColumns(rows: ColumnRow[], wish: InspectionWish): PhysicalSchema {
+export function describeColumns(
+  rows: ColumnRow[],
+  schema: string,
+  wish: InspectionWish,
+): PhysicalSchema {
   const found: PhysicalSchema = {
-    schema: rows[0]?.schema ?? wish.schema ?? 'public',
+    schema,
     tables: {},
     elsewhere: [],
     faults: [],
@@ -237,29 +243,41 @@ export function snakeCase(property: string): string {
   return property.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
+/** A role called `gatehouse` has our own schema in its search_path as soon as there is one. */
+const DEFAULT_SCHEMA = `
+  select name as "schema"
+  from unnest(current_schemas(false)) with ordinality as path (name, place)
+  where name <> 'gatehouse'
+  order by place limit 1`;
+
 /** Without parameters, because `pg` and MikroORM write those differently. */
-function columnsQuery(schema: string | undefined): string {
+function columnsQuery(schema: string): string {
   const names = TABLE_NAMES.flatMap((table) => [table, `${table}s`]);
   return `
-    select n.nspname as "schema", c.relname as "table", a.attname as "column",
+    select c.relname as "table", a.attname as "column",
       format_type(a.atttypid, a.atttypmod) as "type",
       (a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '') as "required"
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-    where n.nspname = ${schema === undefined ? 'current_schema()' : literal(schema)}
+    where n.nspname = ${literal(schema)}
       and c.relname in (${names.map(literal).join(', ')}) and c.relkind in ('r', 'p')
     order by c.relname, a.attnum`;
 }
 
-/** A second set of them would be taken by nobody and noticed late. */
-const SCHEMAS_WITH_ALL_TABLES = `
+/**
+ * Where we would make a second set of tables that nobody uses. By columns that Better-Auth's tables have
+ * and those of an application hardly, and only where this role may go.
+ */
+const SCHEMAS_OF_BETTER_AUTH = `
   select n.nspname as "schema"
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
-  where c.relkind in ('r', 'p') and n.nspname !~ '^(pg_|information_schema$)'
+  join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+  where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and has_schema_privilege(n.oid, 'usage')
   group by n.nspname
-  having ${TABLE_NAMES.map((table) => `bool_or(c.relname in ('${table}', '${table}s'))`).join(' and ')}
+  having bool_or(c.relname in ('user', 'users') and a.attname in ('emailVerified', 'email_verified'))
+    and bool_or(c.relname in ('account', 'accounts') and a.attname in ('providerId', 'provider_id'))
   order by n.nspname`;
 
 function literal(text: string): string {
