@@ -6,10 +6,11 @@ import type { Request } from 'express';
 import { Logger, PinoLogger } from 'nestjs-pino';
 import { AppModule, type Foundation } from './app.module.js';
 import { InFlight } from './common/in-flight.js';
+import { answerPlainly } from './common/json.js';
 import { ProblemFilter } from './common/problem.filter.js';
 import { readBody, refuseUnreadable } from './common/request.js';
 import { describeApi, withoutExamples } from './openapi.js';
-import { allowOwnPage, SECURITY_HEADERS } from './security-headers.js';
+import { allowOwnPage } from './security-headers.js';
 import { RequestPipe } from './common/validation.js';
 
 /** The whole application, ready to listen: what `main.ts` serves is what the tests test. */
@@ -32,10 +33,11 @@ function setup(
   app.set('query parser', 'simple');
   // An answer is true for one moment; the tag that clients may rely on is made where it means something.
   app.set('etag', false);
+  app.disable('x-powered-by');
+  answerPlainly(app.getHttpAdapter().getInstance());
 
   const inFlight = app.get(InFlight);
   app.use(inFlight.open);
-  app.useSecurityHeaders(SECURITY_HEADERS);
   if (environment.CORS_ORIGINS.length > 0) {
     app.enableCors({
       origin: environment.CORS_ORIGINS,
@@ -46,8 +48,7 @@ function setup(
       maxAge: 600,
     });
   }
-  app.use(readBody(BODY_LIMIT));
-  app.use(inFlight.answerInTime);
+  app.use(readBody(BODY_LIMIT, inFlight.answerInTime));
 
   app.useGlobalFilters(new ProblemFilter(log));
   app.useGlobalPipes(new RequestPipe());

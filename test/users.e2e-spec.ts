@@ -48,6 +48,20 @@ describe('reading a user', () => {
   });
 });
 
+it('does not send again what the client has already', async () => {
+  const ada = await newUser();
+  const tag = (await ask(ada, 'GET', ada.id)).headers.get('etag') ?? '';
+  const read = async (known: string) => {
+    const { status, text, headers } = await stack.gatehouse.http
+      .get(`/api/v1/users/${ada.id}`)
+      .set('Authorization', `Bearer ${ada.token}`)
+      .set('If-None-Match', known);
+    return [status, text, headers['etag']] as unknown;
+  };
+  expect(await read(tag)).toEqual([304, '', tag]);
+  expect(await read('"another"')).toEqual([200, expect.stringContaining(ada.id), tag]);
+});
+
 describe('changing name and picture', () => {
   it('trims, writes updatedAt, goes on record, and Better-Auth sees it', async () => {
     const ada = await newUser();

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Controller, Get, Module } from '@nestjs/common';
+import { Controller, Get, Header, HttpCode, Module } from '@nestjs/common';
 import { Public, RequireVerifiedEmail, Roles, SelfOrAdmin } from '../src/auth/decorators.js';
 import { describeApi } from '../src/openapi.js';
 import { type RunningApp, startApp } from './app.js';
@@ -31,6 +31,18 @@ class OpenController {
   @SelfOrAdmin()
   of() {
     return { title: 'for oneself' };
+  }
+
+  @Get('of-its-own-type')
+  @Header('Content-Type', 'application/vnd.notes+json')
+  typed() {
+    return { title: 'typed' };
+  }
+
+  @Get('without-content')
+  @HttpCode(204)
+  empty() {
+    return { title: 'never sent' };
   }
 }
 
@@ -139,4 +151,38 @@ it('is documented by the same decorators', () => {
   const text = JSON.stringify(paths);
   expect(text).toContain('EMAIL_NOT_VERIFIED');
   expect(text).not.toContain('x-problem');
+});
+
+describe('an answer', () => {
+  const get = async (path: string, method = 'GET') => {
+    const response = await fetch(`${gatehouse.url}/api/v1/notes/open/${path}`, { method });
+    const header = (name: string) => response.headers.get(name);
+    return [
+      response.status,
+      header('content-type'),
+      header('content-length'),
+      await response.text(),
+    ];
+  };
+
+  it('is JSON of a known length, and the same without its body for HEAD', async () => {
+    const [, type, length] = await get('all');
+    expect(await get('all')).toEqual([
+      200,
+      'application/json; charset=utf-8',
+      '19',
+      '{"title":"for all"}',
+    ]);
+    expect(await get('all', 'HEAD')).toEqual([200, type, length, '']);
+  });
+
+  it('has the type and the status that its route gives it', async () => {
+    expect(await get('of-its-own-type')).toEqual([
+      200,
+      'application/vnd.notes+json; charset=utf-8',
+      '17',
+      '{"title":"typed"}',
+    ]);
+    expect(await get('without-content')).toEqual([204, null, null, '']);
+  });
 });

@@ -18,7 +18,7 @@ import { KeyRing } from './key-ring.js';
 import { DatabaseModule } from '../database/database.module.js';
 import { PrincipalStore } from './principal-store.js';
 import { PrincipalsRepository } from './principals.repository.js';
-import { RateLimitGuard } from './rate-limit.guard.js';
+import { DecoratedRoutes, RateLimitGuard } from './rate-limit.guard.js';
 import { RolesGuard } from './roles.guard.js';
 import { TokenVerifier } from './token-verifier.js';
 
@@ -87,6 +87,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
     JwtStrategy,
     AuthEvents,
     RateLimits,
+    DecoratedRoutes,
     // In this order, before every route of every module.
     { provide: APP_GUARD, useClass: AuthGuard },
     { provide: APP_GUARD, useClass: RateLimitGuard },

@@ -20,6 +20,8 @@ interface Reading {
 @Injectable()
 export class PrincipalStore implements Remembering {
   private readonly remembered: LRUCache<string, Remembered[]>;
+  private readonly opened: Remembered[] = [];
+  private turn = 0;
   private readonly readings = new Set<Reading>();
 
   constructor(
@@ -35,8 +37,19 @@ export class PrincipalStore implements Remembering {
     if (!this.feed.isHearing) return undefined;
     const name = nameOf(witness);
     const known = this.remembered.get(userId)?.find((each) => each.name === name);
-    const standing = known && unpack(known.packed);
+    const standing = known && this.open(known);
     return standing && canVouch(standing, witness) ? standing : undefined;
+  }
+
+  /** Who asks once mostly asks again soon: of the last few the object is kept, too. */
+  private open(known: Remembered): Standing {
+    if (known.standing) return known.standing;
+    known.standing = unpack(known.packed);
+    const oldest = this.opened[this.turn];
+    if (oldest) oldest.standing = undefined;
+    this.opened[this.turn] = known;
+    this.turn = (this.turn + 1) % MOST_OPENED;
+    return known.standing;
   }
 
   async find(userId: string, witness: Witness | null): Promise<Standing | null> {
@@ -73,7 +86,8 @@ export class PrincipalStore implements Remembering {
     const name = nameOf(witness);
     const others = this.remembered.get(userId)?.filter((each) => each.name !== name) ?? [];
     // The oldest goes, so that nobody fills the memory with sessions of one user.
-    const ofUser = [...others.slice(1 - MOST_OF_ONE_USER), { name, packed: pack(standing) }];
+    const mine = { name, packed: pack(standing), standing: undefined };
+    const ofUser = [...others.slice(1 - MOST_OF_ONE_USER), mine];
     this.remembered.set(userId, ofUser);
   }
 }
@@ -82,10 +96,13 @@ export class PrincipalStore implements Remembering {
 interface Remembered {
   name: string;
   packed: string;
+  /** Unpacked, where it was asked for lately. */
+  standing: Standing | undefined;
 }
 
 const MOST_READINGS = 3;
 const MOST_OF_ONE_USER = 20;
+const MOST_OPENED = 1000;
 
 /** One for each session that a token can name, and one for all tokens that name none. */
 function nameOf(witness: Witness | null): string {

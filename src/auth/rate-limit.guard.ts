@@ -1,4 +1,4 @@
-import { type ExecutionContext, Injectable } from '@nestjs/common';
+import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import {
   InjectThrottlerOptions,
@@ -13,12 +13,12 @@ import { perRoute } from '../common/per-route.js';
 import { addressOf, type Allowance, RateLimits, userOf } from '../common/rate-limits.js';
 
 /**
- * After the AuthGuard, so that it knows whom to count: an office behind one address is not one caller.
- * The throttler reads what `@Throttle()` and `@SkipThrottle()` say. The counting is ours: its own storage
- * keeps the time of every request of the last minute, and its headers are of an older form.
+ * What `@Throttle()` and `@SkipThrottle()` say of a route, read by the throttler that they come from. The
+ * counting is ours: its own storage keeps the time of every request of the last minute, and its headers
+ * are of an older form.
  */
 @Injectable()
-export class RateLimitGuard extends ThrottlerGuard {
+export class DecoratedRoutes extends ThrottlerGuard {
   constructor(
     @InjectThrottlerOptions() options: ThrottlerModuleOptions,
     @InjectThrottlerStorage() storage: ThrottlerStorage,
@@ -28,31 +28,40 @@ export class RateLimitGuard extends ThrottlerGuard {
     super(options, storage, reflector);
   }
 
-  override canActivate(context: ExecutionContext): Promise<boolean> {
-    if (saysMore(context)) return super.canActivate(context);
-    this.count(context);
-    return ALLOWED;
-  }
-
   protected override handleRequest({ context, limit, ttl }: ThrottlerRequest): Promise<boolean> {
     const route = `${context.getClass().name}.${context.getHandler().name}`;
-    this.count(context, { route, limit, milliseconds: ttl });
-    return ALLOWED;
-  }
-
-  private count(context: ExecutionContext, allowance?: Allowance): void {
-    const http = context.switchToHttp();
-    const { principal } = http.getRequest<Request>();
-    const who = principal ? userOf(principal.user.id) : addressOf(http.getRequest<Request>());
-    this.limits.count(who, http.getResponse<Response>(), allowance);
+    count(this.limits, context, { route, limit, milliseconds: ttl });
+    return Promise.resolve(true);
   }
 }
 
-const ALLOWED = Promise.resolve(true);
+/**
+ * After the AuthGuard, so that it knows whom to count: an office behind one address is not one caller.
+ * Most routes wear none of the throttler's decorators, and need not wait for what it makes of them.
+ */
+@Injectable()
+export class RateLimitGuard implements CanActivate {
+  constructor(
+    private readonly limits: RateLimits,
+    private readonly decorated: DecoratedRoutes,
+  ) {}
 
-/** Whether the route or its controller wears a decorator of the throttler's. Most wear none. */
-const saysMore = perRoute((controller, handler) =>
+  canActivate(context: ExecutionContext): true | Promise<boolean> {
+    if (isDecorated(context)) return this.decorated.canActivate(context);
+    count(this.limits, context);
+    return true;
+  }
+}
+
+const isDecorated = perRoute((controller, handler) =>
   [handler, controller].some((target) =>
     Reflect.getMetadataKeys(target).some((key) => String(key).startsWith('THROTTLER:')),
   ),
 );
+
+function count(limits: RateLimits, context: ExecutionContext, allowance?: Allowance): void {
+  const http = context.switchToHttp();
+  const request = http.getRequest<Request>();
+  const who = request.principal ? userOf(request.principal.user.id) : addressOf(request);
+  limits.count(who, http.getResponse<Response>(), allowance);
+}

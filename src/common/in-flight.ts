@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
+import { SECURITY_HEADERS } from '../security-headers.js';
 import { requestBegan } from './deadline.js';
 import { LineBudget } from './line-budget.js';
 import { writeLine } from './log.js';
@@ -45,8 +46,7 @@ export class InFlight implements OnApplicationShutdown {
     const sent = request.headers['x-request-id'];
     request.requestId = typeof sent === 'string' && SANE_ID.test(sent) ? sent : randomUUID();
     response.setHeader('X-Request-Id', request.requestId);
-    // An answer is true for one moment and one caller.
-    response.setHeader('Cache-Control', 'no-store');
+    for (const [name, value] of EVERY_ANSWER) response.setHeader(name, value);
     // A proxy that is told to close a connection does not send its next request into it.
     if (this.draining) response.setHeader('Connection', 'close');
     this.answers.add(response);
@@ -115,6 +115,11 @@ function isStrangersRefusal({ userId }: Request, { headersSent, statusCode }: Re
   return statusCode === 429 || (userId === undefined && statusCode >= 400 && statusCode < 500);
 }
 
+const EVERY_ANSWER = [
+  ...SECURITY_HEADERS,
+  // An answer is true for one moment and one caller.
+  ['Cache-Control', 'no-store'],
+] as const;
 const SANE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 /** Promised are 2500: the rest is for the sweep, for a process that is busy, and for the way. */
 const ANSWER_MS = 2200;
