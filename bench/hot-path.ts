@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { availableParallelism } from 'node:os';
 import { findFreePort } from '../dev/ports.ts';
 import { answerTo, bodyFor, type Call, call } from './calls.ts';
 import { load, OTHER_CORES, pin, SERVER_CORES } from './load.ts';
@@ -11,8 +10,6 @@ import { type BenchUser, withWorld, type World } from './world.ts';
 
 const CONNECTIONS = 32;
 const WARM_USERS = 100;
-/** `--sleeping-load` shows what waking it costs. */
-const AWAKE = availableParallelism() > 1 && !process.argv.includes('--sleeping-load');
 const ME = '/api/v1/auth/me';
 
 export interface Effort {
@@ -53,7 +50,7 @@ export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<
       const express = await startBare('express');
       const gatehousePort = gatehouse.port;
       const sessions = await sessionCalls(world);
-      const timed = { connections: CONNECTIONS, seconds, awake: AWAKE };
+      const timed = { connections: CONNECTIONS, seconds };
       const contestants: Contestant[] = [
         { name: 'http', pid: http.pid, order: () => ({ ...timed, ...http }), reports: [] },
         { name: 'express', pid: express.pid, order: () => ({ ...timed, ...express }), reports: [] },
@@ -68,7 +65,6 @@ export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<
           pid: gatehouse.child.pid,
           order: () => ({
             connections: CONNECTIONS,
-            awake: AWAKE,
             seconds: 60,
             once: true,
             port: gatehousePort,

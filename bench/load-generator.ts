@@ -8,12 +8,6 @@ export interface LoadOrder {
   seconds: number;
   /** Each request once: the run ends when there are no more. */
   once?: boolean;
-  /**
-   * Looks for answers without ever going to sleep. A client that sleeps has to be woken, and whoever
-   * answers pays for it, the slower the more often; on a virtual machine as much as a third of what the
-   * barest Express handler takes. In production the client is on another machine.
-   */
-  awake?: boolean;
   calls: { request: string; body: string }[];
 }
 
@@ -32,7 +26,7 @@ export interface LoadReport {
  * load must cost a good deal less than the barest server that it measures; a client that is slower than
  * the server measures itself.
  */
-function run({ port, connections, seconds, once, awake, calls }: LoadOrder): Promise<LoadReport> {
+function run({ port, connections, seconds, once, calls }: LoadOrder): Promise<LoadReport> {
   const requests = calls.map(({ request }) => Buffer.from(request, 'latin1'));
   const bodies = calls.map(({ body }) => Buffer.from(body));
   const statuses: Record<string, number> = {};
@@ -58,10 +52,6 @@ function run({ port, connections, seconds, once, awake, calls }: LoadOrder): Pro
         p99: times[Math.floor(times.length * 0.99)] ?? NaN,
       });
     };
-    const stayAwake = (): void => {
-      if (open > 0) setImmediate(stayAwake);
-    };
-    if (awake === true) stayAwake();
     for (let connection = 0; connection < connections; connection += 1) {
       const socket = connect(port, '127.0.0.1');
       socket.setNoDelay(true);

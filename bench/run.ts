@@ -12,7 +12,6 @@ import { benchStart } from './start.ts';
 /**
  * `npm run bench`: every figure that the documents name, measured on this machine in one run.
  * `-- --quick` measures less of each; `-- hot-path lists` only these.
- * `-- --sleeping-load hot-path` lets the load sleep between answers (`load-generator.ts`).
  */
 const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
   'hot-path': (quick) => benchHotPath(quick ? QUICK : FULL),

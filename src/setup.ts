@@ -8,9 +8,9 @@ import { AppModule, type Foundation } from './app.module.js';
 import { InFlight } from './common/in-flight.js';
 import { answerPlainly } from './common/json.js';
 import { ProblemFilter } from './common/problem.filter.js';
-import { readBody, refuseUnreadable } from './common/request.js';
+import { readBody, refuseUnreadable, takePath } from './common/request.js';
+import { allowOwnPage } from './common/security-headers.js';
 import { describeApi, withoutExamples } from './openapi.js';
-import { allowOwnPage } from './security-headers.js';
 import { RequestPipe } from './common/validation.js';
 
 /** The whole application, ready to listen: what `main.ts` serves is what the tests test. */
@@ -74,6 +74,7 @@ function setup(
   // side that closes first must be the one that does not have a request on its way.
   server.keepAliveTimeout = 75_000;
   server.on('clientError', refuseUnreadable(log));
+  server.prependListener('request', takePath);
   return app;
 }
 

@@ -59,11 +59,44 @@ it.each([
   expect(answer.status).toBe(status);
   expect(answer.head).toMatch(/^Content-Type: application\/problem\+json/m);
   expect(answer.head).toMatch(/^Connection: close/m);
+  expect(answer.head).toMatch(/^X-Content-Type-Options: nosniff/m);
   const problem = JSON.parse(answer.body) as { requestId: string };
   expect(problem).toMatchObject({ status, code, type: expect.stringContaining('urn:gatehouse:') });
   expect(gatehouse.lines).toContainEqual(
     expect.objectContaining({ requestId: problem.requestId, status, code, msg: 'request' }),
   );
+});
+
+describe('a target that is no path', () => {
+  const ENDING = ' HTTP/1.1\r\nHost: a\r\nConnection: close\r\n';
+
+  it.each([
+    ['GET http://a/health/live?x=1', 200],
+    ['GET x://y', 404],
+    ['GET x://y/health/live', 200],
+    ['OPTIONS *', 404],
+  ])('is read as a whole URL, or as none: %s', async (request, status) => {
+    const answer = await sendRaw(`${request}${ENDING}\r\n`);
+    expect(answer.status).toBe(status);
+    expect(answer.head).toMatch(/^X-Request-Id: /m);
+    expect(answer.head).toMatch(/^Cache-Control: no-store/m);
+  });
+
+  // Express alone answers these after us, in a listener: the process would end.
+  it.each([
+    ['behind it', `GET x://y${ENDING}\r\nX\r\n\r\n`],
+    ['in its body', `POST x://y${ENDING}Transfer-Encoding: chunked\r\n\r\nX\r\n`],
+  ])('ends nothing, with what cannot be read %s', async (_where, text) => {
+    await sendRaw(text);
+    const { status } = await fetch(`${gatehouse.url}/health/live`);
+    expect(status).toBe(200);
+  });
+});
+
+it('answers a request that can be read, and not what comes behind it and cannot', async () => {
+  const answer = await sendRaw('GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\nX\r\n\r\n');
+  expect(answer.head).toMatch(/^Connection: close/m);
+  expect(JSON.parse(answer.body)).toMatchObject({ status: 'error' });
 });
 
 it('gives headers ten seconds and a whole request thirty', async () => {

@@ -153,36 +153,31 @@ it('is documented by the same decorators', () => {
   expect(text).not.toContain('x-problem');
 });
 
-describe('an answer', () => {
-  const get = async (path: string, method = 'GET') => {
-    const response = await fetch(`${gatehouse.url}/api/v1/notes/open/${path}`, { method });
-    const header = (name: string) => response.headers.get(name);
-    return [
-      response.status,
-      header('content-type'),
-      header('content-length'),
-      await response.text(),
-    ];
-  };
+const getOpen = async (path: string, method = 'GET') => {
+  const response = await fetch(`${gatehouse.url}/api/v1/notes/open/${path}`, { method });
+  const header = (name: string) => response.headers.get(name);
+  return [response.status, header('content-type'), header('content-length'), await response.text()];
+};
 
+describe('an answer', () => {
   it('is JSON of a known length, and the same without its body for HEAD', async () => {
-    const [, type, length] = await get('all');
-    expect(await get('all')).toEqual([
+    const [, type, length] = await getOpen('all');
+    expect(await getOpen('all')).toEqual([
       200,
       'application/json; charset=utf-8',
       '19',
       '{"title":"for all"}',
     ]);
-    expect(await get('all', 'HEAD')).toEqual([200, type, length, '']);
+    expect(await getOpen('all', 'HEAD')).toEqual([200, type, length, '']);
   });
 
   it('has the type and the status that its route gives it', async () => {
-    expect(await get('of-its-own-type')).toEqual([
+    expect(await getOpen('of-its-own-type')).toEqual([
       200,
       'application/vnd.notes+json; charset=utf-8',
       '17',
       '{"title":"typed"}',
     ]);
-    expect(await get('without-content')).toEqual([204, null, null, '']);
+    expect(await getOpen('without-content')).toEqual([204, null, null, '']);
   });
 });

@@ -2,12 +2,12 @@ import { randomUUID } from 'node:crypto';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { SECURITY_HEADERS } from '../security-headers.js';
 import { requestBegan } from './deadline.js';
 import { LineBudget } from './line-budget.js';
 import { writeLine } from './log.js';
 import { unavailable } from './problem.js';
 import { sendProblem } from './problem.filter.js';
+import { EVERY_ANSWER } from './security-headers.js';
 
 declare module 'express-serve-static-core' {
   interface Request {
@@ -115,11 +115,6 @@ function isStrangersRefusal({ userId }: Request, { headersSent, statusCode }: Re
   return statusCode === 429 || (userId === undefined && statusCode >= 400 && statusCode < 500);
 }
 
-const EVERY_ANSWER = [
-  ...SECURITY_HEADERS,
-  // An answer is true for one moment and one caller.
-  ['Cache-Control', 'no-store'],
-] as const;
 const SANE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 /** Promised are 2500: the rest is for the sweep, for a process that is busy, and for the way. */
 const ANSWER_MS = 2200;

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { STATUS_CODES } from 'node:http';
+import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import { isIP, type Socket } from 'node:net';
 import { json, type NextFunction, type Request, type Response } from 'express';
 import type { Logger } from 'pino';
 import { LineBudget } from './line-budget.js';
 import { type ErrorCode, problem, problemBody } from './problem.js';
 import { sendProblem } from './problem.filter.js';
+import { EVERY_ANSWER } from './security-headers.js';
 
 /** The client's address: behind `TRUST_PROXY` what the proxy wrote, unless that is no address at all. */
 export function ipOf({ ip, socket }: Request): string | null {
@@ -33,6 +34,17 @@ export function readBody(limit: string, then: Middleware) {
   };
 }
 
+/**
+ * A target that is a whole URL (RFC 9112 §3.2.2) becomes its path. Express knows some of these; where it
+ * finds no path, as in `x://y`, it goes past every layer and answers by itself, after us and in HTML.
+ */
+export function takePath(request: IncomingMessage): void {
+  const { url = '' } = request;
+  if (url.startsWith('/') || url === '*') return;
+  const { pathname, search } = URL.parse(url) ?? { pathname: '', search: '' };
+  request.url = pathname.startsWith('/') ? pathname + search : '/';
+}
+
 /** What Node's server gives the socket of a request that is being answered; its types leave it out. */
 interface AnsweredSocket extends Socket {
   _httpMessage?: Response | null;
@@ -53,7 +65,8 @@ export function refuseUnreadable(logger: Logger) {
     }
     if (response) {
       response.setHeader('Connection', 'close');
-      sendProblem(response.req, response, refusal);
+      // What comes behind a request that could be read takes nothing from it but the connection.
+      if (!response.req.complete) sendProblem(response.req, response, refusal);
       return;
     }
     const requestId = randomUUID();
@@ -64,8 +77,8 @@ export function refuseUnreadable(logger: Logger) {
       'Connection: close',
       'Content-Type: application/problem+json; charset=utf-8',
       `Content-Length: ${Buffer.byteLength(body)}`,
-      'Cache-Control: no-store',
       `X-Request-Id: ${requestId}`,
+      ...EVERY_ANSWER.map(([name, value]) => `${name}: ${value}`),
     ];
     socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
     if (!lines.spend()) return;

@@ -1,7 +1,9 @@
 import type { NextFunction, Request, Response } from 'express';
 
-/** Of answers that are data. What only a page can make use of, or a browser of long ago, is left out. */
-export const SECURITY_HEADERS: readonly [name: string, value: string][] = [
+/** For answers that are data. What only a page can make use of, or a browser of long ago, is left out. */
+export const EVERY_ANSWER: readonly [name: string, value: string][] = [
+  // An answer is true for one moment and one caller.
+  ['Cache-Control', 'no-store'],
   ['Content-Security-Policy', "default-src 'none';frame-ancestors 'none'"],
   ['Cross-Origin-Resource-Policy', 'same-origin'],
   ['Referrer-Policy', 'no-referrer'],
