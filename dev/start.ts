@@ -96,6 +96,8 @@ async function startParts(settings: Settings, parts: Part[]): Promise<void> {
     // No load balancer has to notice the end first.
     SHUTDOWN_DELAY_MS: process.env['SHUTDOWN_DELAY_MS'] ?? '0',
     DATABASE_URL: surroundings.databaseUrl,
+    // Not the one that .env may name: that is another database.
+    ...(settings.elsewhere ? {} : { DATABASE_DIRECT_URL: surroundings.databaseUrl }),
     BETTER_AUTH_URL: surroundings.betterAuthUrl,
   };
   await migrate(env);

@@ -6,6 +6,7 @@ import type { Request } from 'express';
 import { Logger, PinoLogger } from 'nestjs-pino';
 import { AppModule, type Foundation } from './app.module.js';
 import { InFlight } from './common/in-flight.js';
+import { RateLimits } from './common/rate-limits.js';
 import { answerPlainly } from './common/json.js';
 import { ProblemFilter } from './common/problem.filter.js';
 import { readBody, refuseUnreadable, takePath } from './common/request.js';
@@ -54,6 +55,8 @@ function setup(
   app.useGlobalPipes(new RequestPipe());
 
   if (environment.DOCS_ENABLED) {
+    // Not Nest's routes, so no guard counts them, and they are dear.
+    app.use(['/api/v1/docs', '/api/v1/openapi.json'], app.get(RateLimits).countAddress);
     app.use('/api/v1/docs', allowOwnPage);
     SwaggerModule.setup('api/v1/docs', app, () => describeApi(app), {
       jsonDocumentUrl: 'api/v1/openapi.json',

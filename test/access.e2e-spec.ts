@@ -222,6 +222,29 @@ describe('SESSION_BINDING', () => {
     });
   });
 
+  it('token-only does without a session table', async () => {
+    const [admin, eve] = [await signUp(stack.authWithSid), await signUp(stack.authWithSid)];
+    await giveRole(admin, 'admin');
+    await stack.database.sql('alter table session rename to kept_elsewhere');
+    try {
+      await withGatehouse({ SESSION_BINDING: 'token-only' }, async (gatehouse) => {
+        const { token } = admin;
+        const call: RunningApp['call'] = (path, options) => gatehouse.call(path, options);
+        const sessions = `/api/v1/users/${eve.id}/sessions`;
+        const list = await call(sessions, { token });
+        expect([list.status, list.body]).toEqual([200, { items: [], total: 0 }]);
+        const all = await call(sessions, { token, method: 'DELETE' });
+        expect([all.status, all.body.revoked]).toEqual([200, 0]);
+        expect((await call(`${sessions}/any`, { token, method: 'DELETE' })).status).toBe(404);
+        const ban = await call(`/api/v1/users/${eve.id}/ban`, { token, method: 'POST', body: {} });
+        expect([ban.status, ban.body.banned]).toEqual([200, true]);
+        expect((await call(me, { token: eve.token })).body.code).toBe('USER_BANNED');
+      });
+    } finally {
+      await stack.database.sql('alter table kept_elsewhere rename to session');
+    }
+  });
+
   it('the claim may have another name', async () => {
     const ada = await signUp(stack.authWithSid);
     await withGatehouse({ JWT_SESSION_CLAIM: 'session_id' }, async (gatehouse) => {

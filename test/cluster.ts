@@ -23,7 +23,11 @@ export default async function startCluster(): Promise<void> {
   });
   await postgres.createDatabase('template_gatehouse');
   const { status, stderr } = spawnSync(process.execPath, ['dist/src/database/migrate.js'], {
-    env: { ...process.env, DATABASE_URL: postgres.url('template_gatehouse') },
+    env: {
+      PATH: process.env['PATH'],
+      NODE_ENV: 'test',
+      DATABASE_URL: postgres.url('template_gatehouse'),
+    },
     encoding: 'utf8',
   });
   if (status !== 0) {

@@ -1,6 +1,8 @@
 import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type RunningApp, startApp } from './app.js';
 import { createDatabase, type TestDatabase } from './database.js';
+import { endServed, serve } from './served.js';
 
 let database: TestDatabase;
 let gatehouse: RunningApp;
@@ -14,6 +16,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
+  endServed();
   await gatehouse.close();
   await database.drop();
 });
@@ -21,13 +24,12 @@ afterAll(async () => {
 /** What a client gets that sends this and then waits, and when its connection is closed. */
 function sendRaw(
   text: string,
+  port = Number(new URL(gatehouse.url).port),
 ): Promise<{ status: number; head: string; body: string; ms: number }> {
   const began = performance.now();
   return new Promise((resolve) => {
     let answer = '';
-    const socket = connect(Number(new URL(gatehouse.url).port), '127.0.0.1', () =>
-      socket.write(text),
-    );
+    const socket = connect(port, '127.0.0.1', () => socket.write(text));
     socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
     socket.on('error', () => undefined);
     socket.on('close', () => {
@@ -87,9 +89,15 @@ describe('a target that is no path', () => {
     ['behind it', `GET x://y${ENDING}\r\nX\r\n\r\n`],
     ['in its body', `POST x://y${ENDING}Transfer-Encoding: chunked\r\n\r\nX\r\n`],
   ])('ends nothing, with what cannot be read %s', async (_where, text) => {
-    await sendRaw(text);
-    const { status } = await fetch(`${gatehouse.url}/health/live`);
+    const served = await serve({
+      DATABASE_URL: database.url,
+      BETTER_AUTH_URL: 'https://auth.example',
+    });
+    await sendRaw(text, served.port);
+    await sleep(200);
+    const { status } = await fetch(`${served.url}/health/live`);
     expect(status).toBe(200);
+    await served.end('SIGINT');
   });
 });
 

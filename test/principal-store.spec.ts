@@ -133,6 +133,17 @@ const remember = async (user: Standing, witness = WITNESS as typeof WITNESS | nu
 };
 
 describe('what is remembered', () => {
+  it('is nobody whose name or picture is as large as a book', async () => {
+    const large = standing('ada', false);
+    const image = 'x'.repeat(20_000);
+    expect(await remember({ ...large, user: { ...large.user, image } })).toBeUndefined();
+  });
+
+  it('is the same for all, and nobody can change it', async () => {
+    const { user, session } = (await remember(standing('ada', false))) ?? {};
+    expect([Object.isFrozen(user), Object.isFrozen(session)]).toEqual([true, true]);
+  });
+
   it.each([false, true])('is what was read, to the last member (banned: %s)', async (banned) => {
     expect(await remember(standing('ada', banned))).toEqual(standing('ada', banned));
   });

@@ -100,9 +100,26 @@ describe('a user', () => {
     const eve = await signUp(stack.auth);
     expect(await statuses(1, eve.token)).toEqual([200]);
     await stack.database.sql('update "user" set banned = true where id = $1', [eve.id]);
-    expect(await statuses(LIMIT, eve.token)).toEqual([...times(403, LIMIT - 1), 429]);
+    expect(await statuses(LIMIT + 1, eve.token)).toEqual([...times(403, LIMIT), 429]);
     expect(await statuses(1, 'made-up')).toEqual([401]);
   });
+});
+
+it('who tries an ended session again and again keeps nobody out of another', async () => {
+  const ada = await signUp(stack.authWithSid);
+  expect(await statuses(1, ada.token)).toEqual([200]);
+  await stack.authWithSid.signOut(ada.session);
+  expect(await statuses(LIMIT + 1, ada.token)).toEqual([...times(401, LIMIT), 429]);
+  const { sessionToken } = await stack.authWithSid.signIn(ada);
+  const another = await stack.authWithSid.tokenFor(sessionToken);
+  expect(await statuses(2, another)).toEqual([200, 200]);
+});
+
+it('the documents are counted by address, like every public route', async () => {
+  const paths = ['/api/v1/docs', '/api/v1/openapi.json', '/api/v1/docs/swagger-ui.css'];
+  for (const path of paths) expect(await ask(path)).toBe(200);
+  for (const path of paths.slice(0, LIMIT - 3)) expect(await ask(path)).toBe(200);
+  expect(await ask('/api/v1/docs/swagger-ui-init.js')).toBe(429);
 });
 
 describe('an address', () => {

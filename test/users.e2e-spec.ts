@@ -62,6 +62,20 @@ it('does not send again what the client has already', async () => {
   expect(await read('"another"')).toEqual([200, expect.stringContaining(ada.id), tag]);
 });
 
+it('a ban that PostgreSQL lets end at infinity is one for ever, and can be lifted', async () => {
+  const eve = await newUser();
+  await stack.database.sql(
+    `update "user" set banned = true, "banExpires" = 'infinity' where id = $1`,
+    [eve.id],
+  );
+  const read = await ask(admin, 'GET', eve.id);
+  expect([read.status, read.body.banned, read.body.banExpires]).toEqual([200, true, null]);
+  const renamed = await ask(admin, 'PATCH', eve.id, { name: 'Eve' });
+  expect([renamed.status, renamed.body.name, renamed.body.banned]).toEqual([200, 'Eve', true]);
+  const lifted = await ask(admin, 'DELETE', `${eve.id}/ban`);
+  expect([lifted.status, lifted.body.banned]).toEqual([200, false]);
+});
+
 describe('changing name and picture', () => {
   it('trims, writes updatedAt, goes on record, and Better-Auth sees it', async () => {
     const ada = await newUser();

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Controller, Get, Header, HttpCode, Module } from '@nestjs/common';
+import { Controller, Get, Header, HttpCode, HttpException, Module, Param } from '@nestjs/common';
 import { Public, RequireVerifiedEmail, Roles, SelfOrAdmin } from '../src/auth/decorators.js';
 import { describeApi } from '../src/openapi.js';
 import { type RunningApp, startApp } from './app.js';
@@ -31,6 +31,11 @@ class OpenController {
   @SelfOrAdmin()
   of() {
     return { title: 'for oneself' };
+  }
+
+  @Get('refused/:status')
+  refused(@Param('status') status: string): never {
+    throw new HttpException('ours alone', Number(status));
   }
 
   @Get('of-its-own-type')
@@ -158,6 +163,25 @@ const getOpen = async (path: string, method = 'GET') => {
   const header = (name: string) => response.headers.get(name);
   return [response.status, header('content-type'), header('content-length'), await response.text()];
 };
+
+it.each([
+  [400, 400, 'MALFORMED_REQUEST'],
+  [401, 401, 'AUTH_TOKEN_INVALID'],
+  [402, 400, 'MALFORMED_REQUEST'],
+  [403, 403, 'AUTH_FORBIDDEN'],
+  [404, 404, 'NOT_FOUND'],
+  [409, 409, 'CONFLICT'],
+  [412, 412, 'PRECONDITION_FAILED'],
+  [422, 422, 'UNPROCESSABLE'],
+  [429, 429, 'RATE_LIMITED'],
+  [501, 500, 'INTERNAL_ERROR'],
+])("Nest's own exception of status %s is answered as %s %s", async (thrown, status, code) => {
+  const response = await fetch(`${gatehouse.url}/api/v1/notes/open/refused/${thrown}`);
+  const text = await response.text();
+  expect([response.status, JSON.parse(text).code]).toEqual([status, code]);
+  expect(text).not.toContain('ours alone');
+  expect(response.headers.get('www-authenticate') !== null).toBe(status === 401);
+});
 
 describe('an answer', () => {
   it('is JSON of a known length, and the same without its body for HEAD', async () => {

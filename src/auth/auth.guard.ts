@@ -6,6 +6,7 @@ import { AuthEvents } from './auth-events.js';
 import { demandsOf } from './demands.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import type { Principal } from './principal.js';
+import type { VerifiedToken } from './token-verifier.js';
 
 /** Before every route: private, unless it says `@Public()`. */
 @Injectable()
@@ -24,13 +25,13 @@ export class AuthGuard implements CanActivate {
     const token = this.strategy.recall(request);
     const principal = token && this.strategy.vouchFor(token);
     if (principal) return this.accept(principal, request);
-    return this.decide(request, response, token ? userOf(token.subject) : addressOf(request));
+    return this.decide(request, response, token ? ownerOf(token) : addressOf(request));
   }
 
   /**
    * Guessing costs us a signature or a query each time, so whoever fails is counted, and refused before
    * anything is looked at: by address, where no token proven before says who it is. Others at that
-   * address go on with theirs.
+   * address go on with theirs, and so does the user whose ended session somebody still tries.
    */
   private async decide(request: Request, response: Response, asking: Counted): Promise<true> {
     this.limits.refuseExhausted(asking, response);
@@ -38,7 +39,7 @@ export class AuthGuard implements CanActivate {
       return this.accept(await this.strategy.decide(request), request);
     } catch (error) {
       this.events.failed(error, request);
-      if (isRefusal(error)) this.limits.count(asking, response);
+      if (isRefusal(error)) this.limits.countFailure(asking, response);
       throw error;
     }
   }
@@ -48,6 +49,11 @@ export class AuthGuard implements CanActivate {
     this.events.accepted(principal, request);
     return true;
   }
+}
+
+/** A user in one session, or by one token that names none. */
+function ownerOf({ subject, sessionId, issuedAt }: VerifiedToken): Counted {
+  return userOf(`${subject} ${sessionId ?? issuedAt}`);
 }
 
 /** An outage is nobody's failure. */

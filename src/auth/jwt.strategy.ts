@@ -4,7 +4,7 @@ import type { Request } from 'express';
 import passportJwt, { type StrategyOptionsWithoutRequest } from 'passport-jwt';
 import { Environment } from '../config/environment.js';
 import { type Problem, problem, unavailable } from '../common/problem.js';
-import { challenged } from './challenge.js';
+import { challenged } from '../common/challenge.js';
 import type { Principal } from './principal.js';
 import { PrincipalStore } from './principal-store.js';
 import type { Standing, Witness } from './principals.repository.js';
@@ -74,6 +74,7 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
 
   /** Whoever is in good standing by what is remembered need not wait. */
   vouchFor(token: VerifiedToken): Principal | undefined {
+    if (this.lacksSession(token)) return undefined;
     const standing = this.principals.recall(token.subject, this.witnessFor(token));
     if (!standing) return undefined;
     const now = new Date();
@@ -82,7 +83,7 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   }
 
   async validate(token: VerifiedToken): Promise<Principal> {
-    if (token.sessionId === null && this.environment.SESSION_BINDING === 'require-sid') {
+    if (this.lacksSession(token)) {
       throw new TokenRefused('invalid', 'no-session-claim');
     }
     const known = this.vouchFor(token);
@@ -103,6 +104,10 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     }
     if (!this.isVouchedFor(standing, now)) throw challenged('AUTH_SESSION_REVOKED');
     return principalOf(token, standing);
+  }
+
+  private lacksSession({ sessionId }: VerifiedToken): boolean {
+    return sessionId === null && this.environment.SESSION_BINDING === 'require-sid';
   }
 
   /**

@@ -45,8 +45,9 @@ export function unpack(text: string): Standing {
     updatedAt,
     session,
   ] = JSON.parse(text) as Packed;
+  // Many requests may get the same.
   return {
-    user: {
+    user: Object.freeze({
       id,
       email,
       emailVerified,
@@ -58,17 +59,19 @@ export function unpack(text: string): Standing {
       banExpires: banExpires === null ? null : new Date(banExpires),
       createdAt: new Date(createdAt),
       updatedAt: new Date(updatedAt),
-    },
-    session: session && {
-      id: session[0],
-      userId: id,
-      createdAt: new Date(session[1]),
-      updatedAt: new Date(session[2]),
-      expiresAt: new Date(session[3]),
-      ipAddress: session[4],
-      userAgent: session[5],
-      impersonatedBy: session[6],
-    },
+    }),
+    session:
+      session &&
+      Object.freeze({
+        id: session[0],
+        userId: id,
+        createdAt: new Date(session[1]),
+        updatedAt: new Date(session[2]),
+        expiresAt: new Date(session[3]),
+        ipAddress: session[4],
+        userAgent: session[5],
+        impersonatedBy: session[6],
+      }),
   };
 }
 

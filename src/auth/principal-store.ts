@@ -86,7 +86,10 @@ export class PrincipalStore implements Remembering {
     const name = nameOf(witness);
     const others = this.remembered.get(userId)?.filter((each) => each.name !== name) ?? [];
     // The oldest goes, so that nobody fills the memory with sessions of one user.
-    const mine = { name, packed: pack(standing), standing: undefined };
+    const packed = pack(standing);
+    // Better-Auth lets users choose names and pictures of any length; the memory is counted in entries.
+    if (packed.length > MOST_PACKED) return;
+    const mine = { name, packed, standing: undefined };
     const ofUser = [...others.slice(1 - MOST_OF_ONE_USER), mine];
     this.remembered.set(userId, ofUser);
   }
@@ -103,6 +106,7 @@ interface Remembered {
 const MOST_READINGS = 3;
 const MOST_OF_ONE_USER = 20;
 const MOST_OPENED = 1000;
+const MOST_PACKED = 16_384;
 
 /** One for each session that a token can name, and one for all tokens that name none. */
 function nameOf(witness: Witness | null): string {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { requestBegan } from './deadline.js';
+import { answerBegan } from './deadline.js';
 import { LineBudget } from './line-budget.js';
 import { writeLine } from './log.js';
 import { unavailable } from './problem.js';
@@ -62,7 +62,7 @@ export class InFlight implements OnApplicationShutdown {
     const now = performance.now();
     request.answerBy = now + ANSWER_MS;
     if (request.method === 'GET' || request.method === 'HEAD') next();
-    else requestBegan.run(now, next);
+    else answerBegan.run(now, next);
   };
 
   drain(): void {
@@ -112,7 +112,7 @@ export class InFlight implements OnApplicationShutdown {
 /** What anyone can make us answer as often as they like. */
 function isStrangersRefusal({ userId }: Request, { headersSent, statusCode }: Response): boolean {
   if (userId === undefined && !headersSent) return true;
-  return statusCode === 429 || (userId === undefined && statusCode >= 400 && statusCode < 500);
+  return statusCode === 429 || (userId === undefined && statusCode >= 400);
 }
 
 const SANE_ID = /^[A-Za-z0-9._:-]{1,128}$/;

@@ -12,9 +12,11 @@ export function answerPlainly({ response: prototype }: Express): void {
       this.statusCode === 200 &&
       !this.hasHeader('Content-Type') &&
       // Whether it is what the client has already, Express knows.
-      this.req.headers['if-none-match'] === undefined;
-    if (!isUsual) return standard.call(this, value);
-    const text = JSON.stringify(value);
+      this.req.headers['if-none-match'] === undefined &&
+      this.req.headers['if-modified-since'] === undefined;
+    // Not a text where the value has a `toJSON` that makes nothing of it.
+    const text = isUsual ? (JSON.stringify(value) as string | undefined) : undefined;
+    if (text === undefined) return standard.call(this, value);
     this.setHeader('Content-Type', 'application/json; charset=utf-8');
     this.setHeader('Content-Length', Buffer.byteLength(text));
     return this.end(text);

@@ -10,6 +10,8 @@ import type { Logger } from 'pino';
 import { isDatabaseAway } from '../database/faults.js';
 import { isCollision } from '../database/unit-of-work.js';
 import { allowedMethods } from './allowed-methods.js';
+import { challenged } from './challenge.js';
+import { LineBudget } from './line-budget.js';
 import { describeError } from './log.js';
 import {
   type ErrorCode,
@@ -23,7 +25,13 @@ import {
 /** The one way out for errors: whatever was thrown becomes a problem, and nothing internal goes with it. */
 @Catch()
 export class ProblemFilter implements ExceptionFilter {
-  constructor(private readonly log: Logger) {}
+  private readonly faults: LineBudget;
+  private readonly outages: LineBudget;
+
+  constructor(private readonly log: Logger) {
+    this.faults = new LineBudget(log, 'fault');
+    this.outages = new LineBudget(log, 'unavailable');
+  }
 
   catch(thrown: unknown, host: ArgumentsHost): void {
     const request = host.switchToHttp().getRequest<Request>();
@@ -45,10 +53,12 @@ export class ProblemFilter implements ExceptionFilter {
 
   /** Our own faults whole. An outage, which every request meets, in one line without frames. */
   private report(thrown: unknown, { code, details }: Problem, { requestId }: Request): void {
-    if (code === 'INTERNAL_ERROR') this.log.error({ err: thrown, requestId, code });
-    if (code !== 'SERVICE_UNAVAILABLE') return;
+    if (code === 'INTERNAL_ERROR' && this.faults.spend()) {
+      this.log.error({ err: thrown, requestId, code });
+    }
+    if (code !== 'SERVICE_UNAVAILABLE' || !this.outages.spend()) return;
     const { stack: _, ...cause } = describeError(thrown);
-    this.log.warn({ cause, requestId, code, reason: details.reason }, 'unavailable');
+    this.log.warn({ cause, requestId, code, reason: details.detail }, 'unavailable');
   }
 }
 
@@ -86,11 +96,12 @@ function toProblem(thrown: unknown, request: Request): Problem {
   // Tried several times, and still in somebody's way.
   if (isCollision(thrown)) return unavailable('Others are changing the same.');
 
-  // Nest's own exceptions and those of Express' body parser carry a status and little else.
+  // Nest's own exceptions and those of Express' parsers carry a status and little else.
   const status = thrown instanceof HttpException ? thrown.getStatus() : statusOf(thrown);
   if (status === 404) return notFound(request);
-  const code = CODE_OF_STATUS[status];
-  return problem(code ?? 'INTERNAL_ERROR');
+  if (status === 401) return challenged('AUTH_TOKEN_INVALID');
+  const isTheirs = status >= 400 && status < 500;
+  return problem(CODE_OF_STATUS[status] ?? (isTheirs ? 'MALFORMED_REQUEST' : 'INTERNAL_ERROR'));
 }
 
 function notFound(request: Request): Problem {
@@ -105,8 +116,11 @@ function statusOf(thrown: unknown): number {
 }
 
 const CODE_OF_STATUS: Record<number, ErrorCode> = {
-  400: 'MALFORMED_REQUEST',
   403: 'AUTH_FORBIDDEN',
+  409: 'CONFLICT',
+  412: 'PRECONDITION_FAILED',
   413: 'PAYLOAD_TOO_LARGE',
   415: 'UNSUPPORTED_MEDIA_TYPE',
+  422: 'UNPROCESSABLE',
+  429: 'RATE_LIMITED',
 };

@@ -85,6 +85,11 @@ export const PROBLEMS = {
     title: 'The last admin stays',
     meaning: 'Without this one nobody could administer. Make another admin first.',
   },
+  CONFLICT: {
+    status: 409,
+    title: 'In conflict with what is there',
+    meaning: 'What is there already does not allow it. Read it again.',
+  },
   PRECONDITION_FAILED: {
     status: 412,
     title: 'It has changed meanwhile',
@@ -100,6 +105,11 @@ export const PROBLEMS = {
     status: 415,
     title: 'The body is not of a type that is understood here',
     meaning: 'Send `Content-Type: application/json`, in UTF-8.',
+  },
+  UNPROCESSABLE: {
+    status: 422,
+    title: 'The request cannot be carried out',
+    meaning: 'It is well formed, but what it asks for makes no sense here.',
   },
   RATE_LIMITED: {
     status: 429,

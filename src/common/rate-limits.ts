@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { normalizeIp } from '@nestjs/throttler';
-import type { Request, Response } from 'express';
+import type { NextFunction, Request, Response } from 'express';
 import { LRUCache } from 'lru-cache';
 import { Environment } from '../config/environment.js';
 import { problem } from './problem.js';
@@ -41,20 +41,27 @@ interface Window {
 export class RateLimits {
   private readonly windows = new LRUCache<string, Window>({ max: MOST_COUNTED });
   private readonly usual: Allowance;
+  /** Apart, so that good requests are not refused for what others did with an old token of the same user. */
+  private readonly failed: Allowance;
 
   constructor(environment: Environment) {
     this.usual = { limit: environment.RATE_LIMIT_PER_MINUTE, milliseconds: MINUTE_MS };
+    this.failed = { ...this.usual, route: 'failed' };
   }
 
-  /** Refuses whoever has used up what is theirs, before anything is done for them. Counts nothing. */
+  /** Refuses whoever has failed too often, before anything is done for them. Counts nothing. */
   refuseExhausted(who: Counted, response: Response): void {
-    const { limit } = this.usual;
+    const { limit } = this.failed;
     if (limit === 0) return;
     const now = performance.now();
-    const window = this.windows.get(keyOf(who, this.usual));
+    const window = this.windows.get(keyOf(who, this.failed));
     if (!window || window.count < limit || window.endsAt <= now) return;
-    say(response, who, this.usual, window, now);
+    say(response, who, this.failed, window, now);
     throw tooMany(window, now);
+  }
+
+  countFailure(who: Counted, response: Response): void {
+    this.count(who, response, this.failed);
   }
 
   /** Counts one request, says in the headers what is left, and refuses it where that is too many. */
@@ -66,6 +73,12 @@ export class RateLimits {
     say(response, who, allowance, window, now);
     if (window.count > allowance.limit) throw tooMany(window, now);
   }
+
+  /** Where no guard does it. */
+  readonly countAddress = (request: Request, response: Response, next: NextFunction): void => {
+    this.count(addressOf(request), response);
+    next();
+  };
 
   private current(key: string, { milliseconds }: Allowance, now: number): Window {
     const held = this.windows.get(key);

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
-import { requestBegan } from '../common/deadline.js';
+import { answerBegan } from '../common/deadline.js';
 import { unavailable } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
 
@@ -19,7 +19,7 @@ export class UnitOfWork {
 
   async run<Result>(work: (em: EntityManager) => Promise<Result>): Promise<Result> {
     // Who asks has waited for more than this: for their session to be looked up, for a place in the pool.
-    const began = requestBegan.getStore() ?? performance.now();
+    const began = answerBegan.getStore() ?? performance.now();
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.attempt(work, began);
@@ -57,7 +57,7 @@ export class UnitOfWork {
 
 const MOST_ATTEMPTS = 4;
 const LOCK_MS = 1000;
-/** Both well before the deadline of the answer (`ANSWER_MS` in `setup.ts`). */
+/** Both well before the deadline of the answer (`ANSWER_MS` in `in-flight.ts`). */
 const LAST_BEGINNING_MS = 1200;
 const LAST_COMMIT_MS = 2000;
 

@@ -26,7 +26,7 @@ export class HealthParts {
     return this.health
       .check('database')
       .attempt(() => this.ping())
-      .withTimeout(ANSWER_MS);
+      .withTimeout(PART_MS);
   }
 
   async migrations(): Promise<HealthIndicatorResult> {
@@ -43,7 +43,7 @@ export class HealthParts {
         // They are never taken back while a service runs on them.
         this.migrated = true;
       })
-      .withTimeout(ANSWER_MS);
+      .withTimeout(PART_MS);
   }
 
   issuerKeys(): HealthIndicatorResult {
@@ -96,5 +96,5 @@ export class HealthParts {
 
 const yes = () => true;
 const no = () => false;
-/** Before the deadline of every answer (`ANSWER_MS` in `setup.ts`), which would not name the part. */
-const ANSWER_MS = 2100;
+/** Before the deadline of every answer (that of `in-flight.ts`), which would not name the part. */
+const PART_MS = 2100;

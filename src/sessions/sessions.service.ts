@@ -1,11 +1,13 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/audit.service.js';
 import type { Caller } from '../auth/caller.js';
 import type { SessionRow } from '../auth/principal.js';
 import { problem } from '../common/problem.js';
+import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
+import type { PhysicalSchema } from '../database/physical-schema.js';
 import { UnitOfWork } from '../database/unit-of-work.js';
 import { UsersRepository } from '../users/users.repository.js';
 import { SessionList, SessionRead, SuccessResponse } from './session.dto.js';
@@ -21,11 +23,18 @@ export class SessionsService {
     private readonly audit: AuditService,
     private readonly feed: ChangeFeed,
     private readonly environment: Environment,
+    @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
   ) {}
+
+  /** With `SESSION_BINDING=token-only` Better-Auth may keep them where no table is. */
+  private get areHere(): boolean {
+    return this.physical.tables.session !== undefined;
+  }
 
   /** The sessions that have not ended, newest first, with the caller's own among them. */
   async listOf(by: Caller, id: string): Promise<SessionList> {
     const userId = await this.canonical(id);
+    if (!this.areHere) return { items: [], total: 0 };
     const [newest, total] = await this.sessions.newestOf(userId, new Date(), MOST_LISTED);
     const rows: SessionRow[] = newest.map((session) => ({ ...rowOf(session), userId }));
     const own = by.principal.session;
@@ -37,6 +46,7 @@ export class SessionsService {
   /** Ends one session. Of another user's it says what it says of one that is not there. */
   async endOne(by: Caller, id: string, sessionId: string): Promise<SuccessResponse> {
     const userId = await this.canonical(id);
+    if (!this.areHere) throw problem('NOT_FOUND');
     return this.end(userId, async (em) => {
       const revoked = await em.getRepository(Session).endOne(userId, sessionId);
       if (revoked === 0) throw problem('NOT_FOUND');
@@ -54,6 +64,9 @@ export class SessionsService {
   async endAll(by: Caller, id: string, except?: 'current'): Promise<SuccessResponse> {
     const userId = await this.canonical(id);
     const kept = except === 'current' ? currentSession(by, userId) : undefined;
+    if (!this.areHere) {
+      return SuccessResponse.of('The sessions are kept elsewhere.', 0, this.residual(null));
+    }
     return this.end(userId, async (em) => {
       const revoked = await em.getRepository(Session).endAllOf(userId, kept);
       this.audit.record(em, by, {

@@ -52,9 +52,14 @@ export class UserRead {
       roles: rolesOf(user),
       banned: isBanned(user, now),
       banReason: user.banReason,
-      banExpires: user.banExpires?.toISOString() ?? null,
+      banExpires: timeOrNever(user.banExpires),
       createdAt: user.createdAt.toISOString(),
       updatedAt: user.updatedAt.toISOString(),
     };
   }
+}
+
+/** PostgreSQL's `infinity` is no date here. */
+function timeOrNever(time: Date | null): string | null {
+  return time !== null && Number.isFinite(time.getTime()) ? time.toISOString() : null;
 }

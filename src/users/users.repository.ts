@@ -14,8 +14,12 @@ export class UsersRepository extends EntityRepository<User> {
   }
 
   /** The row as it is now, and ours until the transaction ends. */
-  lock(id: string): Promise<User | null> {
-    return this.findOne({ id }, { lockMode: LockMode.PESSIMISTIC_WRITE, refresh: true });
+  async lock(id: string): Promise<User | null> {
+    const options = { lockMode: LockMode.PESSIMISTIC_WRITE, refresh: true } as const;
+    const user = await this.findOne({ id }, options);
+    // PostgreSQL's `infinity` is no date here and could not be written back. Null, too, bans for ever.
+    if (user?.banExpires && Number.isNaN(user.banExpires.getTime())) user.banExpires = null;
+    return user;
   }
 
   /** Those who hold one of the roles or are named, banned or not. They are few. */

@@ -1,13 +1,15 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { type AuditAction } from '../audit/audit-event.entity.js';
 import { AuditService } from '../audit/audit.service.js';
 import type { Caller } from '../auth/caller.js';
 import { isAdmin, isBanned } from '../auth/user-rules.js';
 import { etagOf, requireMatch } from '../common/etag.js';
 import { problem } from '../common/problem.js';
+import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
+import type { PhysicalSchema } from '../database/physical-schema.js';
 import { UnitOfWork } from '../database/unit-of-work.js';
 import { SessionsRepository } from '../sessions/sessions.repository.js';
 import { Session } from '../sessions/session.entity.js';
@@ -31,6 +33,7 @@ export class UsersService {
     private readonly audit: AuditService,
     private readonly feed: ChangeFeed,
     private readonly environment: Environment,
+    @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
   ) {}
 
   async read(id: string): Promise<Tagged> {
@@ -74,7 +77,8 @@ export class UsersService {
       if (user.id === by.principal.user.id) throw problem('SELF_BAN');
       if (this.isAdmin(user)) await this.requireAnotherAdmin(em, user);
       Object.assign(user, { banned: true, banReason: ban.reason ?? null, banExpires });
-      await sessionsOf(em).endAllOf(user.id);
+      // Better-Auth may keep them elsewhere (`SESSION_BINDING=token-only`).
+      if (this.physical.tables.session) await sessionsOf(em).endAllOf(user.id);
     });
   }
 

@@ -1,4 +1,4 @@
-import { PROBLEMS, type Problem, problem } from '../common/problem.js';
+import { PROBLEMS, type Problem, problem } from './problem.js';
 
 type Unauthorized = {
   [Code in keyof typeof PROBLEMS]: (typeof PROBLEMS)[Code]['status'] extends 401 ? Code : never;
