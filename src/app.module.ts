@@ -1,7 +1,6 @@
 import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { type DynamicModule, Module, type Type } from '@nestjs/common';
 import { RouterModule } from '@nestjs/core';
-import { LoggerModule } from 'nestjs-pino';
 import type { Logger } from 'pino';
 import { ormOptions } from '../mikro-orm.config.js';
 import { AuthModule } from './auth/auth.module.js';
@@ -41,9 +40,6 @@ export class AppModule {
       module: AppModule,
       imports: [
         FoundationModule.of({ environment, physical, log }),
-        // Only for Nest's own lines. Its middleware would put every request into an AsyncLocalStorage
-        // and give it a logger of its own, at more than the price of all the rest of the request.
-        LoggerModule.forRoot({ pinoHttp: { logger: log }, forRoutes: [] }),
         MikroOrmModule.forRoot({
           ...ormOptions({
             url: environment.DATABASE_URL,

@@ -24,7 +24,7 @@ Every error is a problem as RFC 9457 has it, of type \`application/problem+json\
 \`{ type, title, status, detail, instance, code, requestId, errors? }\`. Clients switch on \`code\`, which
 stays; sentences may improve. Quote the \`requestId\` when you ask for help: the log has it.
 
-This page is written by \`npm test\` from \`src/common/problem.ts\`.
+This page is written by \`UPDATE_GENERATED=1 npm test -- generated\` from \`src/common/problem.ts\`.
 
 | code | status | title | meaning |
 | --- | --- | --- | --- |

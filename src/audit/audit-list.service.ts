@@ -1,6 +1,8 @@
 import { Readable } from 'node:stream';
-import { Injectable, Logger, StreamableFile } from '@nestjs/common';
+import { Inject, Injectable, StreamableFile } from '@nestjs/common';
+import type { Logger } from 'pino';
 import { decodeCursor, encodeCursor } from '../common/cursor.js';
+import { LOG } from '../common/foundation.module.js';
 import { describeError } from '../common/log.js';
 import { problem } from '../common/problem.js';
 import { type AuditEventList, AuditEventRead, type AuditQuery } from './audit.dto.js';
@@ -13,9 +15,10 @@ import {
 
 @Injectable()
 export class AuditListService {
-  private readonly logger = new Logger('Audit');
-
-  constructor(private readonly events: AuditRepository) {}
+  constructor(
+    private readonly events: AuditRepository,
+    @Inject(LOG) private readonly log: Logger,
+  ) {}
 
   async list(query: AuditQuery): Promise<AuditEventList> {
     const { limit } = query;
@@ -40,7 +43,7 @@ export class AuditListService {
     const lines = Readable.from(this.lines(filter, first), { objectMode: false });
     return new StreamableFile(lines, { type: 'application/x-ndjson' }).setErrorHandler(
       (error, response) => {
-        this.logger.warn({ cause: describeError(error), msg: 'an export broke off' });
+        this.log.warn({ cause: describeError(error) }, 'an export broke off');
         // Too late for a problem: an answer that breaks off is how a client sees that it is not whole.
         response.destroy?.();
       },

@@ -8,7 +8,6 @@ import {
 } from '@nestjs/swagger';
 import type { Request } from 'express';
 import { Roles } from '../auth/decorators.js';
-import { Problems } from '../common/problem.decorator.js';
 import { AuditListService } from './audit-list.service.js';
 import { AuditEventList, AuditEventRead, AuditQuery } from './audit.dto.js';
 
@@ -20,12 +19,9 @@ export class AuditController {
 
   @Get()
   @Roles('admin')
-  @Problems('VALIDATION_ERROR')
   @ApiOperation({
     operationId: 'listAuditEvents',
     summary: 'Who changed what, newest first',
-    description:
-      'With `Accept: application/x-ndjson` all that the filter finds, a line of JSON each, without end of page.',
   })
   @ApiOkResponse({
     description: 'A page, or with `Accept: application/x-ndjson` all of them',

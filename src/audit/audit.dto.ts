@@ -7,7 +7,7 @@ import { PointInTime } from '../common/point-in-time.js';
 import { AUDIT_ACTIONS, type AuditAction } from './audit-event.entity.js';
 import type { AuditRow } from './audit.repository.js';
 
-/** Filters are combined with AND. None has an `example`: Swagger UI would fill it in and send it. */
+/** Filters are combined with AND. Their examples are in `openapi-words.ts`. */
 export class AuditQuery {
   @ApiPropertyOptional({ enum: AUDIT_ACTIONS })
   @IsOptional()

@@ -4,7 +4,6 @@ import { AccountFilter, AccountList } from '../accounts/account.dto.js';
 import { AccountsService } from '../accounts/accounts.service.js';
 import { CurrentPrincipal, CurrentUser } from '../auth/decorators.js';
 import type { Principal, UserRow } from '../auth/principal.js';
-import { Problems } from '../common/problem.decorator.js';
 import { UserRead } from '../users/user.dto.js';
 import { CurrentSessionRead } from './me.dto.js';
 
@@ -30,7 +29,6 @@ export class MeController {
   @Get('accounts')
   @ApiOperation({ operationId: 'listMyAccounts', summary: 'The ways in which I can sign in' })
   @ApiOkResponse({ type: AccountList })
-  @Problems('VALIDATION_ERROR')
   myAccounts(@CurrentUser() me: UserRow, @Query() filter: AccountFilter): Promise<AccountList> {
     return this.accounts.listOf(me.id, filter.provider);
   }

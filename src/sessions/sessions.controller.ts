@@ -21,7 +21,6 @@ export class SessionsController {
   }
 
   @Delete()
-  @Problems('VALIDATION_ERROR')
   @ApiOperation({ operationId: 'revokeSessions', summary: 'Sign a user out everywhere' })
   @ApiOkResponse({ type: SuccessResponse })
   endAll(

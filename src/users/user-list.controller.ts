@@ -1,7 +1,6 @@
 import { Controller, Get, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { Roles } from '../auth/decorators.js';
-import { Problems } from '../common/problem.decorator.js';
 import { UserList, UserQuery } from './user-list.dto.js';
 import { UserListService } from './user-list.service.js';
 
@@ -12,7 +11,6 @@ export class UserListController {
 
   @Get()
   @Roles('admin')
-  @Problems('VALIDATION_ERROR')
   @ApiOperation({ operationId: 'listUsers', summary: 'Find users' })
   @ApiOkResponse({ type: UserList })
   list(@Query() query: UserQuery): Promise<UserList> {

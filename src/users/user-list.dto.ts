@@ -17,8 +17,8 @@ const toFlag = Transform(({ value }: { value: unknown }) =>
 );
 
 /**
- * Filters are combined with AND. None has an `example`, nor `page` a `default`: Swagger UI would fill it
- * in and send it.
+ * Filters are combined with AND. Their examples are in `openapi-words.ts`; Swagger UI, which would fill them
+ * in and send them, is given none, and `page` has no `default` for the same reason.
  */
 export class UserQuery {
   @ApiPropertyOptional({

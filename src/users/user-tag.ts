@@ -41,6 +41,6 @@ export function Conditional() {
       description:
         'The `ETag` of the version that you have read: if it has changed, nothing happens',
     }),
-    Problems('VALIDATION_ERROR', 'PRECONDITION_FAILED'),
+    Problems('PRECONDITION_FAILED'),
   );
 }
