@@ -23,7 +23,7 @@ import { Verification } from './src/database/verification.entity.js';
 import { Session } from './src/sessions/session.entity.js';
 import { User } from './src/users/user.entity.js';
 
-export const ENTITIES = [User, Session, Account, Verification, AuditEvent];
+const ENTITIES = [User, Session, Account, Verification, AuditEvent];
 
 /** In the order in which they run; a name, once released, never changes. */
 export const MIGRATIONS = [

@@ -134,7 +134,11 @@ function completeOperation(path: string, operation: Operation): void {
   }
   const words = OPERATIONS[operation.operationId ?? ''];
   if (words !== undefined) operation.description = words;
-  for (const parameter of operation.parameters ?? []) completeParameter(parameter);
+  for (const parameter of operation.parameters ?? []) {
+    // A name says what it is for in our own routes alone.
+    if (words !== undefined) completeParameter(parameter);
+    if (parameter.schema) completeIntegers(parameter.schema);
+  }
   for (const [status, response] of Object.entries(operation.responses)) {
     response.headers = { ...headersOf(Number(status), response, isCounted), ...response.headers };
   }
@@ -145,7 +149,6 @@ function completeParameter(parameter: Parameter): void {
   if (description !== undefined) parameter.description ??= description;
   if (example !== undefined) parameter.example ??= example;
   if (most !== undefined && parameter.schema) parameter.schema['maxLength'] ??= most;
-  if (parameter.schema) completeIntegers(parameter.schema);
 }
 
 /** What is not bounded otherwise is so by what JavaScript can count. */

@@ -41,7 +41,7 @@ function storeOn(...answers: Standing[]) {
         waiting.push(() => resolve(answer));
       }),
   } as unknown as PrincipalsRepository;
-  const feed = { isHearing: true, tell: () => undefined };
+  const feed = { isHearing: true, subscribe: () => undefined };
   const store = new PrincipalStore(principals, feed as unknown as ChangeFeed, new Environment());
   const answerNext = async () => {
     waiting.shift()?.();

@@ -119,14 +119,14 @@ export function algorithmNamed(name: unknown): Algorithm | undefined {
 }
 
 export function isKeyId(value: unknown): value is string {
-  return isPlainText(value, 128);
+  return isOneLine(value, 128);
 }
 
 /**
  * Text that can be stored, logged and compared: no control characters (PostgreSQL refuses a NUL)
  * and no half of a surrogate pair, which would turn into another character on its way out.
  */
-export function isPlainText(value: unknown, maxLength: number): value is string {
+export function isOneLine(value: unknown, maxLength: number): value is string {
   return (
     typeof value === 'string' &&
     value.length > 0 &&

@@ -30,7 +30,7 @@ export class PrincipalStore implements Remembering {
     environment: Environment,
   ) {
     this.remembered = new LRUCache({ max: environment.REMEMBERED_USERS });
-    feed.tell(this);
+    feed.subscribe(this);
   }
 
   recall(userId: string, witness: Witness | null): Standing | undefined {

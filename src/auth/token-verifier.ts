@@ -4,7 +4,7 @@ import {
   algorithmNamed,
   isKeyId,
   isObject,
-  isPlainText,
+  isOneLine,
   type Algorithm,
   type VerificationKey,
 } from './json-web-key.js';
@@ -282,7 +282,7 @@ function hasDuplicateMember(json: string): boolean {
 }
 
 function plainText(value: unknown, reason: string): string {
-  return isPlainText(value, 255) ? value : refuse(reason);
+  return isOneLine(value, 255) ? value : refuse(reason);
 }
 
 /** RFC 7519 §2 allows fractions; no issuer of ours sends one, and 1e400 is a number in JSON too. */

@@ -63,7 +63,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     return this.isHearing ? 'listening' : 'away';
   }
 
-  tell(remembering: Remembering): void {
+  subscribe(remembering: Remembering): void {
     this.remembering.add(remembering);
   }
 

@@ -123,7 +123,7 @@ function giveUp(client: PoolClient): void {
 }
 
 /** One sentence for each way in which a connection cannot be made. */
-export function explainConnectionFault(error: unknown, url: string): string {
+function explainConnectionFault(error: unknown, url: string): string {
   const { hostname, port, pathname, username } = new URL(url);
   const place = `${hostname || 'localhost'}:${port || 5432}`;
   const code = codeOf(error);

@@ -7,13 +7,13 @@ import { inspectWith } from './inspect.js';
 import { pendingMigrations } from './pending-migrations.js';
 import { EXPECTED, type PhysicalSchema, TABLE_NAMES } from './physical-schema.js';
 
-export interface Diagnosis {
+interface Diagnosis {
   report: string;
   healthy: boolean;
 }
 
 /** What is in the database, what Gatehouse expects there, and what to do about the difference. */
-export function diagnose(environment: Environment): Promise<Diagnosis> {
+function diagnose(environment: Environment): Promise<Diagnosis> {
   return withConnection(environment.directUrl, async (client) => {
     const physical = await inspectWith(client, environment);
     const pending = await pendingMigrations((sql) => client.query(sql).then(({ rows }) => rows));

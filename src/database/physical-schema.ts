@@ -111,7 +111,7 @@ export async function inspectDatabase(query: Query, wish: InspectionWish): Promi
   return { ...found, elsewhere, faults: [fault] };
 }
 
-export interface ColumnRow {
+interface ColumnRow {
   table: string;
   column: string;
   type: string;
@@ -119,11 +119,7 @@ export interface ColumnRow {
 }
 
 /** The judgement over what the catalogue says, without a database of its own. */
-export function describeColumns(
-  rows: ColumnRow[],
-  schema: string,
-  wish: InspectionWish,
-): PhysicalSchema {
+function describeColumns(rows: ColumnRow[], schema: string, wish: InspectionWish): PhysicalSchema {
   const found: PhysicalSchema = {
     schema,
     tables: {},

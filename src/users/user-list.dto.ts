@@ -6,7 +6,7 @@ import { PlainText } from '../common/plain-text.js';
 import { PointInTime } from '../common/point-in-time.js';
 import { UserRead } from './user.dto.js';
 
-export const USER_SORTS = ['createdAt', '-createdAt', 'email', '-email', 'name', '-name'] as const;
+const USER_SORTS = ['createdAt', '-createdAt', 'email', '-email', 'name', '-name'] as const;
 export type UserSort = (typeof USER_SORTS)[number];
 
 const toNumber = Transform(({ value }: { value: unknown }) =>
