@@ -228,7 +228,7 @@ Gatehouse is ready.
   Demo user    ${USER.email}    ${USER.password}
 
 ${await tryIt(apiUrl, betterAuth)}
-A new token of the demo user:
+A new token of the demo admin (of the demo user with their address and password):
 
 ${howToGetToken(betterAuth)}
 `;
@@ -269,7 +269,7 @@ async function demoToken(betterAuth: BetterAuth): Promise<string | undefined> {
 }
 
 function howToGetToken({ url }: BetterAuth): string {
-  const credentials = JSON.stringify({ email: USER.email, password: USER.password });
+  const credentials = JSON.stringify({ email: ADMIN.email, password: ADMIN.password });
   const token = `sed 's/.*"token":"\\([^"]*\\)".*/\\1/'`;
   return `  SESSION=$(curl -s ${url}/api/auth/sign-in/email -H 'Content-Type: application/json' -d '${credentials}' | ${token})
   TOKEN=$(curl -s ${url}/api/auth/token -H "Authorization: Bearer $SESSION" | ${token}); echo "$TOKEN"`;

@@ -36,7 +36,7 @@ export const OPERATIONS: Record<string, string> = {
   getUser: 'For the user and for admins. The `ETag` can be sent back as `If-Match` with a change.',
   updateUser: `For the user and for admins. Only what is sent is changed. ${CONDITIONAL}`,
   changeUserRole: `For admins. In force at the user's next request, whatever their token says. The last admin stays one, and nobody takes their own admin role. ${CONDITIONAL}`,
-  banUser: `For admins. Ends every session of the user in the same transaction. Said again, it changes reason and end. Nobody bans themselves or the last admin. ${CONDITIONAL}`,
+  banUser: `For admins. Ends every session of the user in the same transaction. Said again, it replaces reason and end; what is left out is none. Nobody bans themselves or the last admin. ${CONDITIONAL}`,
   unbanUser: `For admins. The user can sign in again; what the ban ended stays ended. Safe to repeat. ${CONDITIONAL}`,
   listSessions:
     'For the user and for admins. Sessions that have not expired, newest first. `current` marks the one that the token of this request names.',

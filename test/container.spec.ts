@@ -39,7 +39,7 @@ describe('Dockerfile', () => {
   it('makes Node itself process 1, which hears SIGTERM', () => {
     const [program, ...args] = JSON.parse(textOf('CMD')) as string[];
     expect(program).toBe('node');
-    expect([program, ...args].join(' ')).toBe(project.scripts['start:prod']);
+    expect(['exec', program, ...args].join(' ')).toBe(project.scripts['start:prod']);
     expect(textOf('STOPSIGNAL')).toBe('SIGTERM');
   });
 

@@ -34,9 +34,9 @@ export interface ServeOptions {
 
 const running = new Set<ChildProcess>();
 
-/** What `npm run start:prod` runs, without npm. */
+/** What `npm run start:prod` runs, without npm: the `exec` there lets Node hear the signals that npm gets. */
 const AS_IN_PRODUCTION = readScript('start:prod')
-  .replace(/^node /, '')
+  .replace(/^exec node /, '')
   .split(' ');
 
 function readScript(name: string): string {

@@ -1,7 +1,9 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createDatabase, type TestDatabase } from './database.js';
+import { findFreePort } from '../dev/ports.ts';
+import { createDatabase, type TestDatabase, withDirectUrl } from './database.js';
 import { endServed, type KeySet, serve, type Served, startKeySet, until } from './served.js';
 
 let database: TestDatabase;
@@ -34,6 +36,30 @@ const statusOf = async (url: string) => {
   return answer.status;
 };
 const ready = (served: Served) => until(() => statusOf(`${served.url}/health/ready`), 200);
+
+it('begins with the signal that npm gets', async () => {
+  const port = await findFreePort();
+  const npm = spawn('npm', ['run', '--silent', 'start:prod'], {
+    env: {
+      PATH: process.env['PATH'],
+      NODE_ENV: 'production',
+      PORT: String(port),
+      SHUTDOWN_DELAY_MS: '0',
+      ...withDirectUrl({ DATABASE_URL: database.url, BETTER_AUTH_URL: issuer.url }),
+    },
+    stdio: 'ignore',
+  });
+  const url = `http://127.0.0.1:${port}/health/ready`;
+  const status = () =>
+    fetch(url).then(
+      (answer) => answer.status,
+      () => 0,
+    );
+  await until(status, 200, 30);
+  npm.kill('SIGTERM');
+  expect(await once(npm, 'exit')).toEqual([0, null]);
+  expect(await status()).toBe(0);
+});
 
 /** A POST whose body is on its way for as long as one likes. */
 async function beginPost(served: Served) {

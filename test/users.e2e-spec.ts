@@ -163,6 +163,10 @@ describe('If-Match', () => {
     ['*', 200],
     ['"something-else"', 412],
     ['W/"x"', 412],
+    ['"a,b", "c"', 412],
+    ['unquoted', 400],
+    ['"half', 400],
+    [',', 400],
   ])('%s answers %d', async (ifMatch, status) => {
     const ada = await newUser();
     const answer = await ask(ada, 'PATCH', ada.id, { name: 'New' }, { 'if-match': ifMatch });

@@ -17,6 +17,12 @@ export const IfMatch = createParamDecorator(
 /** RFC 9110, section 13.1.1: one of the listed tags, compared strongly, so a weak one never matches. */
 export function requireMatch(ifMatch: string | undefined, etag: string): void {
   if (ifMatch === undefined || ifMatch.trim() === '*') return;
-  const tags = ifMatch.split(',').map((tag) => tag.trim());
+  const tags: string[] = ifMatch.match(TAG) ?? [];
+  if (tags.length === 0 || !/^[\s,]*$/.test(ifMatch.replace(TAG, ''))) {
+    const detail = 'If-Match takes an ETag as it was sent, with its quotes, or *.';
+    throw problem('MALFORMED_REQUEST', { detail });
+  }
   if (!tags.includes(etag)) throw problem('PRECONDITION_FAILED');
 }
+
+const TAG = /(?:W\/)?"[^"]*"/g;

@@ -28,6 +28,8 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       '',
       ...tables(physical),
       '',
+      ...tokens(environment),
+      '',
       ...advice.map((line) => `FAULT   ${line}`),
       ...physical.remarks.map((line) => `remark  ${line}`),
       advice.length === 0
@@ -41,6 +43,14 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
 async function serverVersion(client: Client): Promise<string> {
   const { rows } = await client.query<{ server_version: string }>('show server_version');
   return rows[0]?.server_version ?? 'of unknown version';
+}
+
+/** Not asked for: whether they come so, the log of the first requests says (`reason`). */
+function tokens({ issuer, audiences, jwksUrl, JWT_SESSION_CLAIM }: Environment): string[] {
+  return [
+    `tokens  iss "${issuer}", aud ${audiences.map((name) => `"${name}"`).join(' or ')}, session claim "${JWT_SESSION_CLAIM}"`,
+    `keys    ${jwksUrl}`,
+  ];
 }
 
 /** One line for each property: where it was found, and as what. */
