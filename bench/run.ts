@@ -10,7 +10,7 @@ import { benchMemory } from './soak.ts';
 import { benchStart } from './start.ts';
 
 /**
- * `npm run bench`: every figure that the documents name, measured on this machine in one run.
+ * `npm run bench`: every promise of speed and size, measured on this machine in one run.
  * `-- --quick` measures less of each; `-- hot-path lists` only these.
  */
 const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
