@@ -1,6 +1,9 @@
 import { Controller, Get, Module } from '@nestjs/common';
 import { SkipThrottle, Throttle } from '@nestjs/throttler';
+import type { Response } from 'express';
 import { Public } from '../src/auth/decorators.js';
+import { RateLimits, userOf } from '../src/common/rate-limits.js';
+import { Environment } from '../src/config/environment.js';
 import { type RunningApp, startApp } from './app.js';
 import { signUp } from './clients.js';
 import { type Stack, startStack } from './stack.js';
@@ -174,6 +177,16 @@ it('lets a route have an allowance of its own, or none', async () => {
   expect(await statuses(2, token, '/api/v1/limited/dear')).toEqual([200, 429]);
   expect(await statuses(LIMIT + 1, token, '/api/v1/limited/free')).toEqual(times(200, LIMIT + 1));
   expect(await statuses(LIMIT, token)).toEqual(times(200, LIMIT));
+});
+
+it('never says that more is left of a window than the window', () => {
+  const said = new Set<string>();
+  const response = { setHeader: (_name: string, value: string) => said.add(value) };
+  const limits = new RateLimits(new Environment());
+  for (let user = 0; user < 20_000; user += 1) {
+    limits.count(userOf(String(user)), response as unknown as Response);
+  }
+  expect([...said].filter((value) => /t=6[1-9]/.test(value))).toEqual([]);
 });
 
 it('counts nothing at 0', async () => {

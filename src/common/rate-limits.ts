@@ -114,5 +114,6 @@ function tooMany(window: Window, now: number) {
 }
 
 function secondsLeft({ endsAt }: Window, now: number): number {
-  return Math.max(1, Math.ceil((endsAt - now) / 1000));
+  // Whole milliseconds first: 60,000 of them added to a time and taken off again may be a hair more.
+  return Math.max(1, Math.ceil(Math.round(endsAt - now) / 1000));
 }
