@@ -84,11 +84,9 @@ describe('a target that is no path', () => {
     expect(answer.head).toMatch(/^Cache-Control: no-store/m);
   });
 
-  // Express alone answers these after us, in a listener: the process would end.
-  it.each([
-    ['behind it', `GET x://y${ENDING}\r\nX\r\n\r\n`],
-    ['in its body', `POST x://y${ENDING}Transfer-Encoding: chunked\r\n\r\nX\r\n`],
-  ])('ends nothing, with what cannot be read %s', async (_where, text) => {
+  it('with a body that cannot be read does not end the process', async () => {
+    // Express alone would answer it, after us and in a listener.
+    const text = `POST x://y${ENDING}Transfer-Encoding: chunked\r\n\r\nX\r\n`;
     const served = await serve({
       DATABASE_URL: database.url,
       BETTER_AUTH_URL: 'https://auth.example',

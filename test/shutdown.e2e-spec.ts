@@ -48,6 +48,7 @@ it('begins with the signal that npm gets', async () => {
       ...withDirectUrl({ DATABASE_URL: database.url, BETTER_AUTH_URL: issuer.url }),
     },
     stdio: 'ignore',
+    detached: true,
   });
   const url = `http://127.0.0.1:${port}/health/ready`;
   const status = () =>
@@ -55,10 +56,15 @@ it('begins with the signal that npm gets', async () => {
       (answer) => answer.status,
       () => 0,
     );
-  await until(status, 200, 30);
-  npm.kill('SIGTERM');
-  expect(await once(npm, 'exit')).toEqual([0, null]);
-  expect(await status()).toBe(0);
+  try {
+    await until(status, 200, 30);
+    npm.kill('SIGTERM');
+    expect(await once(npm, 'exit')).toEqual([0, null]);
+    expect(await status()).toBe(0);
+  } finally {
+    // What npm left behind, if it did.
+    if ((await status()) !== 0) process.kill(-Number(npm.pid), 'SIGKILL');
+  }
 });
 
 /** A POST whose body is on its way for as long as one likes. */

@@ -156,6 +156,10 @@ it('is documented by the same decorators', () => {
   const text = JSON.stringify(paths);
   expect(text).toContain('EMAIL_NOT_VERIFIED');
   expect(text).not.toContain('x-problem');
+  // `id` and the like are ours where the route is.
+  const own = JSON.stringify(paths['/api/v1/notes/open/of/{id}']);
+  expect(own).not.toContain('as Better-Auth made it');
+  expect(JSON.stringify(paths['/api/v1/users/{id}'])).toContain('as Better-Auth made it');
 });
 
 const getOpen = async (path: string, method = 'GET') => {

@@ -83,15 +83,14 @@ export class PrincipalStore implements Remembering {
     if (!standing || (witness && !standing.session)) return;
     // An id that the database writes otherwise is not the one that it will tell of.
     if (!this.feed.isHearing || standing.user.id !== userId) return;
-    const name = nameOf(witness);
-    const others = this.remembered.get(userId)?.filter((each) => each.name !== name) ?? [];
-    // The oldest goes, so that nobody fills the memory with sessions of one user.
     const packed = pack(standing);
     // Better-Auth lets users choose names and pictures of any length; the memory is counted in entries.
     if (packed.length > MOST_PACKED) return;
-    const mine = { name, packed, standing: undefined };
-    const ofUser = [...others.slice(1 - MOST_OF_ONE_USER), mine];
-    this.remembered.set(userId, ofUser);
+    const name = nameOf(witness);
+    const others = this.remembered.get(userId)?.filter((each) => each.name !== name) ?? [];
+    // The oldest goes, so that nobody fills the memory with sessions of one user.
+    const kept = others.slice(1 - MOST_OF_ONE_USER);
+    this.remembered.set(userId, [...kept, { name, packed, standing: undefined }]);
   }
 }
 

@@ -142,10 +142,10 @@ export class TokenVerifier {
     if (!this.isForUs(claims.get('aud'))) refuse('aud');
     // Only a claim that is not there means "no session"; `null` is a value, and no string.
     const sessionId = claims.has(sessionClaim)
-      ? plainText(claims.get(sessionClaim), 'session-claim')
+      ? oneLine(claims.get(sessionClaim), 'session-claim')
       : null;
     const token: VerifiedToken = Object.freeze({
-      subject: plainText(claims.get('sub'), 'sub'),
+      subject: oneLine(claims.get('sub'), 'sub'),
       sessionId,
       issuedAt: seconds(claims.get('iat'), 'iat'),
       expiresAt: seconds(claims.get('exp'), 'exp'),
@@ -281,7 +281,7 @@ function hasDuplicateMember(json: string): boolean {
   return false;
 }
 
-function plainText(value: unknown, reason: string): string {
+function oneLine(value: unknown, reason: string): string {
   return isOneLine(value, 255) ? value : refuse(reason);
 }
 
