@@ -29,8 +29,8 @@ class OpenController {
 
   @Get('of/:id')
   @SelfOrAdmin()
-  of() {
-    return { title: 'for oneself' };
+  of(@Param('id') id: string) {
+    return { title: 'for oneself', id };
   }
 
   @Get('refused/:status')
