@@ -13,6 +13,7 @@ import type { PhysicalSchema } from './database/physical-schema.js';
 import { AccountsModule } from './accounts/accounts.module.js';
 import { MeModule } from './me/me.module.js';
 import { HealthModule } from './health/health.module.js';
+import { Docs } from './docs.js';
 
 /** What is known before the first module is made. */
 export interface Foundation {
@@ -51,10 +52,11 @@ export class AppModule {
           registerRequestContext: false,
         }),
         AuthModule,
-        HealthModule,
         ...modules,
+        HealthModule,
         RouterModule.register(modules.map((module) => ({ path: 'api/v1', module }))),
       ],
+      providers: [Docs],
     };
   }
 }

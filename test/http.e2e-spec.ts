@@ -1,4 +1,5 @@
-import { request as rawRequest } from 'node:http';
+import { type IncomingMessage, request as rawRequest, type ServerResponse } from 'node:http';
+import type { Express } from 'express';
 import { type RunningApp, startApp } from './app.js';
 import { createDatabase, type TestDatabase } from './database.js';
 
@@ -17,6 +18,19 @@ beforeAll(async () => {
 afterAll(async () => {
   await gatehouse.close();
   await database.drop();
+});
+
+it("has requests and answers that are Express' own before Express has them", async () => {
+  const express = gatehouse.app.getHttpAdapter().getInstance() as Express;
+  const born: object[] = [];
+  gatehouse.app
+    .getHttpServer()
+    .prependOnceListener('request', (request: IncomingMessage, response: ServerResponse) => {
+      born.push(Object.getPrototypeOf(request), Object.getPrototypeOf(response));
+    });
+  await fetch(`${gatehouse.url}/health/live`);
+  expect(born[0]).toBe(express.request);
+  expect(born[1]).toBe(express.response);
 });
 
 describe('errors', () => {

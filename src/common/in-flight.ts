@@ -40,8 +40,8 @@ export class InFlight implements OnApplicationShutdown {
     return this.answers.size;
   }
 
-  /** The first thing that happens to a request. */
-  readonly open = (request: Request, response: Response, next: NextFunction): void => {
+  /** The first thing that happens to a request: Node's server calls it, before it calls Express. */
+  readonly open = (request: Request, response: Response): void => {
     request.began = performance.now();
     const sent = request.headers['x-request-id'];
     request.requestId = typeof sent === 'string' && SANE_ID.test(sent) ? sent : randomUUID();
@@ -51,7 +51,6 @@ export class InFlight implements OnApplicationShutdown {
     if (this.draining) response.setHeader('Connection', 'close');
     this.answers.add(response);
     response.on('close', () => this.close(request, response));
-    next();
   };
 
   /**

@@ -10,11 +10,9 @@ export function perRoute<Value>(
   return (context) => {
     const [controller, handler] = [context.getClass(), context.getHandler()];
     const ofController = known.get(controller) ?? new Map<Handler, Value>();
-    known.set(controller, ofController);
-    const value = ofController.has(handler)
-      ? (ofController.get(handler) as Value)
-      : read(controller, handler);
-    ofController.set(handler, value);
+    if (ofController.has(handler)) return ofController.get(handler) as Value;
+    const value = read(controller, handler);
+    known.set(controller, ofController.set(handler, value));
     return value;
   };
 }

@@ -1,6 +1,7 @@
 import {
   type ArgumentMetadata,
   Injectable,
+  type PipeTransform,
   type ValidationError,
   ValidationPipe,
 } from '@nestjs/common';
@@ -8,17 +9,15 @@ import { type FieldError, problem } from './problem.js';
 
 /** Bodies and queries become DTOs, or a problem that names each field. Unknown fields are refused. */
 @Injectable()
-export class RequestPipe extends ValidationPipe {
-  constructor() {
-    super({
-      transform: true,
-      whitelist: true,
-      forbidNonWhitelisted: true,
-      exceptionFactory: (errors) => refused(fieldErrors(errors).slice(0, MOST_ERRORS)),
-    });
-  }
+export class RequestPipe implements PipeTransform {
+  private readonly toDto = new ValidationPipe({
+    transform: true,
+    whitelist: true,
+    forbidNonWhitelisted: true,
+    exceptionFactory: (errors) => refused(fieldErrors(errors).slice(0, MOST_ERRORS)),
+  });
 
-  override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
+  transform(value: unknown, metadata: ArgumentMetadata): unknown {
     // What a decorator of somebody's made is nobody's input.
     if (metadata.type === 'custom') return value;
     // class-transformer leaves these names out, so that nothing later could refuse them.
@@ -33,7 +32,7 @@ export class RequestPipe extends ValidationPipe {
         detail: 'The body must be a JSON object that is not deep.',
       });
     }
-    return (await super.transform(value, metadata)) as unknown;
+    return this.toDto.transform(value, metadata);
   }
 }
 
