@@ -175,6 +175,21 @@ describe('KeyRing', () => {
       expect(issuer.hits()).toBe(2);
     });
 
+    it('finds one by its first use though a refresh from before it is still under way', async () => {
+      const issuer = await startIssuer([ED25519]);
+      const { ring } = ringFor(issuer, { refreshSeconds: 0.05 });
+      await ring.start();
+      const held: ServerResponse[] = [];
+      issuer.answer((response) => held.push(response));
+      await until(() => held.length === 1);
+
+      issuer.publish([ED25519, SPARE]);
+      const finding = ring.find('spare');
+      publishing([ED25519])(held[0] as ServerResponse);
+
+      expect((await finding)?.id).toBe('spare');
+    });
+
     it('drops a key that left the set at the next refresh, and takes a new one', async () => {
       const issuer = await startIssuer([ED25519, ES256]);
       const { ring } = ringFor(issuer, { refreshSeconds: 0.05 });

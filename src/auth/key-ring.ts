@@ -87,7 +87,7 @@ export class KeyRing implements KeySource {
     if (known) return known;
     if (this.waiting < MAX_WAITING) {
       this.waiting += 1;
-      await this.askIssuer().finally(() => (this.waiting -= 1));
+      await this.askIssuerFor(kid).finally(() => (this.waiting -= 1));
     }
     const found = this.current(kid);
     // While the issuer does not answer, a key that is not here may be its newest.
@@ -107,6 +107,13 @@ export class KeyRing implements KeySource {
 
   private hasFreshKeys(): boolean {
     return this.clock() - this.fetchedAt < this.options.maxStaleSeconds * 1000;
+  }
+
+  /** A refresh that was under way already may have read the set before the key was in it. */
+  private async askIssuerFor(kid: string): Promise<void> {
+    const wasUnderWay = this.inFlight !== undefined;
+    await this.askIssuer();
+    if (wasUnderWay && this.lastError === null && !this.current(kid)) await this.askIssuer();
   }
 
   /** Joins the fetch in flight, begins one if the last such was long enough ago, or does nothing. */
