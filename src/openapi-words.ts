@@ -81,7 +81,7 @@ export const PARAMETERS: Record<
   emailVerified: { description: 'Has, or has not, verified the e-mail address', example: true },
   createdFrom: { example: '2026-01-01T00:00:00Z', most: 40 },
   createdTo: { example: '2026-12-31T23:59:59Z', most: 40 },
-  q: { example: 'ada', most: 100 },
+  q: { example: 'ada' },
   total: {},
   except: {},
   action: { description: 'What was done', example: 'user.banned' },

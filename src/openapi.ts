@@ -38,6 +38,12 @@ export function describeApi(app: NestExpressApplication): OpenAPIObject {
   for (const [path, operation] of operationsOf(document)) completeOperation(path, operation);
   const schemas = Object.values(document.components?.schemas ?? {});
   for (const schema of schemas) completeIntegers(schema as Schema);
+  for (const [, { requestBody }] of operationsOf(document)) {
+    const { $ref = '' } = requestBody?.content['application/json']?.schema ?? {};
+    const schema = document.components?.schemas?.[$ref.slice(SCHEMAS.length)];
+    // As the RequestPipe has it.
+    if (schema) Object.assign(schema, { additionalProperties: false });
+  }
   const headers = Object.entries(HEADERS).map(([name, header]) => [
     name,
     { ...header, schema: { type: 'string' } },
@@ -59,6 +65,7 @@ export function withoutExamples(document: OpenAPIObject): OpenAPIObject {
 }
 
 const BEARER = 'bearer';
+const SCHEMAS = '#/components/schemas/';
 
 /** Any route at all can answer these. */
 const OF_EVERY_ROUTE: ErrorCode[] = ['MALFORMED_REQUEST', 'INTERNAL_ERROR'];
@@ -86,6 +93,7 @@ interface Operation extends Record<string, unknown> {
   operationId?: string;
   description?: string;
   parameters?: Parameter[];
+  requestBody?: { content: Record<string, { schema?: { $ref?: string } }> };
   responses: Record<string, Response>;
 }
 
@@ -126,7 +134,7 @@ function completeOperation(path: string, operation: Operation): void {
     ...OF_EVERY_ROUTE,
     ...(isPublic ? [] : OF_EVERY_PRIVATE_ROUTE),
     ...(isCounted ? OF_EVERY_COUNTED_ROUTE : []),
-    ...(operation['requestBody'] === undefined ? [] : OF_EVERY_BODY),
+    ...(operation.requestBody === undefined ? [] : OF_EVERY_BODY),
     ...marked.map((key) => key.slice(PROBLEM_MARK.length) as ErrorCode),
   ]);
   for (const [status, ofStatus] of Map.groupBy(codes, (code) => PROBLEMS[code].status)) {

@@ -50,8 +50,7 @@ async function readToEnd(response: IncomingMessage): Promise<{ lines: string[]; 
 const rename = (from: string, to: string) =>
   stack.database.sql(`alter table gatehouse.${from} rename to ${to}`);
 
-const logged = (message: string) =>
-  stack.gatehouse.lines.filter(({ msg }) => msg === message).length;
+const breaks = () => stack.gatehouse.lines.filter(({ msg }) => msg === 'an export broke off');
 
 it('has of each event what the list has', async () => {
   await stack.database.sql(`
@@ -109,7 +108,7 @@ describe('a client', () => {
     expect(stack.gatehouse.lines).toContainEqual(
       expect.objectContaining({ route: '/api/v1/audit-events', aborted: true }),
     );
-    expect(logged('an export broke off')).toBe(0);
+    expect(breaks()).toEqual([]);
   });
 
   it('that asks for the headers alone is read one batch for', async () => {
@@ -131,7 +130,7 @@ describe('a client', () => {
       const { lines, whole } = await readToEnd(response);
       expect(whole).toBe(false);
       expect(lines.length).toBeLessThan(EVENTS);
-      expect(logged('an export broke off')).toBe(1);
+      expect(breaks()).toHaveLength(1);
     } finally {
       await rename('elsewhere', 'audit_event');
     }

@@ -1,8 +1,7 @@
 import { Client } from 'pg';
 import { type RunningApp, startApp } from './app.js';
 import { type Person, signUp } from './clients.js';
-import type { Answer } from './documented.js';
-import { until } from './served.js';
+import { settled, until } from './served.js';
 import { takeSnapshot } from './snapshot.js';
 import { type Stack, startStack } from './stack.js';
 
@@ -59,12 +58,6 @@ it('an effective admin always remains: 50 rounds of 20 demotions and bans among 
   expect(made).toBeGreaterThan(50);
   await restore();
 }, 120_000);
-
-/** A slow machine may not get through 200 in the time that an answer has. Who is told so asks again. */
-async function settled(askOnce: () => Promise<Answer>): Promise<Answer> {
-  const answer = await askOnce();
-  return answer.status === 503 ? settled(askOnce) : answer;
-}
 
 describe('If-Match', () => {
   it('lets exactly one of 200 changes at once win, five times over, and loses none', async () => {

@@ -21,7 +21,7 @@ afterAll(async () => {
 });
 
 it("has requests and answers that are Express' own before Express has them", async () => {
-  const express = gatehouse.app.getHttpAdapter().getInstance() as Express;
+  const express: Express = gatehouse.app.getHttpAdapter().getInstance();
   const born: object[] = [];
   gatehouse.app
     .getHttpServer()

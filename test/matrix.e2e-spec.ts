@@ -2,6 +2,7 @@ import { request } from 'node:http';
 import type { BetterAuth } from '../dev/better-auth.ts';
 import { describeApi } from '../src/openapi.js';
 import { claimsOf, type Person, signUp } from './clients.js';
+import { settled } from './served.js';
 import { takeSnapshot } from './snapshot.js';
 import { type Stack, startStack } from './stack.js';
 
@@ -154,8 +155,11 @@ async function assemble(issuer: BetterAuth): Promise<Cast> {
     await signUpAdmin('Demoted'),
     await signUpAdmin('Revoked'),
   ];
-  const change = (method: string, path: string, body: object) =>
-    stack.gatehouse.call(`/api/v1/users/${path}`, { method, token: admin.token, body });
+  const change = async (method: string, path: string, body: object): Promise<void> => {
+    const order = { method, token: admin.token, body };
+    const answer = await settled(() => stack.gatehouse.call(`/api/v1/users/${path}`, order));
+    expect(answer.status).toBe(200);
+  };
   await change('POST', `${banned.id}/ban`, {});
   await change('PUT', `${demoted.id}/role`, { role: 'user' });
   await issuer.signOut(revoked.session);
@@ -195,11 +199,8 @@ async function ask(cast: Cast, row: Row, caller: string) {
   if (row.template.startsWith('/health')) {
     return { status: await send(row.method, path, by?.token), body: {} };
   }
-  return stack.gatehouse.call(path, {
-    method: row.method,
-    ...(by ? { token: by.token } : {}),
-    ...(body ? { body } : {}),
-  });
+  const order = { method: row.method, ...(by && { token: by.token }), ...(body && { body }) };
+  return settled(() => stack.gatehouse.call(path, order));
 }
 
 /** Without the tidying that `fetch` does to a path. */

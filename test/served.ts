@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePort } from '../dev/ports.ts';
 import { withDirectUrl } from './database.ts';
+import type { Answer } from './documented.ts';
 import { listen, plantSecretsOf, plantToken, searching } from './secrets.ts';
 
 export interface Served {
@@ -166,6 +167,12 @@ export async function startKeySet(): Promise<KeySet> {
     },
   };
   return issuer;
+}
+
+/** A busy machine may take longer than the time that an answer has. Who is told so asks again. */
+export async function settled(askOnce: () => Promise<Answer>): Promise<Answer> {
+  const answer = await askOnce();
+  return answer.status === 503 ? settled(askOnce) : answer;
 }
 
 /** Asks until the answer is the wanted one, for a bounded time; resolves with how long it took. */

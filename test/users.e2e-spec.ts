@@ -255,6 +255,12 @@ describe('bans', () => {
     expect([answer.status, answer.body.errors[0].field]).toEqual([400, field]);
   });
 
+  it('need no body', async () => {
+    const ada = await newUser();
+    const { status, body } = await ask(admin, 'POST', `${ada.id}/ban`);
+    expect([status, body.banned, body.banReason, body.banExpires]).toEqual([200, true, null, null]);
+  });
+
   it('are not for oneself', async () => {
     const answer = await ask(admin, 'POST', `${admin.id}/ban`, {});
     expect([answer.status, answer.body.code]).toEqual([409, 'SELF_BAN']);

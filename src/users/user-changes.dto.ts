@@ -63,7 +63,13 @@ export class RoleUpdate {
 }
 
 export class BanRequest {
-  @ApiPropertyOptional({ type: String, nullable: true, maxLength: 500, example: 'spam' })
+  @ApiPropertyOptional({
+    type: String,
+    nullable: true,
+    minLength: 1,
+    maxLength: 500,
+    example: 'spam',
+  })
   @IsOptional()
   @PlainText(1, 500)
   reason?: string | null;

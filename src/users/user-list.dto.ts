@@ -84,6 +84,8 @@ export class UserQuery {
 
   @ApiPropertyOptional({
     description: 'Part of the e-mail address or the name, in any case',
+    minLength: 1,
+    maxLength: 100,
   })
   @IsOptional()
   @PlainText(1, 100)

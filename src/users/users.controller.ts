@@ -1,5 +1,5 @@
 import { Body, Controller, Delete, Get, HttpCode, Param, Patch, Post, Put } from '@nestjs/common';
-import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
+import { ApiBody, ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { type Caller, CurrentCaller } from '../auth/caller.js';
 import { Roles, SelfOrAdmin } from '../auth/decorators.js';
 import { IfMatch } from '../common/etag.js';
@@ -59,6 +59,7 @@ export class UsersController {
   @Conditional()
   @Problems('SELF_BAN', 'LAST_ADMIN')
   @ApiOperation({ operationId: 'banUser', summary: 'Ban a user and end all their sessions' })
+  @ApiBody({ type: BanRequest, required: false })
   @ApiOkResponse({ type: UserRead })
   ban(
     @CurrentCaller() by: Caller,
