@@ -28,13 +28,16 @@ export interface LoadReport {
  */
 const LOOKS_EVERY_MS = 0.5;
 
-function lookNowAndThen(): void {
+function lookNowAndThen(): { end(): void } {
   const nobodyWakes = new Int32Array(new SharedArrayBuffer(4));
+  let hasEnded = false;
   const sleep = (): void => {
+    if (hasEnded) return;
     Atomics.wait(nobodyWakes, 0, 0, LOOKS_EVERY_MS);
-    setImmediate(sleep).unref();
+    setImmediate(sleep);
   };
   sleep();
+  return { end: () => (hasEnded = true) };
 }
 
 /**
@@ -129,6 +132,7 @@ function readChunks(bytes: Buffer, from: number, status: string) {
 }
 
 const [path = ''] = process.argv.slice(2);
-lookNowAndThen();
+const looking = lookNowAndThen();
 const report = await run(JSON.parse(readFileSync(path, 'utf8')) as LoadOrder);
+looking.end();
 process.stdout.write(JSON.stringify(report));

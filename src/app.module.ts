@@ -53,6 +53,7 @@ export class AppModule {
         }),
         AuthModule,
         ...modules,
+        // Behind those, for the same reason as the documents (`docs.ts`).
         HealthModule,
         RouterModule.register(modules.map((module) => ({ path: 'api/v1', module }))),
       ],

@@ -8,13 +8,14 @@ import { describeApi, withoutExamples } from './openapi.js';
 
 /**
  * Swagger UI and the document it shows. They come behind the routes of the API, which are there when Nest
- * calls this: Express holds the path of a request against every layer before the one that answers it.
+ * calls this: Express holds the path of a request against every layer before the one that answers it. A
+ * route of yours that matches `/api/v1/docs` answers in their place.
  */
 @Injectable()
 export class Docs implements OnModuleInit {
   private app: NestExpressApplication | undefined;
 
-  of(app: NestExpressApplication): void {
+  serveOn(app: NestExpressApplication): void {
     this.app = app;
   }
 

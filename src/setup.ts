@@ -3,7 +3,7 @@ import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { Logger, PinoLogger } from 'nestjs-pino';
 import { AppModule, type Foundation } from './app.module.js';
-import { HttpServer } from './common/http-server.js';
+import { HttpAdapter } from './common/http-adapter.js';
 import { InFlight } from './common/in-flight.js';
 import { answerPlainly } from './common/json.js';
 import { ProblemFilter } from './common/problem.filter.js';
@@ -15,7 +15,7 @@ import { Docs } from './docs.js';
 export async function createApp(foundation: Foundation): Promise<NestExpressApplication> {
   const app = await NestFactory.create<NestExpressApplication>(
     AppModule.on(foundation),
-    new HttpServer(),
+    new HttpAdapter(),
     {
       bodyParser: false,
       // From the first line on, so that a start that fails half way is in the same log.
@@ -54,7 +54,7 @@ function setup(
   app.useGlobalFilters(new ProblemFilter(log));
   app.useGlobalPipes(new RequestPipe());
 
-  if (environment.DOCS_ENABLED) app.get(Docs).of(app);
+  if (environment.DOCS_ENABLED) app.get(Docs).serveOn(app);
 
   const server: Server = app.getHttpServer();
   server.on('clientError', refuseUnreadable(log));

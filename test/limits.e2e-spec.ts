@@ -2,7 +2,7 @@ import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type RunningApp, startApp } from './app.js';
 import { createDatabase, type TestDatabase } from './database.js';
-import { endServed, serve } from './served.js';
+import { endServed, serve, until } from './served.js';
 
 let database: TestDatabase;
 let gatehouse: RunningApp;
@@ -97,6 +97,26 @@ describe('a target that is no path', () => {
     expect(status).toBe(200);
     await served.end('SIGINT');
   });
+});
+
+it.each([
+  ['no host', 'GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
+  ['no host, which HTTP/1.0 need not', 'GET /health/live HTTP/1.0\r\n\r\n', 200],
+  [
+    'an expectation of its own',
+    'GET /health/live HTTP/1.1\r\nHost: a\r\nExpect: much\r\nConnection: close\r\n\r\n',
+    200,
+  ],
+])('answers a request with %s by itself, and not by Node', async (_what, text, status) => {
+  gatehouse.lines.length = 0;
+  const answer = await sendRaw(text);
+  expect(answer.status).toBe(status);
+  expect(answer.head).toMatch(/^X-Request-Id: /m);
+  expect(answer.head).toMatch(/^X-Content-Type-Options: nosniff/m);
+  expect(JSON.parse(answer.body)).toMatchObject(
+    status === 200 ? { status: 'ok' } : { code: 'MALFORMED_REQUEST' },
+  );
+  await until(() => gatehouse.lines.filter(({ msg }) => msg === 'request').length, 1);
 });
 
 it('answers a request that can be read, and not what comes behind it and cannot', async () => {

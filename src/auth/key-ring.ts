@@ -209,7 +209,7 @@ export class KeyRing implements KeySource {
 const FIRST_RETRY_MS = 100;
 const NO_KEYS_RETRY_MS = 500;
 const RETRY_MS = 2_000;
-// How many requests wait for one fetch; while it takes its two seconds a flood would go on.
+// How many requests wait for the issuer, two fetches of two seconds at most; a flood would go on meanwhile.
 const MAX_WAITING = 1_000;
 
 /** fetch() says "fetch failed" and keeps what happened in the cause. */
