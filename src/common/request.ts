@@ -17,10 +17,9 @@ export function ipOf({ ip, socket }: Request): string | null {
 type Middleware = (request: Request, response: Response, next: NextFunction) => void;
 
 /**
- * Reads the JSON that came with the request, if anything did. Refuses a request that names no host, which
- * HTTP/1.1 asks for (RFC 9112 §3.2). A body of another type would be skipped by
- * Express' parser, and its fields be called missing. `then` is no layer of its own: each costs Express a
- * look at the path.
+ * Reads the JSON that came with the request, if anything did. A body of another type would be skipped by
+ * Express' parser, and its fields be called missing; HTTP/1.1 asks for a host (RFC 9112 §3.2). `then` is no
+ * layer of its own: each costs Express a look at the path.
  */
 export function readBody(limit: string, then: Middleware) {
   const parse = json({ limit, strict: true });
