@@ -178,7 +178,7 @@ function headersOf(status: number, { content }: Response, isCounted: boolean) {
     ...(isCounted && status < 500 ? ['RateLimit', 'RateLimit-Policy'] : []),
     ...(status === 401 ? ['WWW-Authenticate'] : []),
     ...(status === 429 || status === 503 ? ['Retry-After'] : []),
-    ...(schemas.includes('#/components/schemas/UserRead') ? ['ETag'] : []),
+    ...(schemas.includes(`${SCHEMAS}UserRead`) ? ['ETag'] : []),
   ];
   return Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
 }
@@ -187,7 +187,7 @@ function problemResponse(codes: ErrorCode[]): Response {
   const examples = Object.fromEntries(
     codes.map((code) => [code, { value: problemBody(problem(code), '/api/v1/…', EXAMPLE_ID) }]),
   );
-  const media = { schema: { $ref: '#/components/schemas/ErrorResponse' }, examples };
+  const media = { schema: { $ref: `${SCHEMAS}ErrorResponse` }, examples };
   return {
     description: codes.map((code) => `\`${code}\`: ${PROBLEMS[code].title}`).join('. '),
     content: { 'application/problem+json': media },

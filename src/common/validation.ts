@@ -6,10 +6,7 @@ import {
 } from '@nestjs/common';
 import { type FieldError, problem } from './problem.js';
 
-/**
- * Bodies and queries become DTOs, or a problem that names each field. Unknown fields are refused. It is
- * one of Nest's ValidationPipes, since only where there is one does Nest warn of a type that was lost.
- */
+/** Bodies and queries become DTOs, or a problem that names each field. Unknown fields are refused. */
 @Injectable()
 export class RequestPipe extends ValidationPipe {
   constructor() {
@@ -21,8 +18,7 @@ export class RequestPipe extends ValidationPipe {
     });
   }
 
-  // oxlint-disable-next-line typescript/no-explicit-any -- what is no promise need not be waited for
-  override transform(value: unknown, metadata: ArgumentMetadata): any {
+  override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
     // What a decorator of somebody's made is nobody's input.
     if (metadata.type === 'custom') return value;
     // class-transformer leaves these names out, so that nothing later could refuse them.
@@ -37,7 +33,7 @@ export class RequestPipe extends ValidationPipe {
         detail: 'The body must be a JSON object that is not deep.',
       });
     }
-    return super.transform(value, metadata);
+    return (await super.transform(value, metadata)) as unknown;
   }
 }
 
