@@ -1,5 +1,6 @@
 import { type IncomingMessage, request as rawRequest, type ServerResponse } from 'node:http';
-import type { Express } from 'express';
+import express, { type Express } from 'express';
+import { HttpAdapter } from '../src/common/http-adapter.js';
 import { type RunningApp, startApp } from './app.js';
 import { createDatabase, type TestDatabase } from './database.js';
 
@@ -21,7 +22,7 @@ afterAll(async () => {
 });
 
 it("has requests and answers that are Express' own before Express has them", async () => {
-  const express: Express = gatehouse.app.getHttpAdapter().getInstance();
+  const app: Express = gatehouse.app.getHttpAdapter().getInstance();
   const born: object[] = [];
   gatehouse.app
     .getHttpServer()
@@ -29,8 +30,20 @@ it("has requests and answers that are Express' own before Express has them", asy
       born.push(Object.getPrototypeOf(request), Object.getPrototypeOf(response));
     });
   await fetch(`${gatehouse.url}/health/live`);
-  expect(born[0]).toBe(express.request);
-  expect(born[1]).toBe(express.response);
+  expect(born[0]).toBe(app.request);
+  expect(born[1]).toBe(app.response);
+});
+
+it('keeps its own settings where it is mounted in another app', () => {
+  const adapter = new HttpAdapter();
+  adapter.initHttpServer();
+  const app = adapter.getInstance<Express>();
+  express().use(app);
+  expect([Reflect.get(app.request, 'app'), Reflect.get(app.response, 'app')]).toEqual([app, app]);
+});
+
+it('does not speak HTTP where somebody asked for TLS', () => {
+  expect(() => new HttpAdapter().initHttpServer({ httpsOptions: {} })).toThrow('TLS');
 });
 
 describe('errors', () => {

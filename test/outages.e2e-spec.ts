@@ -27,6 +27,11 @@ class SlowController {
     throw new Error('too late');
   }
 
+  @Get('broken')
+  broken() {
+    throw new Error('broken');
+  }
+
   @Get('collision')
   collision() {
     throw Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' });
@@ -122,6 +127,42 @@ describe('a service with one connection', () => {
     TIMEOUT_MS,
   );
 });
+
+it(
+  'writes no more than 600 lines a minute of outages, of faults, and of requests that met them',
+  async () => {
+    const database = await createDatabase();
+    const gatehouse = await startApp(
+      {
+        DATABASE_URL: database.url,
+        BETTER_AUTH_URL: 'http://127.0.0.1:9',
+        RATE_LIMIT_PER_MINUTE: '0',
+      },
+      [SlowModule],
+    );
+    const statuses = new Set<number>();
+    try {
+      for (let i = 0; i < 650; i += 1) {
+        for (const path of ['collision', 'broken']) {
+          const { status } = await fetch(`${gatehouse.url}/api/v1/slow/${path}`);
+          statuses.add(status);
+        }
+      }
+      const linesOf = (member: string, value: string) =>
+        gatehouse.lines.filter((line) => line[member] === value);
+      const outages = linesOf('msg', 'unavailable');
+      expect([...statuses]).toEqual([503, 500]);
+      expect(outages).toHaveLength(600);
+      expect(outages[0]).toMatchObject({ reason: 'Others are changing the same.' });
+      expect(linesOf('level', 'error')).toHaveLength(600);
+      expect(linesOf('msg', 'request')).toHaveLength(600);
+    } finally {
+      await gatehouse.close();
+      await database.drop();
+    }
+  },
+  TIMEOUT_MS,
+);
 
 it(
   'makes no change whose caller was told that it took too long, however long it waited before',

@@ -169,10 +169,10 @@ export async function startKeySet(): Promise<KeySet> {
   return issuer;
 }
 
-/** A busy machine may take longer than the time that an answer has. Who is told so asks again. */
-export async function settled(askOnce: () => Promise<Answer>): Promise<Answer> {
+/** A busy machine may take longer than the time that an answer has. Who is told so asks again, a few times. */
+export async function settled(askOnce: () => Promise<Answer>, attempts = 10): Promise<Answer> {
   const answer = await askOnce();
-  return answer.status === 503 ? settled(askOnce) : answer;
+  return answer.status === 503 && attempts > 1 ? settled(askOnce, attempts - 1) : answer;
 }
 
 /** Asks until the answer is the wanted one, for a bounded time; resolves with how long it took. */
