@@ -24,7 +24,7 @@ export interface LoadReport {
 /**
  * The load looks this often for what has come, and is not woken by each answer. To wake a process that
  * sleeps on another core is work of the sender's core, a fifth of a warm request on a virtual machine, and
- * nobody who asks over a network ever costs a server that.
+ * nobody who asks over a network ever costs a server that. So what it times is as coarse as that.
  */
 const LOOKS_EVERY_MS = 0.5;
 
