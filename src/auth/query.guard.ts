@@ -5,6 +5,7 @@ import type { Request } from 'express';
 import { demandsOf } from './demands.js';
 import { perRoute } from '../common/per-route.js';
 import { problem } from '../common/problem.js';
+import { MAX_ERRORS } from '../common/validation.js';
 
 /**
  * A private route that reads no query refuses every parameter of one by name, as a DTO refuses what it does
@@ -19,7 +20,7 @@ export class QueryGuard implements CanActivate {
     const names = Object.keys(request.query);
     if (names.length === 0 || readsQuery(context) || demandsOf(context).isPublic) return true;
     throw problem('VALIDATION_ERROR', {
-      errors: names.map((field) => ({ field, message: `property ${field} should not exist` })),
+      errors: names.slice(0, MAX_ERRORS).map((field) => ({ field, message: `property ${field} should not exist` })),
     });
   }
 }

@@ -14,13 +14,19 @@ export class RequestPipe extends ValidationPipe {
       transform: true,
       whitelist: true,
       forbidNonWhitelisted: true,
-      exceptionFactory: (errors) => refused(fieldErrors(errors).slice(0, MOST_ERRORS)),
+      exceptionFactory: (errors) => refused(fieldErrors(errors).slice(0, MAX_ERRORS)),
     });
   }
 
   override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
     // What a decorator of somebody's made is nobody's input.
     if (metadata.type === 'custom') return value;
+    // class-transformer and `@ArrayUnique` take time that grows with the square of these.
+    if (sizeOf(value, MAX_ENTRIES) > MAX_ENTRIES) {
+      throw problem('VALIDATION_ERROR', {
+        detail: `A request may have ${MAX_ENTRIES} fields and list entries in all.`,
+      });
+    }
     // class-transformer leaves these names out, so that nothing later could refuse them.
     const inherited = isObject(value) ? Object.keys(value).filter(isInherited) : [];
     if (inherited.length > 0) {
@@ -50,7 +56,22 @@ function fieldErrors(errors: ValidationError[], prefix = ''): FieldError[] {
   });
 }
 
-const MOST_ERRORS = 50;
+/** How many fields and list entries a value has at all depths. Stops counting above `most`. */
+function sizeOf(value: unknown, most: number): number {
+  const open = [value];
+  let size = 0;
+  while (open.length > 0 && size <= most) {
+    const next = open.pop();
+    if (!isObject(next)) continue;
+    const inner: unknown[] = Object.values(next);
+    size += inner.length;
+    if (size <= most) open.push(...inner);
+  }
+  return size;
+}
+
+export const MAX_ERRORS = 50;
+const MAX_ENTRIES = 50;
 const MOST_DEPTH = 5;
 
 /** class-transformer walks whatever it is given, however deep, and an array as many bodies. */
