@@ -8,7 +8,10 @@ export class HttpAdapter extends ExpressAdapter {
   override initHttpServer({ httpsOptions }: NestApplicationOptions = {}): void {
     if (httpsOptions) throw new Error('This server speaks HTTP: TLS is for what stands before it.');
     const app = this.getInstance<Express>();
-    const server = createServer({ ...LIMITS, ...bornFor(app) }, app);
+    const server = createServer({ ...LIMITS, ...bornFor(app) }, (request, response) => {
+      // Another listener may have answered it, or dropped it.
+      if (!response.writableEnded && !response.destroyed) app(request, response);
+    });
     // Node would answer by itself, without our headers and without a line. Nobody has to know an
     // expectation (RFC 9110 §10.1.1), and the one that there is, `100-continue`, does not come here.
     server.on('checkExpectation', (request, response) => server.emit('request', request, response));

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
+import type { Socket } from 'node:net';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
 import { answerBegan } from './deadline.js';
 import { LineBudget } from './line-budget.js';
 import { writeLine } from './log.js';
-import { unavailable } from './problem.js';
+import { problem, unavailable } from './problem.js';
 import { sendProblem } from './problem.filter.js';
 import { EVERY_ANSWER } from './security-headers.js';
 
@@ -20,6 +21,8 @@ declare module 'express-serve-static-core' {
     problemCode?: string;
     userId?: string;
     impersonatedBy?: string;
+    /** It came while an earlier request of its connection was being answered. */
+    isPipelined?: true;
   }
 }
 
@@ -27,6 +30,7 @@ declare module 'express-serve-static-core' {
 export class InFlight implements OnApplicationShutdown {
   private readonly answers = new Set<Response>();
   private readonly refusals: LineBudget;
+  private readonly pipelined = new WeakMap<Socket, number>();
   // One look at all of them every now and then costs less than a timer for each.
   private readonly sweep = setInterval(() => this.answerLate(), SWEEP_MS).unref();
   /** Whether the service is about to end, and so wants its clients' connections to go elsewhere. */
@@ -42,6 +46,9 @@ export class InFlight implements OnApplicationShutdown {
 
   /** The first thing that happens to a request: Node's server calls it, before it calls Express. */
   readonly open = (request: Request, response: Response): void => {
+    // Node gives an answer its socket when those before it are through.
+    const ahead = response.socket === null ? this.countPipelined(request) : 0;
+    if (ahead > MAX_PIPELINED) return drop(request, response, ahead);
     request.began = performance.now();
     const sent = request.headers['x-request-id'];
     request.requestId = typeof sent === 'string' && SANE_ID.test(sent) ? sent : randomUUID();
@@ -51,7 +58,24 @@ export class InFlight implements OnApplicationShutdown {
     if (this.draining) response.setHeader('Connection', 'close');
     this.answers.add(response);
     response.on('close', () => this.close(request, response));
+    if (ahead < MAX_PIPELINED) return;
+    // The requests behind this one are dropped, so that its client can see which were answered.
+    response.setHeader('Connection', 'close');
+    // Express would do this, but does not get this one.
+    request.res = response;
+    sendProblem(request, response, problem('RATE_LIMITED', TOO_MANY_AT_ONCE));
   };
+
+  /**
+   * One packet can hold thousands of requests. Node starts them all in one turn of the event loop, and
+   * every other client waits for that.
+   */
+  private countPipelined(request: Request): number {
+    const ahead = (this.pipelined.get(request.socket) ?? 0) + 1;
+    this.pipelined.set(request.socket, ahead);
+    request.isPipelined = true;
+    return ahead;
+  }
 
   /**
    * Connecting, asking and asking again each have a limit of their own; this one is for their sum. Nobody
@@ -90,6 +114,9 @@ export class InFlight implements OnApplicationShutdown {
 
   private close(request: Request, response: Response): void {
     if (!this.answers.delete(response)) return;
+    if (request.isPipelined) {
+      this.pipelined.set(request.socket, (this.pipelined.get(request.socket) ?? 1) - 1);
+    }
     if (isStrangersRefusal(request, response) && !this.refusals.spend()) return;
     writeLine(this.log, 'request', {
       requestId: request.requestId,
@@ -114,6 +141,18 @@ function isStrangersRefusal({ userId }: Request, { headersSent, statusCode }: Re
   return statusCode === 429 || (userId === undefined && statusCode >= 400);
 }
 
+/** Not answered and not logged. A client that goes on sending loses its connection. */
+function drop(request: Request, response: Response, ahead: number): void {
+  response.destroy();
+  if (ahead > MAX_DROPPED) request.socket.destroy();
+}
+
+const MAX_PIPELINED = 32;
+const MAX_DROPPED = 1000;
+const TOO_MANY_AT_ONCE = {
+  detail: `A connection may have ${MAX_PIPELINED} requests at a time.`,
+  headers: { 'Retry-After': '1' },
+};
 const SANE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 /** Promised are 2500: the rest is for the sweep, for a process that is busy, and for the way. */
 const ANSWER_MS = 2200;

@@ -86,8 +86,9 @@ function isHealthReport(thrown: unknown): thrown is ServiceUnavailableException 
 }
 
 /** Without the query, which may hold what a client should not have put there. */
-function pathOf(request: Request): string {
-  return request.originalUrl.split('?', 1)[0] ?? '/';
+function pathOf({ originalUrl, url }: Request): string {
+  // Express sets the first one, and has not yet seen a request that is refused before it.
+  return ((originalUrl as string | undefined) ?? url).split('?', 1)[0] ?? '/';
 }
 
 function toProblem(thrown: unknown, request: Request): Problem {
