@@ -49,7 +49,7 @@ function setup(
       maxAge: 600,
     });
   }
-  app.use(readBody(BODY_LIMIT, inFlight.answerInTime));
+  app.use(readBody(environment.BODY_LIMIT, inFlight.answerInTime));
 
   app.useGlobalFilters(new ProblemFilter(log));
   app.useGlobalPipes(new RequestPipe());
@@ -64,4 +64,3 @@ function setup(
 }
 
 const EXPOSED_HEADERS = ['ETag', 'X-Request-Id', 'RateLimit', 'RateLimit-Policy', 'Retry-After'];
-const BODY_LIMIT = '100kb';

@@ -82,8 +82,8 @@ describe('errors', () => {
       'UNSUPPORTED_MEDIA_TYPE',
     ],
     [
-      'a body over 100 KB',
-      JSON.stringify('a'.repeat(102_400)),
+      'a body over 16 KB',
+      JSON.stringify('a'.repeat(16_384)),
       'application/json',
       413,
       'PAYLOAD_TOO_LARGE',

@@ -8,6 +8,7 @@ import { LineBudget } from './line-budget.js';
 import { writeLine } from './log.js';
 import { problem, unavailable } from './problem.js';
 import { sendProblem } from './problem.filter.js';
+import { discardRest } from './request.js';
 import { EVERY_ANSWER } from './security-headers.js';
 
 declare module 'express-serve-static-core' {
@@ -117,6 +118,7 @@ export class InFlight implements OnApplicationShutdown {
     if (request.isPipelined) {
       this.pipelined.set(request.socket, (this.pipelined.get(request.socket) ?? 1) - 1);
     }
+    if (!request.complete && !request.socket.destroyed) discardRest(request);
     if (isStrangersRefusal(request, response) && !this.refusals.spend()) return;
     writeLine(this.log, 'request', {
       requestId: request.requestId,

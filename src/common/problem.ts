@@ -99,12 +99,12 @@ export const PROBLEMS = {
   PAYLOAD_TOO_LARGE: {
     status: 413,
     title: 'The body is too large',
-    meaning: 'A body may have 100 KB.',
+    meaning: 'A body may have 16 KB, unless `BODY_LIMIT` sets another limit.',
   },
   UNSUPPORTED_MEDIA_TYPE: {
     status: 415,
     title: 'The body is not of a type that is understood here',
-    meaning: 'Send `Content-Type: application/json`, in UTF-8.',
+    meaning: 'Send `Content-Type: application/json`, in UTF-8 and not compressed.',
   },
   UNPROCESSABLE: {
     status: 422,

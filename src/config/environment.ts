@@ -108,6 +108,9 @@ export class Environment {
   @List()
   ADMIN_USER_IDS: string[] = [];
 
+  @Whole(1024, 104_857_600)
+  BODY_LIMIT = 16_384;
+
   @Origins()
   CORS_ORIGINS: string[] = [];
 
