@@ -33,10 +33,15 @@ afterAll(async () => {
 
 /** The answer as it begins, of which nothing is read yet. */
 async function begin(query = '', url = stack.gatehouse.url): Promise<IncomingMessage> {
-  const headers = { authorization: `Bearer ${admin.token}`, accept: 'application/x-ndjson' };
+  const response = await ask(query, url);
+  expect(response.statusCode).toBe(200);
+  return response;
+}
+
+async function ask(query = '', url = stack.gatehouse.url, by = admin): Promise<IncomingMessage> {
+  const headers = { authorization: `Bearer ${by.token}`, accept: 'application/x-ndjson' };
   const request = get(`${url}/api/v1/audit-events${query}`, { headers, agent: false });
   const [response] = (await once(request, 'response')) as [IncomingMessage];
-  expect(response.statusCode).toBe(200);
   return response;
 }
 
@@ -138,6 +143,82 @@ describe('a client', () => {
     }
   });
 });
+
+describe('one user', () => {
+  it('has two exports at a time, and another when one of them has ended', async () => {
+    const first = await begin('?actorId=a');
+    const second = await begin('?actorId=a');
+    const third = await ask('?actorId=a');
+    const { lines } = await readToEnd(third);
+    expect([third.statusCode, third.headers['retry-after'], lines]).toEqual([429, '30', []]);
+    first.destroy();
+    await until(async () => {
+      const next = await ask('?actorId=a');
+      next.destroy();
+      return next.statusCode;
+    }, 200);
+    await readToEnd(second);
+    await readToEnd(await begin('?actorId=a'));
+  });
+
+  it('does not hinder another', async () => {
+    const other = await signUp(stack.authWithSid);
+    await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [other.id]);
+    const own = [await begin('?actorId=a'), await begin('?actorId=a')];
+    const theirs = await ask('?actorId=a', stack.gatehouse.url, other);
+    expect(theirs.statusCode).toBe(200);
+    for (const each of [...own, theirs]) each.destroy();
+  });
+
+  it('whose answer came too late can begin another', async () => {
+    const asked = jest.spyOn(AuditRepository.prototype, 'linesBefore');
+    asked.mockImplementation(async () => {
+      await sleep(3000);
+      return { text: '', next: null };
+    });
+    const late = await Promise.all([ask('?actorId=a'), ask('?actorId=a')]);
+    expect(late.map(({ statusCode }) => statusCode)).toEqual([503, 503]);
+    await sleep(1000);
+    asked.mockRestore();
+    (await begin('?actorId=a')).destroy();
+  });
+});
+
+it.each([
+  ['is banned', `update "user" set banned = true where id = $1`],
+  ['is not an admin any more', `update "user" set role = 'user' where id = $1`],
+  ['is signed out', `delete from session where "userId" = $1`],
+  ['is deleted', `delete from "user" where id = $1`],
+])('ends before the next batch when its caller %s', async (_how, sql) => {
+  const grace = await signUp(stack.authWithSid);
+  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [grace.id]);
+  const response = await ask('?actorId=a', stack.gatehouse.url, grace);
+  expect(response.statusCode).toBe(200);
+  await stack.database.sql(sql, [grace.id]);
+  const { lines, whole } = await readToEnd(response);
+  expect(whole).toBe(false);
+  expect(lines.length).toBeLessThan(EVENTS / 2);
+});
+
+it('is ended after 30 s in which its client takes nothing', async () => {
+  stack.gatehouse.lines.length = 0;
+  const unread = await begin('?actorId=a');
+  const slow = await begin('?actorId=a');
+  const ended = until(
+    () => stack.gatehouse.lines.filter(({ aborted }) => aborted === true).length,
+    1,
+    60,
+  );
+  let isSlowDone = false;
+  const reading = ended.then(() => (isSlowDone = true));
+  // Much less than a batch at a time.
+  while (!isSlowDone) {
+    slow.read(1000);
+    await Promise.race([sleep(1000), reading]);
+  }
+  expect((await readToEnd(unread)).whole).toBe(false);
+  expect((await readToEnd(slow)).whole).toBe(true);
+}, 90_000);
 
 const start = () =>
   serve({

@@ -1,6 +1,9 @@
 import { Readable } from 'node:stream';
 import { Inject, Injectable, StreamableFile } from '@nestjs/common';
+import type { Request } from 'express';
 import type { Logger } from 'pino';
+import { CallerCheck } from '../auth/caller-check.js';
+import type { Principal } from '../auth/principal.js';
 import { decodeCursor, encodeCursor } from '../common/cursor.js';
 import { LOG } from '../common/foundation.module.js';
 import { describeError } from '../common/log.js';
@@ -15,8 +18,11 @@ import {
 
 @Injectable()
 export class AuditListService {
+  private readonly exports = new Set<Export>();
+
   constructor(
     private readonly events: AuditRepository,
+    private readonly callers: CallerCheck,
     @Inject(LOG) private readonly log: Logger,
   ) {}
 
@@ -36,11 +42,15 @@ export class AuditListService {
    * All that the filter finds, a line of JSON each. Read in batches, each a query of its own and only
    * when the client has taken the one before: neither memory nor a transaction is held meanwhile.
    */
-  async export(query: AuditQuery): Promise<StreamableFile> {
+  async export(by: Principal, query: AuditQuery, request: Request): Promise<StreamableFile> {
     const filter = filterOf(query);
+    this.open(by, request);
+    // Node closes a connection that has taken no byte for this time. Bytes that the kernel took since
+    // the last write count once, so that it may take two such times.
+    request.res?.setTimeout((MAX_IDLE_SECONDS / 2) * 1000);
     // Outside the stream, so that a database that is away is still an ordinary problem.
     const first = await this.events.linesBefore(filter, startOf(query), BATCH);
-    const lines = Readable.from(this.lines(filter, first), { objectMode: false });
+    const lines = Readable.from(this.lines(by, filter, first), { objectMode: false });
     return new StreamableFile(lines, { type: 'application/x-ndjson' }).setErrorHandler(
       (error, response) => {
         this.log.warn({ cause: describeError(error) }, 'an export broke off');
@@ -50,17 +60,55 @@ export class AuditListService {
     );
   }
 
-  private async *lines(filter: AuditFilter, first: AuditLines): AsyncGenerator<string> {
-    let { text, next } = first;
-    while (text !== '') {
-      yield text;
+  /** What is open is held in memory until its client takes it. */
+  private open({ user }: Principal, request: Request): void {
+    for (const each of this.exports) if (isClosed(each)) this.exports.delete(each);
+    const own = [...this.exports].filter(({ userId }) => userId === user.id);
+    if (own.length >= MAX_EXPORTS_OF_ONE_USER) {
+      throw problem('RATE_LIMITED', {
+        detail: `A user may have ${MAX_EXPORTS_OF_ONE_USER} exports at a time.`,
+        headers: { 'Retry-After': String(MAX_IDLE_SECONDS) },
+      });
+    }
+    this.exports.add({ userId: user.id, request });
+  }
+
+  private async *lines(
+    by: Principal,
+    filter: AuditFilter,
+    batch: AuditLines,
+  ): AsyncGenerator<Buffer> {
+    for (;;) {
+      const bytes = Buffer.from(batch.text);
+      const { next } = batch;
+      // Until the client has taken the bytes, they are not held as text too, nor more than once.
+      batch = NO_LINES;
+      for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+        yield bytes.subarray(at, at + PIECE_BYTES);
+      }
       if (next === null) return;
-      ({ text, next } = await this.events.linesBefore(filter, next, BATCH));
+      await this.callers.requireAdmin(by);
+      batch = await this.events.linesBefore(filter, next, BATCH);
     }
   }
 }
 
+/** An export that was begun, from its first query to the end of its answer. */
+interface Export {
+  userId: string;
+  request: Request;
+}
+
+/** Node before 25.9 does not close an answer that waits behind another on a lost connection. */
+function isClosed({ request }: Export): boolean {
+  return request.res?.destroyed === true || request.socket.destroyed;
+}
+
+const MAX_EXPORTS_OF_ONE_USER = 2;
+const MAX_IDLE_SECONDS = 30;
 const BATCH = 500;
+const PIECE_BYTES = 65_536;
+const NO_LINES: AuditLines = { text: '', next: null };
 const SORT = '-id';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 

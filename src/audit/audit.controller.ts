@@ -7,7 +7,8 @@ import {
   getSchemaPath,
 } from '@nestjs/swagger';
 import type { Request } from 'express';
-import { Roles } from '../auth/decorators.js';
+import { CurrentPrincipal, Roles } from '../auth/decorators.js';
+import type { Principal } from '../auth/principal.js';
 import { AuditListService } from './audit-list.service.js';
 import { AuditEventList, AuditEventRead, AuditQuery } from './audit.dto.js';
 
@@ -32,11 +33,12 @@ export class AuditController {
   })
   @ApiExtraModels(AuditEventList)
   list(
+    @CurrentPrincipal() by: Principal,
     @Query() query: AuditQuery,
     @Req() request: Request,
   ): Promise<AuditEventList | StreamableFile> {
     return request.accepts(['json', NDJSON]) === NDJSON
-      ? this.events.export(query)
+      ? this.events.export(by, query, request)
       : this.events.list(query);
   }
 }

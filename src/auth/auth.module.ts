@@ -13,6 +13,7 @@ import { MINUTE_MS, RateLimits } from '../common/rate-limits.js';
 import { Environment } from '../config/environment.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthGuard } from './auth.guard.js';
+import { CallerCheck } from './caller-check.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
 import { DatabaseModule } from '../database/database.module.js';
@@ -85,6 +86,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
     PrincipalsRepository,
     PrincipalStore,
     JwtStrategy,
+    CallerCheck,
     AuthEvents,
     RateLimits,
     DecoratedRoutes,
@@ -94,6 +96,6 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
     { provide: APP_GUARD, useClass: RolesGuard },
     { provide: APP_GUARD, useClass: QueryGuard },
   ],
-  exports: [KeyRing],
+  exports: [KeyRing, CallerCheck],
 })
 export class AuthModule {}
