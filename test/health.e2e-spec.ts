@@ -164,13 +164,22 @@ it('the database’s probe asks for the database alone', async () => {
 it('a crowd of visits costs the database one question at a time', async () => {
   await start();
   await until(readyStatus, 200);
-  await Promise.all(
-    Array.from({ length: 200 }, () => gatehouse.http.get('/health/db').expect(200)),
-  );
+  await crowd('/health/db', 200);
+});
+
+it('so does a crowd of visits while a migration is pending', async () => {
+  const [name] = MIGRATIONS.map((migration) => migration.name);
+  await database.sql('delete from gatehouse.migration where name = $1', [name]);
+  await start();
+  await crowd('/health/ready', 503);
+});
+
+async function crowd(path: string, status: number): Promise<void> {
+  await Promise.all(Array.from({ length: 200 }, () => gatehouse.http.get(path).expect(status)));
   const rows = await database.sql<{ open: string }>(
     `select count(*) as open from pg_stat_activity
      where datname = current_database() and application_name = 'gatehouse'`,
   );
   // Without sharing, it would be the whole pool.
   expect(Number(rows[0]?.open)).toBeLessThanOrEqual(2);
-});
+}

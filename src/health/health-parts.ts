@@ -11,7 +11,8 @@ import { pendingMigrations } from '../database/pending-migrations.js';
 @Injectable()
 export class HealthParts {
   private migrated = false;
-  private asking: Promise<void> | undefined;
+  private readonly ping = shared(() => this.pingNow());
+  private readonly checkMigrations = shared(() => this.checkMigrationsNow());
   private away = false;
 
   constructor(
@@ -33,15 +34,7 @@ export class HealthParts {
     return this.health
       .check('migrations')
       .attempt(async () => {
-        if (this.migrated) return;
-        // After the database itself, by which visits at once share one question.
-        const pending = await this.ping()
-          .then(() => pendingMigrations((sql) => this.ask(sql)))
-          .catch(() => null);
-        if (pending === null) throw new Error('not known while the database does not answer');
-        if (pending.length > 0) throw new Error(`${pending.length} pending: npm run migrate`);
-        // They are never taken back while a service runs on them.
-        this.migrated = true;
+        if (!this.migrated) await this.checkMigrations();
       })
       .withTimeout(PART_MS);
   }
@@ -65,15 +58,15 @@ export class HealthParts {
       : part.up({ state });
   }
 
-  /**
-   * These routes are public, and the database must not pay for each visit: visits at the same time share
-   * one question. No answer is kept, for it would be untrue a moment later; nor does a visit take over
-   * the bad answer to a question asked before it: the first one after the database is back finds it back.
-   */
-  private async ping(): Promise<void> {
-    if (this.asking && (await this.asking.then(yes, no))) return;
-    this.asking ??= this.pingNow().finally(() => (this.asking = undefined));
-    await this.asking;
+  private async checkMigrationsNow(): Promise<void> {
+    // After the database itself, by which visits at once share one question.
+    const pending = await this.ping()
+      .then(() => pendingMigrations((sql) => this.ask(sql)))
+      .catch(() => null);
+    if (pending === null) throw new Error('not known while the database does not answer');
+    if (pending.length > 0) throw new Error(`${pending.length} pending: npm run migrate`);
+    // They are never taken back while a service runs on them.
+    this.migrated = true;
   }
 
   private async pingNow(): Promise<void> {
@@ -92,6 +85,20 @@ export class HealthParts {
   private ask(sql: string): Promise<object[]> {
     return this.em.getConnection().execute<object[]>(sql);
   }
+}
+
+/**
+ * These routes are public, and the database must not pay for each visit: visits at the same time share
+ * one question. No answer is kept, for it would be untrue a moment later; nor does a visit take over
+ * the bad answer to a question asked before it: the first one after the database is back finds it back.
+ */
+function shared(ask: () => Promise<void>): () => Promise<void> {
+  let asking: Promise<void> | undefined;
+  return async () => {
+    if (asking && (await asking.then(yes, no))) return;
+    asking ??= ask().finally(() => (asking = undefined));
+    await asking;
+  };
 }
 
 const yes = () => true;
