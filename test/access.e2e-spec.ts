@@ -282,7 +282,7 @@ describe('who is refused', () => {
       (token: string) => `Bearer${token}`,
       'AUTH_MISSING_TOKEN',
     ],
-    ['two spaces', (token: string) => `Bearer  ${token}`, 'AUTH_TOKEN_INVALID'],
+    ['a tab', (token: string) => `Bearer\t${token}`, 'AUTH_TOKEN_INVALID'],
     ['something after the token', (token: string) => `Bearer ${token} x`, 'AUTH_TOKEN_INVALID'],
     ['nothing after the scheme', () => 'Bearer', 'AUTH_TOKEN_INVALID'],
     ['another scheme', () => 'Basic YTpi', 'AUTH_MISSING_TOKEN'],
@@ -300,6 +300,15 @@ describe('who is refused', () => {
       headers: { authorization: `bEARER ${ada.token}` },
     });
     expect(status).toBe(200);
+    // RFC 6750 §2.1: one or more spaces. Twice, since the second time the token is remembered.
+    for (const authorization of [`Bearer  ${ada.token}`, `Bearer     ${ada.token}`]) {
+      for (let call = 0; call < 2; call += 1) {
+        const answer = await stack.gatehouse.call('/api/v1/auth/me', {
+          headers: { authorization },
+        });
+        expect(answer.status).toBe(200);
+      }
+    }
     for (const [path, headers] of [
       [`/api/v1/auth/me?access_token=${ada.token}`, {}],
       ['/api/v1/auth/me', { cookie: `token=${ada.token}` }],

@@ -315,6 +315,8 @@ describe('bearerToken', () => {
     ['bearer abc', 'abc'],
     ['BEARER abc', 'abc'],
     ['bEaReR a.b-c_d~e+f/g==', 'a.b-c_d~e+f/g=='],
+    ['Bearer  abc', 'abc'],
+    ['Bearer      abc', 'abc'],
   ])('finds the token of %j (RFC 6750 §2.1, RFC 9110 §11.1)', (header, token) => {
     expect(bearerToken(header)).toBe(token);
   });
@@ -329,8 +331,10 @@ describe('bearerToken', () => {
   it.each([
     'Bearer',
     'Bearer ',
-    'Bearer  abc',
+    'Bearer   ',
     'Bearer abc ',
+    'Bearer  abc ',
+    'Bearer \tabc',
     'Bearer abc def',
     'Bearer abc,def',
     'Bearer abc, Bearer def',
@@ -358,8 +362,13 @@ describe('bearerToken', () => {
         ),
         (header) => {
           const token = bearerOutcome(header);
-          const whole = header.slice(0, 6).toLowerCase() + header.slice(6);
-          expect(typeof token !== 'string' || `bearer ${token}` === whole).toBe(true);
+          if (typeof token !== 'string') return;
+          // RFC 6750 §2.1: the scheme, 1*SP, and the token to the end of the header.
+          const spaces = header.slice(6, header.length - token.length);
+          expect(header.slice(0, 6).toLowerCase() + spaces + token).toBe(
+            `bearer${' '.repeat(spaces.length)}${header.slice(6 + spaces.length)}`,
+          );
+          expect(spaces.length).toBeGreaterThan(0);
         },
       ),
       { numRuns: 2_000 },
@@ -369,6 +378,8 @@ describe('bearerToken', () => {
   it.each([
     ['no space', 'Bearer'.padEnd(1 << 20, 'a')],
     ['nothing but spaces', 'Bearer'.padEnd(1 << 20, ' ')],
+    ['spaces before a token that goes wrong', `Bearer${' '.repeat(1 << 20)}a"`],
+    ['many spaces and many characters', `Bearer${' '.repeat(1 << 19)}${'a'.repeat(1 << 19)} `],
     ['padding that does not end the header', `Bearer ${'='.repeat(1 << 20)}x`],
     ['a token that goes wrong at its end', `Bearer ${'a'.repeat(1 << 20)} `],
   ])('takes no longer for a megabyte with %s than reading it takes', (_, header) => {

@@ -8,7 +8,13 @@ import { challenged } from '../common/challenge.js';
 import type { Principal } from './principal.js';
 import { PrincipalStore } from './principal-store.js';
 import type { Standing, Witness } from './principals.repository.js';
-import { bearerToken, TokenRefused, TokenVerifier, type VerifiedToken } from './token-verifier.js';
+import {
+  bearerToken,
+  recallableToken,
+  TokenRefused,
+  TokenVerifier,
+  type VerifiedToken,
+} from './token-verifier.js';
 import { isBanned } from './user-rules.js';
 
 /**
@@ -47,7 +53,7 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
 
   /** What the token of this request says, where it was proven before. Refuses nothing. */
   recall({ headers: { authorization } }: Request): VerifiedToken | undefined {
-    const token = authorization && /^bearer (\S+)$/i.exec(authorization)?.[1];
+    const token = recallableToken(authorization);
     return token ? this.verifier.recall(token) : undefined;
   }
 
