@@ -2,7 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { Request } from 'express';
 import type { Logger } from 'pino';
 import { LOG } from '../common/foundation.module.js';
-import { LineBudget } from '../common/line-budget.js';
+import { LineBudget, LineBudgets } from '../common/line-budget.js';
 import { Problem } from '../common/problem.js';
 import { ipOf } from '../common/request.js';
 import type { Principal } from './principal.js';
@@ -15,16 +15,17 @@ import type { Principal } from './principal.js';
 export class AuthEvents {
   private readonly announced = new WeakSet<object>();
   // Counted apart, so that a flood of the one does not hide the other.
-  private readonly failures: LineBudget;
+  private readonly failures: LineBudgets;
   private readonly acceptances: LineBudget;
 
   constructor(@Inject(LOG) private readonly log: Logger) {
-    this.failures = new LineBudget(log, 'auth.failed');
+    this.failures = new LineBudgets(log, 'auth.failed', MAX_FAILURES_A_MINUTE);
     this.acceptances = new LineBudget(log, 'auth.accepted');
   }
 
   failed(error: unknown, request: Request): void {
-    if (!(error instanceof Problem) || error.getStatus() >= 500 || !this.failures.spend()) return;
+    if (!(error instanceof Problem) || error.getStatus() >= 500) return;
+    if (!this.failures.spend([error.code, error.details.reason].filter(Boolean).join(' '))) return;
     this.log.warn(
       {
         event: 'auth.failed',
@@ -59,3 +60,6 @@ export class AuthEvents {
     );
   }
 }
+
+/** For each code and reason, of which there are some thirty. */
+const MAX_FAILURES_A_MINUTE = 100;

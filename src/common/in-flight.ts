@@ -4,7 +4,7 @@ import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
 import { answerBegan } from './deadline.js';
-import { LineBudget } from './line-budget.js';
+import { LineBudgets } from './line-budget.js';
 import { writeLine } from './log.js';
 import { problem, unavailable } from './problem.js';
 import { sendProblem } from './problem.filter.js';
@@ -30,15 +30,15 @@ declare module 'express-serve-static-core' {
 /** The requests that are being answered: each from the first look at it to its line in the log. */
 export class InFlight implements OnApplicationShutdown {
   private readonly answers = new Set<Response>();
-  private readonly refusals: LineBudget;
   private readonly pipelined = new WeakMap<Socket, number>();
+  private readonly strangersLines: LineBudgets;
   // One look at all of them every now and then costs less than a timer for each.
   private readonly sweep = setInterval(() => this.answerLate(), SWEEP_MS).unref();
   /** Whether the service is about to end, and so wants its clients' connections to go elsewhere. */
   private draining = false;
 
   constructor(private readonly log: Logger) {
-    this.refusals = new LineBudget(log, 'request');
+    this.strangersLines = new LineBudgets(log, 'request');
   }
 
   get size(): number {
@@ -119,8 +119,11 @@ export class InFlight implements OnApplicationShutdown {
       this.pipelined.set(request.socket, (this.pipelined.get(request.socket) ?? 1) - 1);
     }
     if (!request.complete && !request.socket.destroyed) discardRest(request);
-    if (isStrangersRefusal(request, response) && !this.refusals.spend()) return;
-    writeLine(this.log, 'request', {
+    const level = isGoodProbe(request, response) ? 'debug' : 'info';
+    if (level === 'debug' && !this.log.isLevelEnabled(level)) return;
+    const className = level === 'debug' ? 'probe' : strangersClass(request, response);
+    if (className !== undefined && !this.strangersLines.spend(className)) return;
+    writeLine(this.log, level, 'request', {
       requestId: request.requestId,
       method: request.method,
       // The route's pattern, not the path: it holds no ids and makes few distinct values.
@@ -137,10 +140,23 @@ export class InFlight implements OnApplicationShutdown {
   }
 }
 
-/** What anyone can make us answer as often as they like. */
-function isStrangersRefusal({ userId }: Request, { headersSent, statusCode }: Response): boolean {
-  if (userId === undefined && !headersSent) return true;
-  return statusCode === 429 || (userId === undefined && statusCode >= 400);
+/** Probes come every few seconds from every load balancer: only their failures are worth a line. */
+function isGoodProbe({ userId, route }: Request, { headersSent, statusCode }: Response): boolean {
+  if (userId !== undefined || !headersSent || statusCode >= 400) return false;
+  const path = (route as { path?: string } | undefined)?.path;
+  return path !== undefined && /^\/health(\/|$)/.test(path);
+}
+
+/**
+ * The class of a line that anyone can cause as often as they like: its code or its status class. A user
+ * whose requests are too many has a class apart, and undefined is a line that is always written.
+ */
+function strangersClass(request: Request, response: Response): string | undefined {
+  const { userId, problemCode } = request;
+  const { headersSent, statusCode } = response;
+  if (userId !== undefined) return statusCode === 429 ? 'user RATE_LIMITED' : undefined;
+  if (!headersSent) return 'aborted';
+  return problemCode ?? `${Math.floor(statusCode / 100)}xx`;
 }
 
 /** Not answered and not logged. A client that goes on sending loses its connection. */

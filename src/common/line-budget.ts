@@ -29,3 +29,26 @@ export class LineBudget {
     return this.wanted <= this.mostAMinute;
   }
 }
+
+/**
+ * A budget for each class of lines, so that a flood of one class does not hide the others. The names of
+ * the classes must come from a closed list, and never from a request.
+ */
+export class LineBudgets {
+  private readonly budgets = new Map<string, LineBudget>();
+
+  constructor(
+    private readonly log: Logger,
+    private readonly of: string,
+    private readonly mostAMinute?: number,
+  ) {}
+
+  spend(className: string): boolean {
+    let budget = this.budgets.get(className);
+    if (!budget) {
+      budget = new LineBudget(this.log, `${this.of} ${className}`, this.mostAMinute);
+      this.budgets.set(className, budget);
+    }
+    return budget.spend();
+  }
+}

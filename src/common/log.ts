@@ -36,12 +36,17 @@ export function createLog(environment: Environment, output: LogStream = standard
  * One line of known members, as pino would write it. Every request has one, and in a busy process pino's
  * own way costs a tenth of the request: much code, which the rest has driven out of the caches.
  */
-export function writeLine(log: Logger, message: string, members: object): void {
-  if (!log.isLevelEnabled('info')) return;
+export function writeLine(
+  log: Logger,
+  level: 'debug' | 'info',
+  message: string,
+  members: object,
+): void {
+  if (!log.isLevelEnabled(level)) return;
   const rest = JSON.stringify(members).slice(1, -1);
   const output = Reflect.get(log, pino.symbols.streamSym) as LogStream;
   output.write(
-    `{"level":"info","time":"${new Date().toISOString()}",${rest},"msg":"${message}"}\n`,
+    `{"level":"${level}","time":"${new Date().toISOString()}",${rest},"msg":"${message}"}\n`,
   );
 }
 

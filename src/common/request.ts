@@ -3,7 +3,7 @@ import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import { isIP, type Socket } from 'node:net';
 import { json, type NextFunction, type Request, type Response } from 'express';
 import type { Logger } from 'pino';
-import { LineBudget } from './line-budget.js';
+import { LineBudgets } from './line-budget.js';
 import { type ErrorCode, type Problem, problem, problemBody } from './problem.js';
 import { sendProblem } from './problem.filter.js';
 import { EVERY_ANSWER } from './security-headers.js';
@@ -120,7 +120,7 @@ interface AnsweredSocket extends Socket {
  * too, and a line in the log; Node alone would send a bare status line.
  */
 export function refuseUnreadable(logger: Logger) {
-  const lines = new LineBudget(logger, 'request.unreadable');
+  const lines = new LineBudgets(logger, 'request.unreadable');
   return (error: NodeJS.ErrnoException, socket: AnsweredSocket): void => {
     const refusal = problem(CODE_OF_FAULT[error.code ?? ''] ?? 'MALFORMED_REQUEST');
     const response = socket._httpMessage;
@@ -146,7 +146,7 @@ export function refuseUnreadable(logger: Logger) {
       ...EVERY_ANSWER.map(([name, value]) => `${name}: ${value}`),
     ];
     socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
-    if (!lines.spend()) return;
+    if (!lines.spend(refusal.code)) return;
     logger.info({ requestId, method: null, route: null, status, code: refusal.code }, 'request');
   };
 }
