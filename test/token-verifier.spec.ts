@@ -282,6 +282,29 @@ describe('TokenVerifier', () => {
       expect(one.recall(token)).toBeUndefined();
     });
 
+    it('an expired token, and verifies its signature once', async () => {
+      const { keys, verifications } = countingKeys();
+      const one = new TokenVerifier(keys, RULES, clock);
+      const expired = build({ claims: (good) => ({ ...good, iat: NOW - 900, exp: NOW - 60 }) });
+
+      for (let attempt = 0; attempt < 3; attempt += 1) {
+        expect((await refusalOf(one.verify(expired))).failure).toBe('expired');
+      }
+
+      expect(one.recall(expired)).toBeUndefined();
+      expect(one.proven(expired)?.subject).toBe('user-1');
+      expect(verifications()).toBe(1);
+    });
+
+    it('nothing about the subject of a token that our issuer did not sign', async () => {
+      const one = verifier();
+      const forged = build({ signaturePart: (good) => `${good.slice(0, -4)}AAAA` });
+
+      await refusalOf(one.verify(forged));
+
+      expect(one.proven(forged)).toBeUndefined();
+    });
+
     it('as many tokens as it is told, and forgets the one longest unused', async () => {
       const one = new TokenVerifier(keysOf(JWKS), RULES, clock, 2);
       const [a, b, c] = [tokenOf('a'), tokenOf('b'), tokenOf('c')];
@@ -306,6 +329,38 @@ describe('TokenVerifier', () => {
 
       expect(verifications()).toBe(2);
     });
+  });
+});
+
+describe('a budget for signatures', () => {
+  it('is spent on signatures alone, and not on what is refused for its form or its key', async () => {
+    const one = verifier();
+    let runs = 0;
+    const budget = {
+      run: <Value>(work: () => Value): Value => {
+        runs += 1;
+        return work();
+      },
+    };
+    const unsigned = [
+      'a.b.c',
+      build({ header: (good) => ({ ...good, alg: 'none' }) }),
+      build({ header: (good) => ({ ...good, kid: 'nobody-has-it' }) }),
+    ];
+    for (const token of unsigned) await refusalOf(one.verify(token, budget));
+    expect(runs).toBe(0);
+
+    await one.verify(build({}), budget);
+    await one.verify(build({}), budget);
+    // The second time it is remembered.
+    expect(runs).toBe(1);
+  });
+
+  it('that is used up refuses a token without calling it invalid', async () => {
+    const one = verifier();
+    const refused = await refusalOf(one.verify(build({}), { run: () => undefined }));
+    expect(refused).toMatchObject({ failure: 'busy', reason: 'signature-budget' });
+    await expect(one.verify(build({}))).resolves.toBeDefined();
   });
 });
 

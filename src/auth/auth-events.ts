@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { LOG } from '../common/foundation.module.js';
 import { LineBudget, LineBudgets } from '../common/line-budget.js';
 import { Problem } from '../common/problem.js';
+import { Environment } from '../config/environment.js';
 import { ipOf } from '../common/request.js';
 import type { Principal } from './principal.js';
 
@@ -17,10 +18,26 @@ export class AuthEvents {
   // Counted apart, so that a flood of the one does not hide the other.
   private readonly failures: LineBudgets;
   private readonly acceptances: LineBudget;
+  private warnsOfProxy: boolean;
 
-  constructor(@Inject(LOG) private readonly log: Logger) {
+  constructor(
+    @Inject(LOG) private readonly log: Logger,
+    { trustProxy }: Environment,
+  ) {
     this.failures = new LineBudgets(log, 'auth.failed', MAX_FAILURES_A_MINUTE);
     this.acceptances = new LineBudget(log, 'auth.accepted');
+    this.warnsOfProxy = trustProxy === false;
+  }
+
+  /** Once for each process. A stranger can send the header, too, so the text says "if". */
+  proxyIgnored({ headers }: Request): void {
+    if (!this.warnsOfProxy || !(headers['x-forwarded-for'] ?? headers['forwarded'])) return;
+    this.warnsOfProxy = false;
+    this.log.warn(
+      { event: 'proxy.ignored' },
+      'A request came with X-Forwarded-For or Forwarded, but TRUST_PROXY is off. If a proxy stands in ' +
+        'front, all its clients count as one address: set TRUST_PROXY.',
+    );
   }
 
   failed(error: unknown, request: Request): void {

@@ -3,8 +3,9 @@ import { PassportStrategy } from '@nestjs/passport';
 import type { Request } from 'express';
 import passportJwt, { type StrategyOptionsWithoutRequest } from 'passport-jwt';
 import { Environment } from '../config/environment.js';
-import { type Problem, problem, unavailable } from '../common/problem.js';
+import { type Problem, problem, RETRY_AFTER_SECONDS, unavailable } from '../common/problem.js';
 import { challenged } from '../common/challenge.js';
+import type { CpuBudget } from '../common/cpu-budget.js';
 import type { Principal } from './principal.js';
 import { PrincipalStore } from './principal-store.js';
 import type { Standing, Witness } from './principals.repository.js';
@@ -25,13 +26,20 @@ import { isBanned } from './user-rules.js';
 Object.assign(passportJwt.Strategy, {
   JwtVerifier(
     token: string,
-    verifier: TokenVerifier,
+    verifier: Pick<TokenVerifier, 'verify'>,
     _options: unknown,
     done: (error: unknown, payload?: VerifiedToken) => void,
   ): void {
     verifier.verify(token).then((payload) => done(null, payload), done);
   },
 });
+
+declare module 'express-serve-static-core' {
+  interface Request {
+    /** Where a signature may be verified only while there is CPU time for it. */
+    signatureBudget?: CpuBudget;
+  }
+}
 
 /** Whose token is this, and is it still true? */
 @Injectable()
@@ -44,10 +52,16 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     super({
       jwtFromRequest: (request: Request) => bearerToken(request.headers.authorization) ?? null,
       secretOrKeyProvider: (
-        _request: Request,
+        { signatureBudget }: Request,
         _token: string,
         done: (error: null, key: unknown) => void,
-      ) => done(null, verifier),
+      ) =>
+        done(
+          null,
+          signatureBudget
+            ? { verify: (token: string) => verifier.verify(token, signatureBudget) }
+            : verifier,
+        ),
     } as StrategyOptionsWithoutRequest);
   }
 
@@ -55,6 +69,12 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   recall({ headers: { authorization } }: Request): VerifiedToken | undefined {
     const token = recallableToken(authorization);
     return token ? this.verifier.recall(token) : undefined;
+  }
+
+  /** The same for a token that may be out of time. */
+  proven({ headers: { authorization } }: Request): VerifiedToken | undefined {
+    const token = recallableToken(authorization);
+    return token ? this.verifier.proven(token) : undefined;
   }
 
   /** Runs once for one request. Rejects with the problem that answers it. */
@@ -148,5 +168,9 @@ function failure(reason: unknown): unknown {
 
 function refusalOf({ failure: why, reason }: TokenRefused): Problem {
   if (why === 'keys-unavailable') return unavailable('The keys of the issuer are not at hand.');
+  if (why === 'busy') {
+    const headers = { 'Retry-After': String(RETRY_AFTER_SECONDS) };
+    return problem('RATE_LIMITED', { headers, reason });
+  }
   return challenged(why === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID', reason);
 }

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
+import type { CpuBudget } from '../common/cpu-budget.js';
 import {
   algorithmNamed,
   isKeyId,
@@ -42,7 +43,8 @@ export interface VerifiedToken {
   readonly keyId: string;
 }
 
-export type TokenFailure = 'invalid' | 'expired' | 'keys-unavailable';
+/** `busy`: nothing is known of the token, because there was no time left to verify its signature. */
+export type TokenFailure = 'invalid' | 'expired' | 'keys-unavailable' | 'busy';
 
 /** A token that is not accepted. `reason` is for operators: short, stable, without the token. */
 export class TokenRefused extends Error {
@@ -56,13 +58,15 @@ export class TokenRefused extends Error {
   }
 }
 
+type SignatureBudget = Pick<CpuBudget, 'run'>;
+
 /**
  * Decides whether a token was issued by our issuer, for us, and is in time. First what is cheap
  * (form and header), then the signature, then the claims, so that nothing an unsigned token says
  * about itself is ever answered.
  */
 export class TokenVerifier {
-  private readonly proven: LRUCache<string, { token: VerifiedToken; key: VerificationKey }>;
+  private readonly cache: LRUCache<string, { token: VerifiedToken; key: VerificationKey }>;
 
   constructor(
     private readonly keys: KeySource,
@@ -73,40 +77,52 @@ export class TokenVerifier {
     if (!rules.issuer || rules.audiences.length === 0 || rules.audiences.includes('')) {
       throw new Error('An issuer and an audience are needed: an empty one would match any token.');
     }
-    this.proven = new LRUCache({ max: maxRemembered });
-  }
-
-  /** Resolves to what the token says, or rejects with TokenRefused and with nothing else. */
-  async verify(token: string): Promise<VerifiedToken> {
-    return this.recall(token) ?? this.prove(token);
+    this.cache = new LRUCache({ max: maxRemembered });
   }
 
   /**
-   * The answer to a token proven before, without its signature being verified again. Memory only
-   * ever vouches: where the time has run out, or the key is no longer the ring's, the entry goes
-   * and `verify` says why.
+   * Resolves to what the token says, or rejects with TokenRefused and with nothing else. With a budget,
+   * the signature is verified only while that has time left.
    */
-  recall(token: string): VerifiedToken | undefined {
-    if (token.length > MAX_TOKEN_LENGTH) return undefined;
-    const digest = digestOf(token);
-    const held = this.proven.get(digest);
+  async verify(text: string, budget?: SignatureBudget): Promise<VerifiedToken> {
+    const token = this.proven(text) ?? (await this.prove(text, budget));
+    const fault = this.timeFault(token);
+    if (fault) throw fault;
+    return token;
+  }
+
+  /** A token that was verified before and is in time, without its signature being verified again. */
+  recall(text: string): VerifiedToken | undefined {
+    const token = this.proven(text);
+    return token && !this.timeFault(token) ? token : undefined;
+  }
+
+  /**
+   * The same for a token that may be out of time: everything else about it is verified. An expired token
+   * stays in the cache, so that sending it again and again costs no signature.
+   */
+  proven(text: string): VerifiedToken | undefined {
+    if (text.length > MAX_TOKEN_LENGTH) return undefined;
+    const digest = digestOf(text);
+    const held = this.cache.get(digest);
     if (!held) return undefined;
-    if (this.keys.current(held.token.keyId) === held.key && !this.timeFault(held.token)) {
-      return held.token;
-    }
-    this.proven.delete(digest);
+    if (this.keys.current(held.token.keyId) === held.key) return held.token;
+    this.cache.delete(digest);
     return undefined;
   }
 
-  private async prove(text: string): Promise<VerifiedToken> {
+  private async prove(text: string, budget?: SignatureBudget): Promise<VerifiedToken> {
     const { header, claims, signingInput, signature } = readToken(text);
     const { algorithm, keyId } = this.checkHeader(header);
     const key = await this.keyFor(keyId);
     // RFC 8725 §3.1: the key, not the token, says which algorithm it is for.
     if (key.algorithm !== algorithm) refuse('algorithm-not-of-this-key');
-    if (!key.verifies(signingInput, signature)) refuse('signature');
+    const verify = () => key.verifies(signingInput, signature);
+    const isGenuine = budget ? budget.run(verify) : verify();
+    if (isGenuine === undefined) throw new TokenRefused('busy', 'signature-budget');
+    if (!isGenuine) refuse('signature');
     const token = this.checkClaims(claims, keyId);
-    this.proven.set(digestOf(text), { token, key });
+    this.cache.set(digestOf(text), { token, key });
     return token;
   }
 
@@ -134,7 +150,7 @@ export class TokenVerifier {
 
   /**
    * RFC 7519 §4.1. Only what is named here is copied, so a claim called `__proto__` goes nowhere.
-   * `exp` is looked at last: "expired" means that nothing else was wrong.
+   * Times are compared later and `exp` last: "expired" means that nothing else was wrong.
    */
   private checkClaims(claims: Members, keyId: string): VerifiedToken {
     const { issuer, maxLifetimeSeconds, sessionClaim } = this.rules;
@@ -153,8 +169,6 @@ export class TokenVerifier {
       keyId,
     });
     if (token.expiresAt - token.issuedAt > maxLifetimeSeconds) refuse('lifetime');
-    const fault = this.timeFault(token);
-    if (fault) throw fault;
     return token;
   }
 

@@ -40,6 +40,11 @@ interface Window {
 @Injectable()
 export class RateLimits {
   private readonly windows = new LRUCache<string, Window>({ max: MOST_COUNTED });
+  /**
+   * The windows that are used up, once more: a flood of new addresses evicts windows from the other cache.
+   * To evict one from here, as many others must be used up within the same minute.
+   */
+  private readonly usedUp = new LRUCache<string, Window>({ max: MAX_USED_UP });
   private readonly usual: Allowance;
   /** Apart, so that good requests are not refused for what others did with an old token of the same user. */
   private readonly failed: Allowance;
@@ -49,29 +54,29 @@ export class RateLimits {
     this.failed = { ...this.usual, route: 'failed' };
   }
 
-  /** Refuses whoever has failed too often, before anything is done for them. Counts nothing. */
+  /** Whether there were too many failures. */
+  isExhausted(who: Counted): boolean {
+    return this.exhaustedWindow(who, performance.now()) !== undefined;
+  }
+
+  /** Refuses a caller who has failed too often. Counts nothing. */
   refuseExhausted(who: Counted, response: Response): void {
-    const { limit } = this.failed;
-    if (limit === 0) return;
     const now = performance.now();
-    const window = this.windows.get(keyOf(who, this.failed));
-    if (!window || window.count < limit || window.endsAt <= now) return;
+    const window = this.exhaustedWindow(who, now);
+    if (!window) return;
     say(response, who, this.failed, window, now);
     throw tooMany(window, now);
   }
 
+  /** Counts one failure. It refuses nothing: this answer is the failure itself. */
   countFailure(who: Counted, response: Response): void {
-    this.count(who, response, this.failed);
+    this.addTo(who, response, this.failed);
   }
 
   /** Counts one request, says in the headers what is left, and refuses it where that is too many. */
   count(who: Counted, response: Response, allowance = this.usual): void {
-    if (allowance.limit === 0) return;
-    const now = performance.now();
-    const window = this.current(keyOf(who, allowance), allowance, now);
-    window.count += 1;
-    say(response, who, allowance, window, now);
-    if (window.count > allowance.limit) throw tooMany(window, now);
+    const window = this.addTo(who, response, allowance);
+    if (window && window.count > allowance.limit) throw tooMany(window, performance.now());
   }
 
   /** Where no guard does it. */
@@ -80,17 +85,34 @@ export class RateLimits {
     next();
   };
 
+  private addTo(who: Counted, response: Response, allowance: Allowance): Window | undefined {
+    if (allowance.limit === 0) return undefined;
+    const now = performance.now();
+    const key = keyOf(who, allowance);
+    const window = this.current(key, allowance, now);
+    window.count += 1;
+    if (window.count === allowance.limit) this.usedUp.set(key, window);
+    say(response, who, allowance, window, now);
+    return window;
+  }
+
   private current(key: string, { milliseconds }: Allowance, now: number): Window {
-    const held = this.windows.get(key);
+    const held = this.windows.get(key) ?? this.usedUp.get(key);
     if (held && held.endsAt > now) return held;
     const begun = { count: 0, endsAt: now + milliseconds };
     this.windows.set(key, begun);
     return begun;
   }
+
+  private exhaustedWindow(who: Counted, now: number): Window | undefined {
+    const window = this.usedUp.get(keyOf(who, this.failed));
+    return window && window.endsAt > now ? window : undefined;
+  }
 }
 
 export const MINUTE_MS = 60_000;
 const MOST_COUNTED = 100_000;
+const MAX_USED_UP = 10_000;
 
 function keyOf({ kind, id }: Counted, { route }: Allowance): string {
   return route === undefined ? `${kind} ${id}` : `${kind} ${id} ${route}`;

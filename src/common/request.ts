@@ -10,7 +10,8 @@ import { EVERY_ANSWER } from './security-headers.js';
 
 /** The client's address: behind `TRUST_PROXY` what the proxy wrote, unless that is no address at all. */
 export function ipOf({ ip, socket }: Request): string | null {
-  if (ip !== undefined && isIP(ip.replace(/%.*$/, '')) !== 0) return ip;
+  // Only a link-local address has a zone (RFC 4007 §11), and none comes through a proxy.
+  if (ip !== undefined && isIP(ip) !== 0 && !ip.includes('%')) return ip;
   return socket.remoteAddress ?? null;
 }
 
