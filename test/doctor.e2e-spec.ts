@@ -143,6 +143,27 @@ describe('a database with more than Gatehouse knows', () => {
     expect({ code, remarks: linesWith('remark', stdout) }).toEqual({ code: 0, remarks: [] });
   });
 
+  it('is used with a remark: users with an oversized name or picture', async () => {
+    await database.sql(KYSELY);
+    const variables = { DATABASE_URL: database.url };
+    expect((await migrate(variables)).code).toBe(0);
+    await database.sql(
+      `insert into "user" (id, name, email, "emailVerified", image) values
+         ('a', 'Ada', 'ada@example.com', true, repeat('p', 3000)),
+         ('b', 'Bob', 'bob@example.com', true, repeat('p', 90000000)),
+         ('c', 'Cid', 'cid@example.com', true, null)`,
+    );
+    const { code, stdout } = await doctor(variables);
+    expect({ code, remarks: linesWith('remark', stdout) }).toEqual({
+      code: 0,
+      remarks: [
+        expect.stringMatching(
+          /^remark  The name and the picture of 1 users have more than 4096 bytes \(the largest: 90000003\)\./,
+        ),
+      ],
+    });
+  });
+
   it('is used with a remark: a required column that Better-Auth may not know', async () => {
     await database.sql(KYSELY);
     await database.sql('alter table "user" add tenant text not null');

@@ -1,4 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core';
+import { BoundedText, MAX_CHARACTERS } from '../database/bounded-text.js';
 import { OpaqueId } from '../database/opaque-id.js';
 import { User } from '../users/user.entity.js';
 import { AccountsRepository } from './accounts.repository.js';
@@ -11,9 +12,9 @@ const AccountSchema = defineEntity({
   properties: {
     id: p.type(OpaqueId).primary(),
     user: () => p.manyToOne(User).fieldName('userId'),
-    accountId: p.text(),
+    accountId: p.type(new BoundedText(MAX_CHARACTERS.accountId)),
     providerId: p.text(),
-    scope: p.text().nullable(),
+    scope: p.type(new BoundedText(MAX_CHARACTERS.scope)).nullable(),
     createdAt: p.datetime(),
     updatedAt: p.datetime(),
   },

@@ -1,4 +1,5 @@
 import { EntityRepository } from '@mikro-orm/postgresql';
+import { mappedOnly } from '../database/bounded-text.js';
 import type { Account } from './account.entity.js';
 
 export class AccountsRepository extends EntityRepository<Account> {
@@ -6,7 +7,7 @@ export class AccountsRepository extends EntityRepository<Account> {
   ofUser(userId: string, provider: string | undefined): Promise<Account[]> {
     return this.find(
       { user: userId, ...(provider === undefined ? {} : { providerId: provider }) },
-      { orderBy: { createdAt: 'asc', id: 'asc' }, disableIdentityMap: true },
+      { ...mappedOnly(this), orderBy: { createdAt: 'asc', id: 'asc' }, disableIdentityMap: true },
     );
   }
 }

@@ -5,6 +5,7 @@ import { type Environment, readEnvironment } from '../config/environment.js';
 import { withConnection } from './connection.js';
 import { inspectWith } from './inspect.js';
 import { pendingMigrations } from './pending-migrations.js';
+import { MAX_CHARACTERS } from './bounded-text.js';
 import { EXPECTED, type PhysicalSchema, TABLE_NAMES } from './physical-schema.js';
 
 interface Diagnosis {
@@ -32,6 +33,7 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       '',
       ...advice.map((line) => `FAULT   ${line}`),
       ...physical.remarks.map((line) => `remark  ${line}`),
+      ...(await oversizedUsers(client, physical)).map((line) => `remark  ${line}`),
       advice.length === 0
         ? 'Gatehouse can run on this database.'
         : 'Gatehouse cannot run on this database yet.',
@@ -39,6 +41,43 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
     return { report: report.join('\n'), healthy: advice.length === 0 };
   });
 }
+
+/**
+ * Better-Auth reads such texts whole, and puts them into each token. Their length is found without
+ * reading them, so this is one look at each row; a table that is too large for that is left alone.
+ */
+async function oversizedUsers(
+  client: Client,
+  { schema, tables }: PhysicalSchema,
+): Promise<string[]> {
+  const { name, image } = tables.user?.columns ?? {};
+  if (!name || !image) return [];
+  const [names, images] = [name, image].map((column) => `octet_length("${column.name}")`);
+  try {
+    await client.query('begin read only');
+    await client.query(`set local statement_timeout = ${MAX_LOOK_MS}`);
+    const { rows } = await client.query<{ users: number; largest: number }>(
+      `select count(*)::int as users, max(size)::float8 as largest from (
+         select coalesce(${names}, 0)::bigint + coalesce(${images}, 0) as size
+         from "${schema}"."${tables.user?.name}"
+       ) sizes where size > ${MAX_PROFILE_BYTES}`,
+    );
+    const { users = 0, largest = 0 } = rows[0] ?? {};
+    if (users === 0) return [];
+    return [
+      `The name and the picture of ${users} users have more than ${MAX_PROFILE_BYTES} bytes (the largest: ${largest}). Gatehouse shows ${MAX_CHARACTERS.name} and ${MAX_CHARACTERS.image} characters of them and refuses tokens of more than 8 KB; keep pictures elsewhere and store their address.`,
+    ];
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === QUERY_CANCELED)) throw error;
+    return ['There are too many users to look for oversized names and pictures.'];
+  } finally {
+    await client.query('rollback');
+  }
+}
+
+const MAX_LOOK_MS = 5000;
+const MAX_PROFILE_BYTES = 4096;
+const QUERY_CANCELED = '57014';
 
 async function serverVersion(client: Client): Promise<string> {
   const { rows } = await client.query<{ server_version: string }>('show server_version');

@@ -1,4 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core';
+import { BoundedText, MAX_CHARACTERS } from '../database/bounded-text.js';
 import { OpaqueId } from '../database/opaque-id.js';
 import { User } from '../users/user.entity.js';
 import { SessionsRepository } from './sessions.repository.js';
@@ -14,8 +15,8 @@ const SessionSchema = defineEntity({
     expiresAt: p.datetime(),
     createdAt: p.datetime(),
     updatedAt: p.datetime(),
-    ipAddress: p.text().nullable().strictNullable(),
-    userAgent: p.text().nullable().strictNullable(),
+    ipAddress: p.type(new BoundedText(MAX_CHARACTERS.ipAddress)).nullable().strictNullable(),
+    userAgent: p.type(new BoundedText(MAX_CHARACTERS.userAgent)).nullable().strictNullable(),
     // Always text, also where ids are not.
     impersonatedBy: p.text().nullable().strictNullable(),
   },

@@ -1,4 +1,5 @@
 import { EntityRepository } from '@mikro-orm/postgresql';
+import { mappedOnly } from '../database/bounded-text.js';
 import type { Session } from './session.entity.js';
 
 export class SessionsRepository extends EntityRepository<Session> {
@@ -9,7 +10,7 @@ export class SessionsRepository extends EntityRepository<Session> {
       .findAndCount(
         this.entityName,
         { user: userId, expiresAt: { $gt: now } },
-        { orderBy: { createdAt: 'desc', id: 'desc' }, limit: most },
+        { ...mappedOnly(this), orderBy: { createdAt: 'desc', id: 'desc' }, limit: most },
       );
   }
 
@@ -17,7 +18,7 @@ export class SessionsRepository extends EntityRepository<Session> {
   async lastEndOf(userId: string, now: Date): Promise<Date | null> {
     const [last] = await this.find(
       { user: userId, expiresAt: { $gt: now } },
-      { orderBy: { expiresAt: 'desc' }, limit: 1, disableIdentityMap: true },
+      { ...mappedOnly(this), orderBy: { expiresAt: 'desc' }, limit: 1, disableIdentityMap: true },
     );
     return last?.expiresAt ?? null;
   }

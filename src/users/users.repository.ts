@@ -1,5 +1,6 @@
 import { LockMode } from '@mikro-orm/core';
 import { EntityRepository } from '@mikro-orm/postgresql';
+import { mappedOnly } from '../database/bounded-text.js';
 import { containing } from '../database/like.js';
 import type { User } from './user.entity.js';
 
@@ -10,13 +11,13 @@ export class UsersRepository extends EntityRepository<User> {
 
   /** To be read, not changed. */
   read(id: string): Promise<User | null> {
-    return this.findOne({ id }, { disableIdentityMap: true });
+    return this.findOne({ id }, { ...mappedOnly(this), disableIdentityMap: true });
   }
 
   /** The row as it is now, and ours until the transaction ends. */
   async lock(id: string): Promise<User | null> {
     const options = { lockMode: LockMode.PESSIMISTIC_WRITE, refresh: true } as const;
-    const user = await this.findOne({ id }, options);
+    const user = await this.findOne({ id }, { ...mappedOnly(this), ...options });
     // PostgreSQL's `infinity` is no date here and could not be written back. Null, too, bans for ever.
     if (user?.banExpires && Number.isNaN(user.banExpires.getTime())) user.banExpires = null;
     return user;
@@ -24,12 +25,15 @@ export class UsersRepository extends EntityRepository<User> {
 
   /** Those who hold one of the roles or are named, banned or not. They are few. */
   async holdersOf(roles: readonly string[], ids: readonly string[]): Promise<User[]> {
-    return this.find({
-      $or: [
-        { id: { $in: [...ids] } },
-        // Whoever has a role of the comma-joined list has it in the text; which of them do is decided there.
-        ...roles.map((role) => ({ role: { $like: containing(role) } })),
-      ],
-    });
+    return this.find(
+      {
+        $or: [
+          { id: { $in: [...ids] } },
+          // Whoever has a role of the comma-joined list has it in the text; which of them do is decided there.
+          ...roles.map((role) => ({ role: { $like: containing(role) } })),
+        ],
+      },
+      mappedOnly(this),
+    );
   }
 }

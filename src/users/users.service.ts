@@ -130,7 +130,7 @@ export class UsersService {
     const connection = em.getConnection();
     const context = em.getTransactionContext();
     await connection.execute('select pg_advisory_xact_lock(?)', [ADMINISTRATION], 'all', context);
-    const caller = await usersOf(em).findOne({ id: by.principal.user.id });
+    const caller = await usersOf(em).read(by.principal.user.id);
     if (!caller || !this.isAdmin(caller) || isBanned(caller, new Date())) {
       throw problem('AUTH_FORBIDDEN');
     }
