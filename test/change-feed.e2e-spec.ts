@@ -97,6 +97,19 @@ describe('who is remembered', () => {
     await until(() => ask(later), 401);
   });
 
+  it('is read again after CACHE_MAX_AGE_SECONDS, though no trigger told of a change', async () => {
+    const replica = await startReplica({ CACHE_MAX_AGE_SECONDS: '2' });
+    const ada = await remembered(replica);
+    expect(await whileNobodyReads(() => ask(ada, replica))).toBe(200);
+    await stack.database.sql('set session_replication_role = replica');
+    await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
+    await stack.database.sql('set session_replication_role = origin');
+    // Each request until then is a hit, and none of them extends the age.
+    await until(() => ask(ada, replica), 403);
+    expect(await feedOf(replica)).toBe('listening');
+    await replica.close();
+  });
+
   it('is refused when time runs out, which nobody tells', async () => {
     const ada = await remembered();
     const soon = `now() + interval '2 seconds'`;

@@ -1,3 +1,6 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { jest } from '@jest/globals';
 import { PrincipalStore } from '../src/auth/principal-store.js';
 import type { PrincipalsRepository, Standing } from '../src/auth/principals.repository.js';
 import { Environment } from '../src/config/environment.js';
@@ -27,8 +30,9 @@ const standing = (userId: string, banned: boolean): Standing => ({
     expiresAt: new Date('2026-12-31T23:59:59.999Z'),
     ipAddress: '203.0.113.7',
     userAgent: null,
-    impersonatedBy: 'root',
+    impersonatedBy: null,
   },
+  impersonator: null,
 });
 
 /** A database that answers when it is told to: only so can a change come at the worst moment. */
@@ -110,18 +114,87 @@ it('does not remember a user by another spelling of the id than the one that wil
   expect(store.recall('ADA', WITNESS)).toBeUndefined();
 });
 
-it('remembers no more than twenty sessions of one user', async () => {
-  const many = Array.from({ length: 21 }, () => standing('ada', false));
+it('caches at most five sessions of one user, the newest', async () => {
+  const many = Array.from({ length: 6 }, () => standing('ada', false));
   const { store, answerNext } = storeOn(...many);
-  for (let session = 0; session < 21; session += 1) {
+  for (let session = 0; session < 6; session += 1) {
     const found = store.find('ada', { sessionId: `s${session}` });
     await answerNext();
     await found;
   }
   expect(store.recall('ada', { sessionId: 's0' })).toBeUndefined();
   expect(store.recall('ada', { sessionId: 's1' })).toMatchObject({ user: { id: 'ada' } });
-  expect(store.recall('ada', { sessionId: 's20' })).toMatchObject({ user: { id: 'ada' } });
+  expect(store.recall('ada', { sessionId: 's5' })).toMatchObject({ user: { id: 'ada' } });
 });
+
+describe('the maximum age of an entry', () => {
+  afterEach(() => jest.restoreAllMocks());
+
+  it('starts when the query is sent, and a hit does not extend it', async () => {
+    const clock = jest.spyOn(performance, 'now').mockReturnValue(1000);
+    const { store, answerNext } = storeOn(standing('ada', false));
+    const found = store.find('ada', WITNESS);
+    clock.mockReturnValue(20_000);
+    await answerNext();
+    await found;
+    for (const now of [20_001, 30_000, 30_999]) {
+      clock.mockReturnValue(now);
+      expect(store.recall('ada', WITNESS)).toMatchObject({ user: { id: 'ada' } });
+    }
+    clock.mockReturnValue(31_000);
+    expect(store.recall('ada', WITNESS)).toBeUndefined();
+  });
+});
+
+describe('the memory of the cache', () => {
+  const store = (users: number, large: (id: string) => Standing) => {
+    const environment = Object.assign(new Environment(), { REMEMBERED_USERS: users });
+    const principals = { find: (id: string) => Promise.resolve(large(id)) };
+    const feed = { isHearing: true, subscribe: () => undefined };
+    return new PrincipalStore(
+      principals as unknown as PrincipalsRepository,
+      feed as unknown as ChangeFeed,
+      environment,
+    );
+  };
+  const withName = (id: string, name: string): Standing => {
+    const { user, ...rest } = standing(id, false);
+    return { ...rest, user: { ...user, name } };
+  };
+
+  it.each([
+    ['names of 15,500 characters, 20 sessions each', 50_000, 514, 20, 'n'.repeat(15_500)],
+    ['the largest names that are cached', 5000, 5000, 5, 'n'.repeat(3000)],
+    ['such names in two-byte characters', 5000, 5000, 5, 'ж'.repeat(1500)],
+  ])('stays below 32 MB with %s', async (_what, limit, users, sessions, name) => {
+    const cache = store(limit, (id) => withName(id, name));
+    const before = heapBytes();
+    for (let user = 0; user < users; user += 1) {
+      for (let session = 0; session < sessions; session += 1) {
+        await cache.find(`u${user}`, { sessionId: `s${session}` });
+      }
+    }
+    expect((heapBytes() - before) / 2 ** 20).toBeLessThan(32);
+    // The cache must still be alive when the heap is measured.
+    expect(cache.recall('nobody', WITNESS)).toBeUndefined();
+  });
+
+  it('holds as many ordinary users as REMEMBERED_USERS says', async () => {
+    const cache = store(1000, (id) => standing(id, false));
+    for (let user = 0; user < 1000; user += 1) {
+      for (const sessionId of ['s1', 's2']) await cache.find(`u${user}`, { sessionId });
+    }
+    expect(cache.recall('u0', { sessionId: 's1' })).toBeDefined();
+    expect(cache.recall('u999', { sessionId: 's2' })).toBeDefined();
+  });
+});
+
+/** What is reachable, in bytes. */
+function heapBytes(): number {
+  setFlagsFromString('--expose-gc');
+  (runInNewContext('gc') as () => void)();
+  return process.memoryUsage().heapUsed;
+}
 
 /** What is known after one reading. */
 const remember = async (user: Standing, witness = WITNESS as typeof WITNESS | null) => {
@@ -137,6 +210,12 @@ describe('what is remembered', () => {
     const large = standing('ada', false);
     const image = 'x'.repeat(20_000);
     expect(await remember({ ...large, user: { ...large.user, image } })).toBeUndefined();
+  });
+
+  it('is nobody in an impersonated session, which depends on the impersonator as well', async () => {
+    const ada = standing('ada', false);
+    const session = ada.session && { ...ada.session, impersonatedBy: 'root' };
+    expect(await remember({ ...ada, session })).toBeUndefined();
   });
 
   it('is the same for all, and nobody can change it', async () => {

@@ -99,6 +99,9 @@ export class Environment {
   @Whole(1, 10_000_000)
   REMEMBERED_USERS = 50_000;
 
+  @Whole(1, 3600)
+  CACHE_MAX_AGE_SECONDS = 30;
+
   @List({ atLeastOne: true })
   ROLES: string[] = ['user', 'admin'];
 
