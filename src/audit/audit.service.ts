@@ -24,7 +24,7 @@ export class AuditService {
         at: now,
         action: change.action,
         actorId: caller.principal.user.id,
-        impersonatorId: caller.principal.session?.impersonatedBy ?? null,
+        impersonatorId: caller.principal.impersonatedBy,
         targetUserId: change.targetUserId,
         before: change.before ?? null,
         after: change.after ?? null,

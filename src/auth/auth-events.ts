@@ -56,9 +56,9 @@ export class AuthEvents {
   }
 
   /** Once for each token: the verifier hands out the same object for as long as it remembers it. */
-  accepted({ user, session, token, binding }: Principal, request: Request): void {
+  accepted({ user, session, token, binding, impersonatedBy }: Principal, request: Request): void {
     request.userId = user.id;
-    if (session?.impersonatedBy) request.impersonatedBy = session.impersonatedBy;
+    if (impersonatedBy !== null) request.impersonatedBy = impersonatedBy;
     if (this.announced.has(token)) return;
     if (!this.acceptances.spend()) return;
     this.announced.add(token);
@@ -66,7 +66,7 @@ export class AuthEvents {
       {
         event: 'auth.accepted',
         userId: user.id,
-        ...(session?.impersonatedBy ? { impersonatedBy: session.impersonatedBy } : {}),
+        ...(impersonatedBy === null ? {} : { impersonatedBy }),
         sessionId: session?.id ?? null,
         binding,
         keyId: token.keyId,

@@ -16,7 +16,7 @@ import {
   TokenVerifier,
   type VerifiedToken,
 } from './token-verifier.js';
-import { isBanned } from './user-rules.js';
+import { isAdmin, isBanned } from './user-rules.js';
 
 /**
  * passport-jwt verifies with `jsonwebtoken`, which cannot verify EdDSA, Better-Auth's default. This is
@@ -105,7 +105,7 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     if (!standing) return undefined;
     const now = new Date();
     if (isBanned(standing.user, now) || !this.isVouchedFor(standing, now)) return undefined;
-    return principalOf(token, standing);
+    return this.principalOf(token, standing);
   }
 
   async validate(token: VerifiedToken): Promise<Principal> {
@@ -129,7 +129,7 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
       });
     }
     if (!this.isVouchedFor(standing, now)) throw challenged('AUTH_SESSION_REVOKED');
-    return principalOf(token, standing);
+    return this.principalOf(token, standing);
   }
 
   private lacksSession({ sessionId }: VerifiedToken): boolean {
@@ -146,16 +146,29 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     return sessionId === null ? { notAfter: new Date((issuedAt + 1) * 1000) } : { sessionId };
   }
 
-  private isVouchedFor({ session }: Standing, now: Date): boolean {
+  private isVouchedFor({ session, impersonator }: Standing, now: Date): boolean {
     if (this.environment.SESSION_BINDING === 'token-only') return true;
-    return session !== null && session.expiresAt > now;
+    if (session === null || session.expiresAt <= now) return false;
+    return session.impersonatedBy === null || this.mayImpersonate(impersonator, now);
   }
-}
 
-function principalOf(token: VerifiedToken, { user, session }: Standing): Principal {
-  return token.sessionId === null
-    ? { user, session: null, token, binding: 'user' }
-    : { user, session, token, binding: 'session' };
+  /**
+   * An impersonated session stands as long as its admin does: as an admin, and with a session of their
+   * own that was there when it began. Better-Auth ends it for none of these reasons.
+   */
+  private mayImpersonate(impersonator: Standing | null, now: Date): boolean {
+    if (!impersonator?.session || impersonator.session.impersonatedBy !== null) return false;
+    const { user, session } = impersonator;
+    return session.expiresAt > now && !isBanned(user, now) && isAdmin(user, this.environment);
+  }
+
+  private principalOf(token: VerifiedToken, { user, session }: Standing): Principal {
+    const impersonatedBy = session === null ? null : session.impersonatedBy;
+    const administers = impersonatedBy === null && isAdmin(user, this.environment);
+    return token.sessionId === null
+      ? { user, session: null, token, binding: 'user', impersonatedBy, isAdmin: administers }
+      : { user, session, token, binding: 'session', impersonatedBy, isAdmin: administers };
+  }
 }
 
 /** passport-jwt's own word for "there was no token", among the errors that are ours. */

@@ -2,7 +2,8 @@ import type { Standing } from './principals.repository.js';
 
 /**
  * One text for what is remembered of a user and a session. As objects they would take three times the
- * room, and there are tens of thousands of them; to read it again costs a few microseconds.
+ * room, and there are tens of thousands of them; to read it again costs a few microseconds. An
+ * impersonated session is never among them.
  */
 export function pack({ user, session }: Standing): string {
   const packed: Packed = [
@@ -24,7 +25,6 @@ export function pack({ user, session }: Standing): string {
       session.expiresAt.getTime(),
       session.ipAddress,
       session.userAgent,
-      session.impersonatedBy,
     ],
   ];
   return JSON.stringify(packed);
@@ -70,8 +70,9 @@ export function unpack(text: string): Standing {
         expiresAt: new Date(session[3]),
         ipAddress: session[4],
         userAgent: session[5],
-        impersonatedBy: session[6],
+        impersonatedBy: null,
       }),
+    impersonator: null,
   };
 }
 
@@ -98,7 +99,6 @@ type Packed = [
         expiresAt: Time,
         ipAddress: Text,
         userAgent: Text,
-        impersonatedBy: Text,
       ]
     | null,
 ];

@@ -7,6 +7,13 @@ export interface Principal {
   readonly session: SessionRow | null;
   readonly token: VerifiedToken;
   readonly binding: Binding;
+  /**
+   * The id of the admin who acts as this user; null in a session of their own. Also set where the token
+   * names no session but only an impersonated one vouches for it.
+   */
+  readonly impersonatedBy: string | null;
+  /** Whether this caller administers. Never in an impersonated session, whatever its user may do. */
+  readonly isAdmin: boolean;
 }
 
 /** How a token is tied to a session: it names one, or it can only be tied to its user. */

@@ -7,6 +7,7 @@ import {
   type PhysicalTable,
   type TableName,
 } from '../database/physical-schema.js';
+import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
 import type { SessionRow, UserRow } from './principal.js';
 
 /** Which session may vouch for a token: the one it names, or any that was there when it was issued. */
@@ -16,6 +17,8 @@ export interface Standing {
   user: UserRow;
   /** The witness, the one that lasts longest where several could be it; null where there is none. */
   session: SessionRow | null;
+  /** The admin of an impersonated session, with a session of their own from before it began. */
+  impersonator: Standing | null;
 }
 
 /**
@@ -30,10 +33,19 @@ export class PrincipalsRepository {
   ) {}
 
   async find(userId: string, witness: Witness | null): Promise<Standing | null> {
+    const standing = await this.load(userId, witness);
+    const session = standing?.session;
+    if (!session || session.impersonatedBy === null) return standing;
+    // Another query, so that requests without impersonation do not pay for a join.
+    const notAfter = new Date(session.createdAt.getTime() + MAX_CLOCK_DIFFERENCE_MS);
+    return { ...standing, impersonator: await this.load(session.impersonatedBy, { notAfter }) };
+  }
+
+  private async load(userId: string, witness: Witness | null): Promise<Standing | null> {
     if (!this.canBe('user', userId)) return null;
     const byId = witness !== null && 'sessionId' in witness;
     if (byId && !this.canBe('session', witness.sessionId)) {
-      return this.find(userId, null);
+      return this.load(userId, null);
     }
     const { sql, parameters } = this.compose(userId, witness);
     const [row] = await this.em.getConnection().execute<JoinedRow[]>(sql, parameters);
@@ -54,16 +66,22 @@ export class PrincipalsRepository {
     const byId = 'sessionId' in witness;
     const condition = byId
       ? `s.${column(session, 'id')} = ?`
-      : `extract(epoch from s.${column(session, 'createdAt')}) <= ?`;
+      : `extract(epoch from s.${column(session, 'createdAt')}) <= ?
+            and extract(epoch from s.${column(session, 'expiresAt')}) > ?`;
+    // The user's own session first: an impersonated one counts only where it is the only one.
     return {
       sql: `select ${userColumns(user)}, ${sessionColumns(session)} from ${from}
         left join lateral (
           select * from ${this.name(session)} s
           where s.${column(session, 'userId')} = u.${column(user, 'id')} and ${condition}
-          order by s.${column(session, 'expiresAt')} desc limit 1
+          order by s.${column(session, 'impersonatedBy')} is not null,
+            s.${column(session, 'expiresAt')} desc limit 1
         ) s on true
         where ${where}`,
-      parameters: [byId ? witness.sessionId : witness.notAfter.getTime() / 1000, userId],
+      parameters: [
+        ...(byId ? [witness.sessionId] : [witness.notAfter.getTime() / 1000, Date.now() / 1000]),
+        userId,
+      ],
     };
   }
 
@@ -76,6 +94,9 @@ export class PrincipalsRepository {
   }
 }
 
+/** The servers of one Better-Auth may have clocks that differ; a token has the same second. */
+const MAX_CLOCK_DIFFERENCE_MS = 1000;
+
 export type JoinedRow = Record<string, string | number | boolean | null>;
 
 const USER_TEXTS = ['id', 'email', 'name', 'image', 'role', 'banReason'] as const;
@@ -86,7 +107,7 @@ const SESSION_TIMES = ['createdAt', 'updatedAt', 'expiresAt'] as const;
 
 export function userColumns(user: PhysicalTable): string {
   return [
-    ...USER_TEXTS.map((name) => `u.${column(user, name)}::text as "${name}"`),
+    ...USER_TEXTS.map((name) => `${boundedText(`u.${column(user, name)}`, name)} as "${name}"`),
     ...USER_FLAGS.map((name) => `u.${column(user, name)} as "${name}"`),
     ...USER_TIMES.map((name) => `${milliseconds(`u.${column(user, name)}`)} as "${name}"`),
   ].join(', ');
@@ -94,9 +115,16 @@ export function userColumns(user: PhysicalTable): string {
 
 function sessionColumns(session: PhysicalTable): string {
   return [
-    ...SESSION_TEXTS.map((name) => `s.${column(session, name)}::text as "s_${name}"`),
+    ...SESSION_TEXTS.map(
+      (name) => `${boundedText(`s.${column(session, name)}`, name)} as "s_${name}"`,
+    ),
     ...SESSION_TIMES.map((name) => `${milliseconds(`s.${column(session, name)}`)} as "s_${name}"`),
   ].join(', ');
+}
+
+function boundedText(column: string, property: string): string {
+  const limit = (MAX_CHARACTERS as Record<string, number | undefined>)[property];
+  return limit === undefined ? `${column}::text` : leftOf(`${column}::text`, limit);
 }
 
 /** The same number with and without a time zone in the column, whatever the connection's zone is. */
@@ -111,7 +139,8 @@ function column(table: PhysicalTable, property: string): string {
 }
 
 function toStanding(row: JoinedRow): Standing {
-  return { user: toUser(row), session: row['s_id'] == null ? null : toSession(row) };
+  const session = row['s_id'] == null ? null : toSession(row);
+  return { user: toUser(row), session, impersonator: null };
 }
 
 export function toUser(row: JoinedRow): UserRow {

@@ -32,24 +32,27 @@ export class SessionRead {
   @ApiProperty({
     type: String,
     nullable: true,
-    description: 'The admin who acts as this user, where one does',
+    description: 'The admin who acts as this user, where one does; only admins see it',
   })
   impersonatedBy: string | null;
 
   @ApiProperty({ description: 'Whether this request was made in it' })
   current: boolean;
 
-  static of(session: SessionRow, currentId: string | null): SessionRead {
+  /** Who impersonates a user, and from where, is shown to admins alone. */
+  static of(session: SessionRow, currentId: string | null, isForAdmin: boolean): SessionRead {
+    const isHidden = session.impersonatedBy !== null && !isForAdmin;
+    const userAgent = isHidden ? null : session.userAgent;
     return {
       id: session.id,
       userId: session.userId,
       createdAt: session.createdAt.toISOString(),
       updatedAt: session.updatedAt.toISOString(),
       expiresAt: session.expiresAt.toISOString(),
-      ipAddress: session.ipAddress,
-      userAgent: session.userAgent,
-      device: deviceOf(session.userAgent),
-      impersonatedBy: session.impersonatedBy,
+      ipAddress: isHidden ? null : session.ipAddress,
+      userAgent,
+      device: deviceOf(userAgent),
+      impersonatedBy: isHidden ? null : session.impersonatedBy,
       current: session.id === currentId,
     };
   }

@@ -37,10 +37,10 @@ export class SessionsService {
     if (!this.areHere) return { items: [], total: 0 };
     const [newest, total] = await this.sessions.newestOf(userId, new Date(), MOST_LISTED);
     const rows: SessionRow[] = newest.map((session) => ({ ...rowOf(session), userId }));
-    const own = by.principal.session;
+    const { session: own, isAdmin } = by.principal;
     const isLeftOut = own?.userId === userId && rows.every((row) => row.id !== own.id);
     if (own && isLeftOut && total > rows.length) rows.splice(MOST_LISTED - 1, 1, own);
-    return { items: rows.map((row) => SessionRead.of(row, own?.id ?? null)), total };
+    return { items: rows.map((row) => SessionRead.of(row, own?.id ?? null, isAdmin)), total };
   }
 
   /** Ends one session. Of another user's it says what it says of one that is not there. */
