@@ -5,6 +5,8 @@ import { AdoptBetterAuthTables } from './migrations/20261121000000-adopt-better-
 import { AuditEventTable } from './migrations/20261121010000-audit-event.js';
 import { ListIndexes } from './migrations/20261121020000-list-indexes.js';
 import { ChangeFeedTriggers } from './migrations/20261121030000-change-feed.js';
+import { AuditRequestIds } from './migrations/20261128010000-audit-request-ids.js';
+import { ImpersonationIndex } from './migrations/20261128011000-impersonation-index.js';
 import { Account } from './src/accounts/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
@@ -31,6 +33,8 @@ export const MIGRATIONS = [
   { name: '20261121010000-audit-event', class: AuditEventTable },
   { name: '20261121020000-list-indexes', class: ListIndexes },
   { name: '20261121030000-change-feed', class: ChangeFeedTriggers },
+  { name: '20261128010000-audit-request-ids', class: AuditRequestIds },
+  { name: '20261128011000-impersonation-index', class: ImpersonationIndex },
 ];
 
 export interface OrmSetting {

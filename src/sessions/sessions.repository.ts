@@ -1,5 +1,7 @@
-import { EntityRepository } from '@mikro-orm/postgresql';
+import type { EntityDictionary } from '@mikro-orm/core';
+import { EntityRepository, type QBFilterQuery } from '@mikro-orm/postgresql';
 import { mappedOnly } from '../database/bounded-text.js';
+import type { EndedSession } from './ended-session.js';
 import type { Session } from './session.entity.js';
 
 export class SessionsRepository extends EntityRepository<Session> {
@@ -14,24 +16,44 @@ export class SessionsRepository extends EntityRepository<Session> {
       );
   }
 
-  /** When the last of them ends; null where there is none. */
-  async lastEndOf(userId: string, now: Date): Promise<Date | null> {
-    const [last] = await this.find(
-      { user: userId, expiresAt: { $gt: now } },
-      { ...mappedOnly(this), orderBy: { expiresAt: 'desc' }, limit: 1, disableIdentityMap: true },
-    );
-    return last?.expiresAt ?? null;
+  async isActive(sessionId: string, now: Date): Promise<boolean> {
+    return (await this.count({ id: sessionId, expiresAt: { $gt: now } })) > 0;
   }
 
-  /** How many rows went. */
-  endAllOf(userId: string, exceptId?: string): Promise<number> {
-    return this.nativeDelete({
-      user: userId,
+  /** Ends the sessions of a user, and those in which this user impersonates somebody. */
+  endAllOf(userId: string, exceptId?: string): Promise<EndedSession[]> {
+    return this.end({
+      $or: [{ user: userId }, { impersonatedBy: userId }],
       ...(exceptId === undefined ? {} : { id: { $ne: exceptId } }),
     });
   }
 
-  endOne(userId: string, sessionId: string): Promise<number> {
-    return this.nativeDelete({ user: userId, id: sessionId });
+  endImpersonationsBy(userId: string): Promise<EndedSession[]> {
+    return this.end({ impersonatedBy: userId });
   }
+
+  endOne(userId: string, sessionId: string): Promise<EndedSession[]> {
+    return this.end({ user: userId, id: sessionId });
+  }
+
+  /** MikroORM's query builder leaves `returning` out of a DELETE, the query below it does not. */
+  private async end(where: QBFilterQuery<Session>): Promise<EndedSession[]> {
+    const em = this.getEntityManager();
+    const meta = em.getMetadata().get<Session>(this.entityName);
+    const { id, user, expiresAt } = meta.properties;
+    const query = this.createQueryBuilder().delete(where).getNativeQuery();
+    query.returning([id, user, expiresAt].flatMap(({ fieldNames }) => fieldNames));
+    const rows = await em.execute<EntityDictionary<Session>[]>(query);
+    return rows.map((row) => {
+      const ended = em.getDriver().mapResult<Session>(row, meta) as EndedRow;
+      const { id, user, expiresAt } = ended;
+      return { id: String(id), userId: String(user), expiresAt: new Date(expiresAt) };
+    });
+  }
+}
+
+interface EndedRow {
+  id: string | number;
+  user: string | number;
+  expiresAt: Date | string;
 }

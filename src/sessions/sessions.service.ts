@@ -1,6 +1,5 @@
-import type { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService, type Change } from '../audit/audit.service.js';
 import type { Caller } from '../auth/caller.js';
 import type { SessionRow } from '../auth/principal.js';
 import { problem } from '../common/problem.js';
@@ -9,7 +8,9 @@ import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
 import { UnitOfWork } from '../database/unit-of-work.js';
+import { Administration } from '../users/administration.js';
 import { UsersRepository } from '../users/users.repository.js';
+import { type EndedSession, impersonationsEnded } from './ended-session.js';
 import { SessionList, SessionRead, SuccessResponse } from './session.dto.js';
 import { Session } from './session.entity.js';
 import { SessionsRepository } from './sessions.repository.js';
@@ -20,6 +21,7 @@ export class SessionsService {
     private readonly sessions: SessionsRepository,
     private readonly users: UsersRepository,
     private readonly work: UnitOfWork,
+    private readonly administration: Administration,
     private readonly audit: AuditService,
     private readonly feed: ChangeFeed,
     private readonly environment: Environment,
@@ -47,45 +49,60 @@ export class SessionsService {
   async endOne(by: Caller, id: string, sessionId: string): Promise<SuccessResponse> {
     const userId = await this.canonical(id);
     if (!this.areHere) throw problem('NOT_FOUND');
-    return this.end(userId, async (em) => {
-      const revoked = await em.getRepository(Session).endOne(userId, sessionId);
-      if (revoked === 0) throw problem('NOT_FOUND');
-      this.audit.record(em, by, {
-        action: 'session.revoked',
-        targetUserId: userId,
-        before: { sessionId },
-      });
-      const last = await em.getRepository(Session).lastEndOf(userId, new Date());
-      return SuccessResponse.of('The session has ended.', revoked, this.residual(last));
-    });
+    const ended = await this.end(
+      by,
+      userId,
+      (sessions) => sessions.endOne(userId, sessionId),
+      ([session]) => {
+        if (!session) throw problem('NOT_FOUND');
+        // By the row: a uuid can be written in several ways.
+        return { action: 'session.revoked', before: { sessionId: session.id } };
+      },
+    );
+    return this.answer('The session has ended.', ended);
   }
 
-  /** Ends all sessions of a user, or all but the one in which the caller asks for it. */
+  /**
+   * Ends all sessions of a user, or all but the one in which the caller asks for it. The sessions in which
+   * the user impersonates somebody end in either case.
+   */
   async endAll(by: Caller, id: string, except?: 'current'): Promise<SuccessResponse> {
     const userId = await this.canonical(id);
     const kept = except === 'current' ? currentSession(by, userId) : undefined;
-    if (!this.areHere) {
-      return SuccessResponse.of('The sessions are kept elsewhere.', 0, this.residual(null));
-    }
-    return this.end(userId, async (em) => {
-      const revoked = await em.getRepository(Session).endAllOf(userId, kept);
-      this.audit.record(em, by, {
+    if (!this.areHere) return this.answer('', []);
+    const ended = await this.end(
+      by,
+      userId,
+      (sessions) => sessions.endAllOf(userId, kept),
+      (rows) => ({
         action: 'session.revoked_all',
-        targetUserId: userId,
-        after: { revoked, kept: kept ?? null },
-      });
-      const last = await em.getRepository(Session).lastEndOf(userId, new Date());
-      return SuccessResponse.of('The sessions have ended.', revoked, this.residual(last));
-    });
+        after: {
+          revoked: rows.length,
+          kept: kept ?? null,
+          ...impersonationsEnded(userId, rows),
+        },
+      }),
+    );
+    return this.answer('The sessions have ended.', ended);
   }
 
   private async end(
+    by: Caller,
     userId: string,
-    work: (em: EntityManager) => Promise<SuccessResponse>,
-  ): Promise<SuccessResponse> {
-    const answer = await this.work.run(work);
-    this.feed.userChanged(userId);
-    return answer;
+    remove: (sessions: SessionsRepository) => Promise<EndedSession[]>,
+    eventOf: (ended: EndedSession[]) => Omit<Change, 'targetUserId'>,
+  ): Promise<EndedSession[]> {
+    const ended = await this.work.run(async (em) => {
+      const rows = await remove(em.getRepository(Session));
+      // After the rows are locked, so that an admin who was demoted meanwhile is refused.
+      if (userId !== by.principal.user.id) await this.administration.requireAdmin(em, by);
+      this.audit.record(em, by, { ...eventOf(rows), targetUserId: userId });
+      return rows;
+    });
+    for (const changed of new Set([userId, ...ended.map((session) => session.userId)])) {
+      this.feed.userChanged(changed);
+    }
+    return ended;
   }
 
   /** The id as the row has it: a uuid can be written in several ways, and the record knows one. */
@@ -95,18 +112,32 @@ export class SessionsService {
     return user.id;
   }
 
+  private answer(message: string, ended: EndedSession[]): SuccessResponse {
+    const isChecked = this.environment.SESSION_BINDING !== 'token-only';
+    const text = isChecked ? message : this.areHere ? UNCHECKED : NOT_HERE;
+    return SuccessResponse.of(text, ended.length, this.residual(ended));
+  }
+
   /**
-   * A token that names no session is good as long as one is left that is as old as it. So it may live on
-   * beside the sessions that are left, but not longer than them, nor than tokens may live at all.
+   * A token that names no session is valid as long as its user has a session that is not younger. A new
+   * sign-in creates one. Better-Auth's cookie cache issues tokens for an ended session as long as the
+   * cached copy lasts, at most until that session would have expired. Such a token can be younger than
+   * the new session, and nothing tells it from a token of the new session.
    */
-  private residual(lastEnd: Date | null): Date | null {
-    const { SESSION_BINDING, JWT_MAX_LIFETIME_SECONDS } = this.environment;
+  private residual(ended: EndedSession[]): Date | null {
+    const { SESSION_BINDING, JWT_MAX_LIFETIME_SECONDS, JWT_LEEWAY_SECONDS } = this.environment;
     if (SESSION_BINDING === 'require-sid') return null;
-    const longest = Date.now() + JWT_MAX_LIFETIME_SECONDS * 1000;
-    if (SESSION_BINDING === 'token-only') return new Date(longest);
-    return lastEnd && new Date(Math.min(longest, lastEnd.getTime()));
+    const expiries = ended.map(({ expiresAt }) => expiresAt.getTime()).filter(Number.isFinite);
+    const lastIssue = Math.max(Date.now(), ...expiries);
+    // The leeway counts twice: for a clock that is ahead, and for `exp`.
+    return new Date(lastIssue + (JWT_MAX_LIFETIME_SECONDS + 2 * JWT_LEEWAY_SECONDS) * 1000);
   }
 }
+
+const NOT_HERE =
+  'Sessions are not stored in this database, so none has ended. Tokens stay valid until they expire.';
+const UNCHECKED =
+  'The session rows were deleted, but this service does not check sessions. Tokens stay valid until they expire.';
 
 /** More than anybody looks at; somebody's program may sign in by the thousand. */
 const MOST_LISTED = 100;

@@ -2,6 +2,7 @@ import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { Module } from '@nestjs/common';
 import { AuditModule } from '../audit/audit.module.js';
 import { DatabaseModule } from '../database/database.module.js';
+import { Administration } from './administration.js';
 import { User } from './user.entity.js';
 import { UserListController } from './user-list.controller.js';
 import { UserListService } from './user-list.service.js';
@@ -12,7 +13,7 @@ import { UsersService } from './users.service.js';
 @Module({
   imports: [MikroOrmModule.forFeature([User]), AuditModule, DatabaseModule],
   controllers: [UserListController, UsersController],
-  providers: [UsersService, UserListService, UserPagesRepository],
-  exports: [MikroOrmModule],
+  providers: [Administration, UsersService, UserListService, UserPagesRepository],
+  exports: [MikroOrmModule, Administration],
 })
 export class UsersModule {}

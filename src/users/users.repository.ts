@@ -14,6 +14,12 @@ export class UsersRepository extends EntityRepository<User> {
     return this.findOne({ id }, { ...mappedOnly(this), disableIdentityMap: true });
   }
 
+  /** To be read, not changed: the row as it is now, which nobody changes until the transaction ends. */
+  readLocked(id: string): Promise<User | null> {
+    const lockMode = LockMode.PESSIMISTIC_READ;
+    return this.findOne({ id }, { ...mappedOnly(this), lockMode, disableIdentityMap: true });
+  }
+
   /** The row as it is now, and ours until the transaction ends. */
   async lock(id: string): Promise<User | null> {
     const options = { lockMode: LockMode.PESSIMISTIC_WRITE, refresh: true } as const;

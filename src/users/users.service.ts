@@ -11,8 +11,10 @@ import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
 import { UnitOfWork } from '../database/unit-of-work.js';
+import { type EndedSession, impersonationsEnded } from '../sessions/ended-session.js';
 import { SessionsRepository } from '../sessions/sessions.repository.js';
 import { Session } from '../sessions/session.entity.js';
+import { Administration } from './administration.js';
 import type { BanRequest, UserUpdate } from './user-changes.dto.js';
 import { UserRead } from './user.dto.js';
 import { User } from './user.entity.js';
@@ -30,6 +32,7 @@ export class UsersService {
   constructor(
     private readonly users: UsersRepository,
     private readonly work: UnitOfWork,
+    private readonly administration: Administration,
     private readonly audit: AuditService,
     private readonly feed: ChangeFeed,
     private readonly environment: Environment,
@@ -59,9 +62,10 @@ export class UsersService {
     return this.change(by, id, ifMatch, 'user.role_changed', async (user, em) => {
       const wasAdmin = this.isAdmin(user);
       user.role = roles.join(',');
-      if (!wasAdmin || this.isAdmin(user)) return;
+      if (!wasAdmin || this.isAdmin(user)) return [];
       if (user.id === by.principal.user.id) throw problem('SELF_DEMOTION');
       await this.requireAnotherAdmin(em, user);
+      return this.hasSessions ? sessionsOf(em).endImpersonationsBy(user.id) : [];
     });
   }
 
@@ -77,8 +81,7 @@ export class UsersService {
       if (user.id === by.principal.user.id) throw problem('SELF_BAN');
       if (this.isAdmin(user)) await this.requireAnotherAdmin(em, user);
       Object.assign(user, { banned: true, banReason: ban.reason ?? null, banExpires });
-      // Better-Auth may keep them elsewhere (`SESSION_BINDING=token-only`).
-      if (this.physical.tables.session) await sessionsOf(em).endAllOf(user.id);
+      return this.hasSessions ? sessionsOf(em).endAllOf(user.id) : [];
     });
   }
 
@@ -93,47 +96,45 @@ export class UsersService {
     id: string,
     ifMatch: string | undefined,
     action: AuditAction,
-    apply: (user: User, em: EntityManager) => void | Promise<void>,
+    apply: (user: User, em: EntityManager) => Applied | Promise<Applied>,
   ): Promise<Tagged> {
-    const changed = await this.work.run(async (em) => {
-      if (action !== 'user.updated') await this.lockAdministration(em, by);
+    const self = by.principal.user.id;
+    // Roles and bans are for admins, also where the target is the caller.
+    const isFree = (userId: string | undefined) => action === 'user.updated' && userId === self;
+    const { changed, ended } = await this.work.run(async (em) => {
+      if (!isFree(id)) await this.administration.lock(em);
       const user = await usersOf(em).lock(id);
+      // By the row: a uuid can be written in several ways.
+      if (!isFree(user?.id)) await this.administration.requireAdmin(em, by);
       if (!user) throw problem('NOT_FOUND');
       requireMatch(ifMatch, tagged(user).etag);
 
       const before = changeable(user);
-      await apply(user, em);
+      const ended = (await apply(user, em)) ?? [];
       const after = changeable(user);
       const changed = Object.keys(after).filter((key) => !same(before[key], after[key]));
       // Said again, a ban ends the sessions that began meanwhile; otherwise nothing has happened.
-      if (changed.length === 0 && action !== 'user.banned') return tagged(user);
+      if (changed.length === 0 && action !== 'user.banned') return { changed: tagged(user), ended };
 
       user.updatedAt = new Date();
       this.audit.record(em, by, {
         action,
         targetUserId: user.id,
         before: pick(before, changed),
-        after: pick(after, changed),
+        after: { ...pick(after, changed), ...impersonationsEnded(user.id, ended) },
         reason: (action === 'user.banned' && user.banReason) || null,
       });
-      return tagged(user);
+      return { changed: tagged(user), ended };
     });
-    this.feed.userChanged(changed.user.id);
+    for (const userId of new Set([changed.user.id, ...ended.map((session) => session.userId)])) {
+      this.feed.userChanged(userId);
+    }
     return changed;
   }
 
-  /**
-   * Changes to who administers go one after another, so that two of them cannot each take the other for
-   * the admin that stays; and whoever was demoted or banned while waiting changes nothing any more.
-   */
-  private async lockAdministration(em: EntityManager, by: Caller): Promise<void> {
-    const connection = em.getConnection();
-    const context = em.getTransactionContext();
-    await connection.execute('select pg_advisory_xact_lock(?)', [ADMINISTRATION], 'all', context);
-    const caller = await usersOf(em).read(by.principal.user.id);
-    if (!caller || !this.isAdmin(caller) || isBanned(caller, new Date())) {
-      throw problem('AUTH_FORBIDDEN');
-    }
+  /** Better-Auth may keep them elsewhere (`SESSION_BINDING=token-only`). */
+  private get hasSessions(): boolean {
+    return this.physical.tables.session !== undefined;
   }
 
   private async requireAnotherAdmin(em: EntityManager, user: User): Promise<void> {
@@ -151,7 +152,8 @@ export class UsersService {
   }
 }
 
-const ADMINISTRATION = 7_426_283_452;
+/** The sessions that a change ended, if any. */
+type Applied = EndedSession[] | void;
 
 function usersOf(em: EntityManager): UsersRepository {
   return em.getRepository(User);

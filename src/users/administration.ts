@@ -1,0 +1,47 @@
+import type { EntityManager } from '@mikro-orm/postgresql';
+import { Injectable } from '@nestjs/common';
+import type { Caller } from '../auth/caller.js';
+import { isAdmin, isBanned } from '../auth/user-rules.js';
+import { challenged } from '../common/challenge.js';
+import { problem } from '../common/problem.js';
+import { Environment } from '../config/environment.js';
+import { Session } from '../sessions/session.entity.js';
+import { User } from './user.entity.js';
+
+/** The rights of an admin, checked again inside the transaction of a change to somebody else. */
+@Injectable()
+export class Administration {
+  constructor(private readonly environment: Environment) {}
+
+  /**
+   * Changes to other users run one after another. Two admins who change each other cannot deadlock, and
+   * two demotions cannot each count the other's target as the admin that remains.
+   */
+  async lock(em: EntityManager): Promise<void> {
+    const context = em.getTransactionContext();
+    await em
+      .getConnection()
+      .execute('select pg_advisory_xact_lock(?)', [ADMINISTRATION], 'all', context);
+  }
+
+  /**
+   * Call it when the target is locked: the caller may have lost their rights while this change waited.
+   * The lock keeps the caller's row as it is until the change commits. The session is read without a
+   * lock, which would need the right to update sessions.
+   */
+  async requireAdmin(em: EntityManager, { principal }: Caller): Promise<void> {
+    const { user, session } = principal;
+    const caller = await em.getRepository(User).readLocked(user.id);
+    const now = new Date();
+    if (!caller || !isAdmin(caller, this.environment) || isBanned(caller, now)) {
+      throw problem('AUTH_FORBIDDEN');
+    }
+    if (session === null) return;
+    if (session.impersonatedBy !== null) throw problem('AUTH_FORBIDDEN');
+    if (!(await em.getRepository(Session).isActive(session.id, now))) {
+      throw challenged('AUTH_SESSION_REVOKED');
+    }
+  }
+}
+
+const ADMINISTRATION = 7_426_283_452;
