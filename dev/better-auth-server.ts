@@ -44,6 +44,8 @@ export interface ServerOptions {
   adminUserIds?: string[];
   trustedOrigins?: string[];
   rateLimit?: boolean;
+  /** Seconds for which a signed cookie stands in for the session row. Left out, Better-Auth has no such cache. */
+  cookieCache?: number;
   /** Makes the tables with Better-Auth's own migrator. Without it they must be there. */
   migrate?: boolean;
 }
@@ -173,14 +175,19 @@ function describe(options: ServerOptions, origin: string, pool: Pool): BetterAut
       ? { advanced: { database: { generateId: options.idType } } }
       : {}),
     user: named('user', ['emailVerified', 'createdAt', 'updatedAt']),
-    session: named('session', [
-      'expiresAt',
-      'createdAt',
-      'updatedAt',
-      'ipAddress',
-      'userAgent',
-      'userId',
-    ]),
+    session: {
+      ...named('session', [
+        'expiresAt',
+        'createdAt',
+        'updatedAt',
+        'ipAddress',
+        'userAgent',
+        'userId',
+      ]),
+      ...(options.cookieCache === undefined
+        ? {}
+        : { cookieCache: { enabled: true, maxAge: options.cookieCache } }),
+    },
     account: named('account', [
       'accountId',
       'providerId',

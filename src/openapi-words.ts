@@ -8,7 +8,7 @@ Better-Auth signs people in; every request here is decided by what its database 
 \`Authorization: Bearer <token>\`. It ends with its session, its user or a ban, and not only with its time.
 
 **Errors** are \`application/problem+json\` (RFC 9457). Switch on \`code\`, which stays; quote \`requestId\`
-when you ask for help.
+when you ask for help. The server makes that id; your own \`X-Request-Id\` stands beside it in the log.
 
 **Limits.** \`RateLimit\` says what is left. After a 429 or a 503 wait for \`Retry-After\` seconds.
 `.trim();
@@ -35,13 +35,13 @@ export const OPERATIONS: Record<string, string> = {
     'For admins. Filters are combined with AND. Walk with `cursor`, which costs the same on the first page and on the last; `page` is for people who jump. Above 10,000 the total is an estimate and says so.',
   getUser: 'For the user and for admins. The `ETag` can be sent back as `If-Match` with a change.',
   updateUser: `For the user and for admins. Only what is sent is changed. ${CONDITIONAL}`,
-  changeUserRole: `For admins. In force at the user's next request, whatever their token says. The last admin stays one, and nobody takes their own admin role. ${CONDITIONAL}`,
-  banUser: `For admins. Ends every session of the user in the same transaction. Said again, it replaces reason and end; what is left out is none. Nobody bans themselves or the last admin. ${CONDITIONAL}`,
+  changeUserRole: `For admins. In force at the user's next request, whatever their token says. When a user stops being an admin, the sessions in which they impersonate somebody end. The last admin stays one, and nobody takes their own admin role. ${CONDITIONAL}`,
+  banUser: `For admins. Ends every session of the user in the same transaction, and those in which the user impersonates somebody. Sessions that Better-Auth keeps outside this database do not end; the user is refused here all the same. Said again, it replaces reason and end; what is left out is none. Nobody bans themselves or the last admin. ${CONDITIONAL}`,
   unbanUser: `For admins. The user can sign in again; what the ban ended stays ended. Safe to repeat. ${CONDITIONAL}`,
   listSessions:
     'For the user and for admins. Sessions that have not expired, newest first. `current` marks the one that the token of this request names.',
   revokeSessions:
-    'For the user and for admins. Ends all sessions, or with `except=current` all but the one in which it is asked for. `residual` says until when a token that names no session could still be honoured.',
+    'For the user and for admins. Ends all sessions, or with `except=current` all but the one in which it is asked for. The sessions in which the user impersonates somebody end in either case. `residual` is the latest time at which a token that is not bound to a session could still be accepted.',
   revokeSession:
     "For the user and for admins. Another user's session is not found. A session that has ended is not found either.",
   listUserAccounts: 'For the user and for admins. Never a password or a token of a provider.',
@@ -93,7 +93,7 @@ export const PARAMETERS: Record<
 
 export const HEADERS: Record<string, { description: string; example: string }> = {
   'X-Request-Id': {
-    description: 'The id of this request in the log: yours, where you sent a sane one',
+    description: 'The id that you sent, where it is sane, else the one that the server made; the log has both',
     example: '8f14e45f-ceea-467f-a0e6-c0f2a8a1b1de',
   },
   RateLimit: {

@@ -87,7 +87,11 @@ export class SuccessResponse {
   @ApiProperty({ example: 'The sessions have ended.' })
   message: string;
 
-  @ApiProperty({ type: 'integer', description: 'How many sessions were ended', example: 2 })
+  @ApiProperty({
+    type: 'integer',
+    description: 'How many session rows were deleted, impersonations included',
+    example: 2,
+  })
   revoked: number;
 
   @ApiProperty({
@@ -95,8 +99,8 @@ export class SuccessResponse {
     format: 'date-time',
     nullable: true,
     description:
-      'Until when a token that names no session could still be honoured; null where none can',
-    example: null,
+      'The latest time at which a token not bound to a session could still be accepted, or null. It is null with `SESSION_BINDING=require-sid`. Otherwise it covers tokens that Better-Auth’s cookie cache issues for an ended session.',
+    example: '2026-12-08T12:00:00.000Z',
   })
   residual: string | null;
 
