@@ -115,11 +115,11 @@ export class Ledger {
   async settle(query: Query): Promise<Books> {
     const recorded = new Map(
       (
-        await query<{ request_id: string; events: string }>(
-          'select request_id, count(*) as events from gatehouse.audit_event where request_id = any($1) group by 1',
+        await query<{ client_request_id: string; events: string }>(
+          'select client_request_id, count(*) as events from gatehouse.audit_event where client_request_id = any($1) group by 1',
           [this.entries.map(({ requestId }) => requestId)],
         )
-      ).map(({ request_id, events }) => [request_id, Number(events)]),
+      ).map(({ client_request_id, events }) => [client_request_id, Number(events)]),
     );
     const acknowledged = this.entries.filter(({ status }) => status === 200);
     const eventsOf = ({ requestId }: Entry) => recorded.get(requestId) ?? 0;

@@ -45,7 +45,8 @@ it('says who changed what, when, whence and why, newest first', async () => {
     before: { banned: false, banReason: null },
     after: { banned: true, banReason: 'spam' },
     reason: 'spam',
-    requestId: 'r-POST-ban',
+    requestId: expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f]{4}-4/),
+    clientRequestId: 'r-POST-ban',
     ip: '127.0.0.1',
     userAgent: 'curl/8',
   });
@@ -124,4 +125,31 @@ describe('with many events', () => {
       expect.stringContaining('application/problem+json'),
     ]);
   });
+});
+
+it('gives each request an id of its own, also where a client repeats one', async () => {
+  await list();
+  const headers = { 'x-request-id': 'repeated' };
+  const change = (body: object, sent = {}) =>
+    stack.gatehouse.call(`/api/v1/users/${ada.id}`, {
+      method: 'PATCH',
+      token: admin.token,
+      headers: sent,
+      body,
+    });
+  await change({ name: 'One' }, headers);
+  await change({ name: 'Two' }, headers);
+  await change({ name: 'Three' });
+  const items = (await list('?limit=3')).body.items as Record<string, string>[];
+  expect(items.map(({ clientRequestId }) => clientRequestId)).toEqual([
+    null,
+    'repeated',
+    'repeated',
+  ]);
+  expect(new Set(items.map(({ requestId }) => requestId)).size).toBe(3);
+  const logged = stack.gatehouse.lines.filter(({ msg }) => msg === 'request');
+  for (const { requestId, clientRequestId } of items) {
+    const [line, ...others] = logged.filter((candidate) => candidate['requestId'] === requestId);
+    expect([line?.['clientRequestId'] ?? null, others]).toEqual([clientRequestId, []]);
+  }
 });

@@ -100,11 +100,18 @@ describe('errors', () => {
 });
 
 describe('the request id', () => {
-  it('is the caller’s where it is sane', async () => {
+  it('of the answer is the client’s where it is sane', async () => {
     await gatehouse.http
       .get('/health/live')
       .set('X-Request-Id', 'trace-42.a:b')
       .expect('X-Request-Id', 'trace-42.a:b');
+  });
+
+  it('of a problem is the server’s, under which the log has the client’s', async () => {
+    const { body } = await gatehouse.http.get('/nothing').set('X-Request-Id', 'trace-43');
+    expect(body.requestId).toMatch(/^[0-9a-f]{8}-[0-9a-f-]{27}$/);
+    const lines = gatehouse.lines.filter((line) => line['requestId'] === body.requestId);
+    expect(lines.map((line) => line['clientRequestId'])).toEqual(['trace-43']);
   });
 
   it.each(['', 'with space', '<script>', 'a'.repeat(129)])('is ours where it is %j', async (id) => {
@@ -120,12 +127,13 @@ describe('the log', () => {
       .set('X-Request-Id', 'one-line')
       .set('Authorization', 'Bearer abc.def.ghi')
       .set('Cookie', 'better-auth.session_token=xyz');
-    const lines = gatehouse.lines.filter((line) => line['requestId'] === 'one-line');
+    const lines = gatehouse.lines.filter((line) => line['clientRequestId'] === 'one-line');
     expect(lines).toEqual([
       {
         level: 'info',
         time: expect.any(String),
-        requestId: 'one-line',
+        requestId: expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f-]{27}$/),
+        clientRequestId: 'one-line',
         method: 'GET',
         route: '/health/live',
         status: 200,

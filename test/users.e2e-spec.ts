@@ -278,3 +278,13 @@ it('the record cannot be changed, not even by hand', async () => {
     /never changed/,
   );
 });
+
+it('the record cannot be changed where triggers are off, as for a replica', async () => {
+  await stack.database.sql('set session_replication_role = replica');
+  try {
+    const change = stack.database.sql(`update gatehouse.audit_event set reason = 'x'`);
+    await expect(change).rejects.toThrow(/never changed/);
+  } finally {
+    await stack.database.sql('reset session_replication_role');
+  }
+});

@@ -28,6 +28,7 @@ const AuditEventSchema = defineEntity({
     after: p.json<Record<string, unknown>>().nullable(),
     reason: p.text().nullable(),
     requestId: p.text(),
+    clientRequestId: p.text().nullable(),
     ip: p.text().nullable(),
     userAgent: p.text().nullable(),
   },

@@ -88,8 +88,15 @@ export class AuditEventRead {
   @ApiProperty({ type: String, nullable: true })
   reason: string | null;
 
-  @ApiProperty()
+  @ApiProperty({ description: 'Made by the server, and unique' })
   requestId: string;
+
+  @ApiProperty({
+    type: String,
+    nullable: true,
+    description: 'The `X-Request-Id` that the client sent',
+  })
+  clientRequestId: string | null;
 
   @ApiProperty({ type: String, nullable: true })
   ip: string | null;
@@ -109,6 +116,7 @@ export class AuditEventRead {
       after: event.after,
       reason: event.reason,
       requestId: event.requestId,
+      clientRequestId: event.clientRequestId,
       ip: event.ip,
       userAgent: event.userAgent,
     };

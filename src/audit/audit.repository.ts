@@ -21,6 +21,7 @@ export interface AuditRow {
   after: Record<string, unknown> | null;
   reason: string | null;
   requestId: string;
+  clientRequestId: string | null;
   ip: string | null;
   userAgent: string | null;
 }
@@ -38,7 +39,7 @@ export class AuditRepository extends EntityRepository<AuditEvent> {
     const rows = await this.execute<Omit<AuditRow, 'at'> & { at: number }>(
       `select id, (extract(epoch from at) * 1000)::float8 as at, action, actor_id as "actorId",
         impersonator_id as "impersonatorId", target_user_id as "targetUserId", before, after, reason,
-        request_id as "requestId", ip, user_agent as "userAgent" from (${sql}) page order by id desc`,
+        request_id as "requestId", client_request_id as "clientRequestId", ip, user_agent as "userAgent" from (${sql}) page order by id desc`,
       parameters,
     );
     return rows.map((row) => ({ ...row, at: new Date(row.at) }));
@@ -88,5 +89,5 @@ function page(filter: AuditFilter, beforeId: string | null, limit: number) {
 const LINE = `json_build_object(
   'id', id, 'at', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'action', action,
   'actorId', actor_id, 'impersonatorId', impersonator_id, 'targetUserId', target_user_id,
-  'before', before, 'after', after, 'reason', reason, 'requestId', request_id, 'ip', ip,
-  'userAgent', user_agent)::text`;
+  'before', before, 'after', after, 'reason', reason, 'requestId', request_id,
+  'clientRequestId', client_request_id, 'ip', ip, 'userAgent', user_agent)::text`;

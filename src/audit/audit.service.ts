@@ -30,6 +30,7 @@ export class AuditService {
         after: change.after ?? null,
         reason: change.reason ?? null,
         requestId: caller.requestId,
+        clientRequestId: caller.clientRequestId,
         ip: caller.ip,
         userAgent: caller.userAgent,
       },

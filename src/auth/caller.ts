@@ -8,6 +8,7 @@ import type { Principal } from './principal.js';
 export interface Caller {
   readonly principal: Principal;
   readonly requestId: string;
+  readonly clientRequestId: string | null;
   readonly ip: string | null;
   readonly userAgent: string | null;
 }
@@ -17,6 +18,7 @@ export const CurrentCaller = createParamDecorator((_: unknown, context): Caller 
   return {
     principal: principalOf(context),
     requestId: request.requestId,
+    clientRequestId: request.clientRequestId ?? null,
     ip: ipOf(request),
     userAgent: request.headers['user-agent']?.slice(0, 512) ?? null,
   };

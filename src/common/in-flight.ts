@@ -13,8 +13,10 @@ import { EVERY_ANSWER } from './security-headers.js';
 
 declare module 'express-serve-static-core' {
   interface Request {
-    /** The caller's `X-Request-Id` where it is sane, else one of ours. */
+    /** Made here, so that no client can choose it or use it twice. */
     requestId: string;
+    /** The client's `X-Request-Id`, where it sent a sane one. */
+    clientRequestId?: string;
     began: number;
     /** When it is answered by us, if nobody else has done it by then. Not before its body is there. */
     answerBy?: number;
@@ -52,8 +54,9 @@ export class InFlight implements OnApplicationShutdown {
     if (ahead > MAX_PIPELINED) return drop(request, response, ahead);
     request.began = performance.now();
     const sent = request.headers['x-request-id'];
-    request.requestId = typeof sent === 'string' && SANE_ID.test(sent) ? sent : randomUUID();
-    response.setHeader('X-Request-Id', request.requestId);
+    request.requestId = randomUUID();
+    if (typeof sent === 'string' && SANE_ID.test(sent)) request.clientRequestId = sent;
+    response.setHeader('X-Request-Id', request.clientRequestId ?? request.requestId);
     for (const [name, value] of EVERY_ANSWER) response.setHeader(name, value);
     // A proxy that is told to close a connection does not send its next request into it.
     if (this.draining) response.setHeader('Connection', 'close');
@@ -125,6 +128,7 @@ export class InFlight implements OnApplicationShutdown {
     if (className !== undefined && !this.strangersLines.spend(className)) return;
     writeLine(this.log, level, 'request', {
       requestId: request.requestId,
+      clientRequestId: request.clientRequestId,
       method: request.method,
       // The route's pattern, not the path: it holds no ids and makes few distinct values.
       route: (request.route as { path?: string } | undefined)?.path ?? null,
