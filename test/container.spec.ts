@@ -122,6 +122,17 @@ describe('compose.yaml', () => {
     expect(Object.keys(new Environment())).toEqual(expect.arrayContaining(names));
   });
 
+  it('runs the API as a role that cannot change audit events, and migrates as the owner', () => {
+    const [, api = ''] = /x-gatehouse:[\s\S]*?(?=\nservices:)/.exec(compose) ?? [];
+    const roleOf = (text: string) => /DATABASE_URL: postgresql:\/\/(\w+):/.exec(text)?.[1];
+    const migration = /\n {2}migrate:[\s\S]*?(?=\n {2}api:)/.exec(compose)?.[0] ?? '';
+    const role = roleOf(api || compose);
+    expect(role).toBe('gatehouse');
+    expect(roleOf(migration)).toBe('postgres');
+    expect(migration).toContain(`DATABASE_RUNTIME_ROLE: ${role}\n`);
+    expect(compose).toContain(`content: create role ${role} login password '\${GATEHOUSE_PASSWORD}';`);
+  });
+
   it('has no default for a secret', () => {
     const variables = [...compose.matchAll(/\$\{(\w+)([^}]*)\}/g)];
     for (const name of new Set(variables.map(([, variable]) => variable))) {

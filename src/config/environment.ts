@@ -44,6 +44,10 @@ export class Environment {
   @Matches(/^[^\0"?]{1,63}$/, { message: 'must be the plain name of a PostgreSQL schema' })
   DATABASE_SCHEMA?: string;
 
+  @IsOptional()
+  @Matches(/^[^\p{Cc}"?]{1,63}$/u, { message: 'must be the plain name of a PostgreSQL role' })
+  DATABASE_RUNTIME_ROLE?: string;
+
   @Choice('auto', 'camel', 'snake')
   DATABASE_COLUMNS: 'auto' | 'camel' | 'snake' = 'auto';
 

@@ -7,6 +7,7 @@ import { type Environment, readEnvironment } from '../config/environment.js';
 import { withConnection } from './connection.js';
 import { createTriggers, missingTriggers } from './change-triggers.js';
 import { inspectWith, requireUsable } from './inspect.js';
+import { grantToRuntimeRole } from './runtime-role.js';
 
 /**
  * Applies what is pending and returns its names. MikroORM's migrator has no lock of its own, so that
@@ -31,7 +32,8 @@ export async function migrate(environment: Environment): Promise<string[]> {
     try {
       const applied = await orm.migrator.up();
       const repaired = await repairTriggers(client, environment);
-      return [...applied.map(({ name }) => name), ...repaired];
+      const granted = await grantRights(client, environment);
+      return [...applied.map(({ name }) => name), ...repaired, ...granted];
     } catch (error) {
       // What this error says matters more than what the tidying up might say.
       if (isFirstRun) await removeEmptyRecord(client).catch(() => undefined);
@@ -66,6 +68,14 @@ async function repairTriggers(client: Client, environment: Environment): Promise
   for (const statement of createTriggers(physical)) await client.query(statement);
   await client.query('commit');
   return ['the triggers of the change feed, which were missing'];
+}
+
+/** At each run, because a table that was made anew has lost its grants, too. */
+async function grantRights(client: Client, environment: Environment): Promise<string[]> {
+  const { DATABASE_RUNTIME_ROLE: role } = environment;
+  if (role === undefined) return [];
+  await grantToRuntimeRole(client, role, await inspectWith(client, environment));
+  return [`the grants of role "${role}"`];
 }
 
 /** The number is arbitrary, and the same in every release. */

@@ -1,0 +1,69 @@
+import { type Client, escapeIdentifier } from 'pg';
+import { DatabaseUnusable } from './connection.js';
+import { EXPECTED, type PhysicalSchema, type TableName } from './physical-schema.js';
+
+/**
+ * Grants the role of the running service what it needs, and nothing more: it can neither change nor
+ * remove an audit event, nor switch off the trigger that refuses both.
+ */
+export async function grantToRuntimeRole(
+  client: Client,
+  role: string,
+  physical: PhysicalSchema,
+): Promise<void> {
+  await requireRestricted(client, role);
+  await client.query('begin');
+  for (const statement of grants(escapeIdentifier(role), physical)) await client.query(statement);
+  await client.query('commit');
+}
+
+function grants(role: string, { schema, tables }: PhysicalSchema): string[] {
+  const columns = (table: TableName, properties: readonly string[]) =>
+    properties
+      .flatMap((property) => tables[table]?.columns[property]?.name ?? [])
+      .map(escapeIdentifier)
+      .join(', ');
+  const on = (table: TableName, rights: (name: string) => string[]) => {
+    const name = tables[table]?.name;
+    return name === undefined
+      ? []
+      : rights(`${escapeIdentifier(schema)}.${escapeIdentifier(name)}`);
+  };
+  return [
+    `grant usage on schema ${escapeIdentifier(schema)}, gatehouse to ${role}`,
+    `revoke all on all tables in schema gatehouse from ${role}`,
+    `grant select on gatehouse.migration to ${role}`,
+    `grant select, insert on gatehouse.audit_event to ${role}`,
+    ...on('user', (name) => [
+      `grant select, update (${columns('user', CHANGED)}) on ${name} to ${role}`,
+    ]),
+    ...on('session', (name) => [`grant select, delete on ${name} to ${role}`]),
+    // Not the passwords and the tokens of providers.
+    ...on('account', (name) => [
+      `grant select (${columns('account', Object.keys(EXPECTED.account))}) on ${name} to ${role}`,
+    ]),
+  ];
+}
+
+const CHANGED = ['name', 'image', 'role', 'banned', 'banReason', 'banExpires', 'updatedAt'];
+
+/** Grants restrict nobody who owns the table or is a superuser. */
+async function requireRestricted(client: Client, role: string): Promise<void> {
+  const { rows } = await client.query<{ superuser: boolean; owner: boolean }>(
+    `select r.rolsuper or r.rolcreaterole as superuser,
+       pg_has_role(r.oid, c.relowner, 'member') or pg_has_role(r.oid, n.nspowner, 'member') as owner
+     from pg_roles r, pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where r.rolname = $1 and c.oid = 'gatehouse.audit_event'::regclass`,
+    [role],
+  );
+  const [found] = rows;
+  if (!found) {
+    throw new DatabaseUnusable(
+      `There is no role "${role}" (DATABASE_RUNTIME_ROLE). Create it before the migrations run.`,
+    );
+  }
+  if (!found.superuser && !found.owner) return;
+  throw new DatabaseUnusable(
+    `The role "${role}" (DATABASE_RUNTIME_ROLE) ${found.superuser ? 'is a superuser or may create roles' : 'owns the audit table'}, so it could change audit events. Name another role.`,
+  );
+}
