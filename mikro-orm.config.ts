@@ -10,6 +10,7 @@ import { ImpersonationIndex } from './migrations/20261128011000-impersonation-in
 import { Account } from './src/accounts/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
+import { CarefulSchemaGenerator } from './src/database/careful-schema-generator.js';
 import {
   limitWaiting,
   PLACE_MS,
@@ -26,6 +27,12 @@ import { Session } from './src/sessions/session.entity.js';
 import { User } from './src/users/user.entity.js';
 
 const ENTITIES = [User, Session, Account, Verification, AuditEvent];
+
+/**
+ * The schemas that entities of your own name (`schema` in `defineEntity`). MikroORM compares these
+ * with the entities, and no other one: the rest of the database belongs to Better-Auth and others.
+ */
+const OWN_SCHEMAS: string[] = [];
 
 /** In the order in which they run; a name, once released, never changes. */
 export const MIGRATIONS = [
@@ -75,7 +82,7 @@ export function ormOptions({
     },
     logger: (message) => warn?.(message),
     colors: false,
-    extensions: [Migrator],
+    extensions: [Migrator, CarefulSchemaGenerator],
     migrations: {
       tableName: 'gatehouse.migration',
       migrationsList: MIGRATIONS,
@@ -85,12 +92,14 @@ export function ormOptions({
       snapshot: false,
       disableForeignKeys: false,
     },
-    // Better-Auth's tables are never diffed, let alone altered.
     schemaGenerator: {
-      skipTables: Object.values(physical.tables).flatMap(({ name }) => [
-        name,
-        `${physical.schema}.${name}`,
-      ]),
+      // Not read from the database: the difference would be to drop it.
+      ignoreSchema: physical.schemas.filter((schema) => !OWN_SCHEMAS.includes(schema)),
+      // Not expected there either: the difference would be to create it.
+      skipTables: [
+        ...Object.values(physical.tables).map(({ name }) => `${physical.schema}.${name}`),
+        'gatehouse.audit_event',
+      ],
     },
   });
 }

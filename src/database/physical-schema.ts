@@ -7,6 +7,8 @@ export interface PhysicalSchema {
   /** The PostgreSQL schema that the tables are in. */
   schema: string;
   tables: Partial<Record<TableName, PhysicalTable>>;
+  /** Every schema of the database but PostgreSQL's own. */
+  schemas: string[];
   /** Where they are instead, when nobody said which schema to look in and this one has none of them. */
   elsewhere: string[];
   /** Why Gatehouse could not run on this database; empty when it can. */
@@ -101,7 +103,9 @@ const TYPES_OF: Record<Kind, RegExp> = {
 export async function inspectDatabase(query: Query, wish: InspectionWish): Promise<PhysicalSchema> {
   const [first] = (await query(DEFAULT_SCHEMA)) as { schema: string }[];
   const schema = wish.schema ?? first?.schema ?? 'public';
-  const found = describeColumns((await query(columnsQuery(schema))) as ColumnRow[], schema, wish);
+  const schemas = ((await query(SCHEMAS)) as { schema: string }[]).map((row) => row.schema);
+  const columns = (await query(columnsQuery(schema))) as ColumnRow[];
+  const found = { ...describeColumns(columns, schema, wish), schemas };
   if (wish.schema !== undefined || Object.keys(found.tables).length > 0) return found;
   const others = (await query(SCHEMAS_OF_BETTER_AUTH)) as { schema: string }[];
   if (others.length === 0) return found;
@@ -123,6 +127,7 @@ function describeColumns(rows: ColumnRow[], schema: string, wish: InspectionWish
   const found: PhysicalSchema = {
     schema,
     tables: {},
+    schemas: [],
     elsewhere: [],
     faults: [],
     remarks: [],
@@ -245,6 +250,10 @@ const DEFAULT_SCHEMA = `
   from unnest(current_schemas(false)) with ordinality as path (name, place)
   where name <> 'gatehouse'
   order by place limit 1`;
+
+const SCHEMAS = `
+  select nspname as "schema" from pg_namespace
+  where nspname !~ '^pg_' and nspname <> 'information_schema' order by nspname`;
 
 /** Without parameters, because `pg` and MikroORM write those differently. */
 function columnsQuery(schema: string): string {

@@ -1,0 +1,59 @@
+import type { MikroORM } from '@mikro-orm/core';
+import { type SqlEntityManager, SqlSchemaGenerator } from '@mikro-orm/postgresql';
+
+/**
+ * MikroORM's schema generator for a database that belongs to others as well. It compares nothing in the
+ * schemas of `ignoreSchema`, and it refuses to drop or to empty anything.
+ *
+ * MikroORM itself applies `ignoreSchema` to tables and views, but not to enum types, functions and the
+ * schemas themselves.
+ */
+export class CarefulSchemaGenerator extends SqlSchemaGenerator {
+  static override register(orm: MikroORM): void {
+    orm.config.registerExtension(
+      '@mikro-orm/schema-generator',
+      () => new CarefulSchemaGenerator(orm.em as SqlEntityManager),
+    );
+  }
+
+  override diffToSQL(...[diff, options]: Parameters<SqlSchemaGenerator['diffToSQL']>): string {
+    const ignored = new Set(this.options.ignoreSchema);
+    const isOurs = ({ schema = this.platform.getDefaultSchemaName() }: { schema?: string }) =>
+      schema === undefined || !ignored.has(schema);
+    const ours = <Part extends { schema?: string }>(parts: Record<string, Part>) =>
+      Object.fromEntries(Object.entries(parts).filter(([, part]) => isOurs(part)));
+    const namespaces = (names: Set<string>) =>
+      new Set([...names].filter((name) => !ignored.has(name)));
+    return super.diffToSQL(
+      {
+        ...diff,
+        newNamespaces: namespaces(diff.newNamespaces),
+        removedNamespaces: namespaces(diff.removedNamespaces),
+        newNativeEnums: diff.newNativeEnums.filter(isOurs),
+        removedNativeEnums: diff.removedNativeEnums.filter(isOurs),
+        newRoutines: ours(diff.newRoutines),
+        removedRoutines: ours(diff.removedRoutines),
+      },
+      options,
+    );
+  }
+
+  /** For `schema:drop` and `schema:fresh`. */
+  override getDropSchemaSQL(): Promise<never> {
+    return refuse();
+  }
+
+  override dropDatabase(): Promise<never> {
+    return refuse();
+  }
+
+  override clear(): Promise<never> {
+    return refuse();
+  }
+}
+
+function refuse(): Promise<never> {
+  return Promise.reject(
+    new Error('Gatehouse drops and empties nothing: the database belongs to Better-Auth as well.'),
+  );
+}
