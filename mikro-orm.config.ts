@@ -5,6 +5,7 @@ import { AdoptBetterAuthTables } from './migrations/20261121000000-adopt-better-
 import { AuditEventTable } from './migrations/20261121010000-audit-event.js';
 import { ListIndexes } from './migrations/20261121020000-list-indexes.js';
 import { ChangeFeedTriggers } from './migrations/20261121030000-change-feed.js';
+import { BoundedIndexes } from './migrations/20261128000000-bounded-indexes.js';
 import { AuditRequestIds } from './migrations/20261128010000-audit-request-ids.js';
 import { ImpersonationIndex } from './migrations/20261128011000-impersonation-index.js';
 import { Account } from './src/accounts/account.entity.js';
@@ -40,6 +41,7 @@ export const MIGRATIONS = [
   { name: '20261121010000-audit-event', class: AuditEventTable },
   { name: '20261121020000-list-indexes', class: ListIndexes },
   { name: '20261121030000-change-feed', class: ChangeFeedTriggers },
+  { name: '20261128000000-bounded-indexes', class: BoundedIndexes },
   { name: '20261128010000-audit-request-ids', class: AuditRequestIds },
   { name: '20261128011000-impersonation-index', class: ImpersonationIndex },
 ];

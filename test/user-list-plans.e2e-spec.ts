@@ -55,9 +55,9 @@ async function plansOf(query: string): Promise<string[]> {
 describe('no page reads or sorts what is not on it', () => {
   it.each([
     ['', ['created']],
-    ['sort=email', ['email']],
-    ['sort=-name', ['name']],
-    ['role=admin', ['role', 'role', 'role']],
+    ['sort=email', ['email_prefix']],
+    ['sort=-name', ['name_prefix']],
+    ['role=admin', ['role_prefix', 'role_prefix', 'role_prefix']],
     ['banned=true', ['banned', 'banned']],
     ['emailVerified=false', ['unverified', 'unverified']],
     ['createdFrom=2025-01-20T00:00:00Z', ['created', 'created']],
@@ -70,7 +70,8 @@ describe('no page reads or sorts what is not on it', () => {
     }
     const page = plans.find((plan) => plan.includes('user_pkey'));
     expect(page).not.toContain('Bitmap');
-    expect(page?.match(/Sort Key/g)).toHaveLength(query.startsWith('role') ? 2 : 1);
+    // Lists of several roles are merged; everything else comes out of its index in order.
+    expect(page?.match(/Sort Key/g) ?? []).toHaveLength(query.startsWith('role') ? 1 : 0);
   });
 
   it('a search for few looks them up', async () => {

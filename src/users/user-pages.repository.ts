@@ -5,6 +5,7 @@ import type { UserRow } from '../auth/principal.js';
 import { rolesOf } from '../auth/user-rules.js';
 import type { Cursor } from '../common/cursor.js';
 import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
+import { boundedKey, MAX_KEY_CHARACTERS } from '../database/bounded-key.js';
 import { containing } from '../database/like.js';
 import type { PhysicalSchema, PhysicalTable } from '../database/physical-schema.js';
 import type { UserSort } from './user-list.dto.js';
@@ -40,7 +41,7 @@ export interface PlacedUser {
 
 /**
  * The queries behind the list of users. What makes them as quick among millions as among ten are the
- * indexes of the migration `list-indexes`; keep the two together.
+ * indexes of the migrations `list-indexes` and `bounded-indexes`; keep them together.
  */
 @Injectable()
 export class UserPagesRepository {
@@ -54,9 +55,9 @@ export class UserPagesRepository {
    * few such texts, however many users, and the index on them leads from each to the next.
    */
   async storedAs(role: string): Promise<StoredRole> {
-    const column = this.column('role');
+    const key = this.key('role');
     const next = (than: string) =>
-      `(select ${column} as role from ${this.from} where ${column} ${than} order by ${column} limit 1)`;
+      `(select ${key} as role from ${this.from} where ${key} ${than} order by ${key} limit 1)`;
     const texts = await this.execute<{ role: string }>({
       sql: `with recursive stored as (
           ${next('is not null')} union all
@@ -67,7 +68,9 @@ export class UserPagesRepository {
     });
     const all = [...texts.map((row) => row.role), null];
     const stored = all.filter((text) => rolesOf({ role: text }).includes(role));
-    return { name: role, stored: texts.length > MOST_TEXTS ? null : stored };
+    // The index has the beginning of a text. What the end of a long one says, only its row knows.
+    const isCut = texts.some((row) => row.role.length >= MAX_KEY_CHARACTERS);
+    return { name: role, stored: isCut || texts.length > MOST_TEXTS ? null : stored };
   }
 
   /** One row more than asked for, when there is one: so the caller knows whether it goes on. */
@@ -77,15 +80,16 @@ export class UserPagesRepository {
     const parts = this.inOrder(filter, place.sort).map(({ filter: part, first = '' }) => {
       const where = and([...this.conditions(part), ...this.behind(place)]);
       return {
-        sql: `(select ${order.columns} from ${this.from} where ${where.sql} order by ${first}${order.by} limit ?)`,
+        sql: `(select ${order.key} as key, ${this.column('id')} from ${this.from} where ${where.sql}
+          order by ${first}${order.of(order.key)} limit ?)`,
         parameters: [...where.parameters, least],
       };
     });
     const all = joined(parts, ' union all ');
     const rows = await this.execute<JoinedRow>({
-      sql: `select ${userColumns(this.user)}, ${order.key}::text as place
-        from (select * from (${all.sql}) u order by ${order.by} limit ? offset ?) page
-        join ${this.from} using (${this.name('id')}) order by ${order.by}`,
+      sql: `select ${userColumns(this.user)}, page.key::text as place
+        from (select * from (${all.sql}) u order by ${order.of('u.key')} limit ? offset ?) page
+        join ${this.from} using (${this.name('id')}) order by ${order.of('page.key')}`,
       parameters: [...all.parameters, place.limit + 1, place.offset],
     });
     return rows.map((row) => ({ user: toUser(row), place: String(row['place']) }));
@@ -125,7 +129,7 @@ export class UserPagesRepository {
     return texts.map((text) => ({
       filter: { ...filter, role: { ...role, stored: [text] } },
       // The same in all rows, and yet PostgreSQL must hear it where it is NULL, or it would not see the order.
-      first: `${this.column('role')} ${direction}, `,
+      first: `${this.key('role')} ${direction}, `,
     }));
   }
 
@@ -165,23 +169,21 @@ export class UserPagesRepository {
 
   /** `rolesOf` of `user-rules.ts`, as a condition. */
   private hasRole({ name, stored }: StoredRole): Sql {
-    const column = this.column('role');
     if (stored === null) {
       return {
-        sql: `string_to_array(coalesce(nullif(${column}, ''), 'user'), ',') @> array[?]`,
+        sql: `string_to_array(coalesce(nullif(${this.column('role')}, ''), 'user'), ',') @> array[?]`,
         parameters: [name],
       };
     }
+    const key = this.key('role');
     const [text] = stored;
     if (stored.length === 1) {
-      return text === null
-        ? plain(`${column} is null`)
-        : { sql: `${column} = ?`, parameters: [text] };
+      return text === null ? plain(`${key} is null`) : { sql: `${key} = ?`, parameters: [text] };
     }
     const texts = stored.filter((each) => each !== null);
-    const orNull = stored.includes(null) ? ` or ${column} is null` : '';
+    const orNull = stored.includes(null) ? ` or ${key} is null` : '';
     return {
-      sql: `(${column} = any(array[${texts.map(() => '?').join(', ')}]::text[])${orNull})`,
+      sql: `(${key} = any(array[${texts.map(() => '?').join(', ')}]::text[])${orNull})`,
       parameters: texts,
     };
   }
@@ -190,8 +192,10 @@ export class UserPagesRepository {
   private behind({ sort, after }: UserPlace): Sql[] {
     if (!after) return [];
     const { property, direction } = readSort(sort);
-    const columns = `(${this.column(property)}, ${this.column('id')})`;
-    const values = `(?::${this.type(property)}, ?::${this.type('id')})`;
+    const columns = `(${this.key(property)}, ${this.column('id')})`;
+    // Of a cursor from before the sort by the beginning, too, the beginning counts.
+    const value = property === 'createdAt' ? `?::${this.type(property)}` : boundedKey('?::text');
+    const values = `(${value}, ?::${this.type('id')})`;
     return [
       {
         sql: `${columns} ${direction === 'asc' ? '>' : '<'} ${values}`,
@@ -209,10 +213,18 @@ export class UserPagesRepository {
     return this.em.getConnection().execute<Row[]>(sql, [...parameters]);
   }
 
-  private orderOf(sort: UserSort): { key: string; by: string; columns: string } {
+  private orderOf(sort: UserSort): { key: string; of: (key: string) => string } {
     const { property, direction } = readSort(sort);
-    const [key, id] = [this.column(property), this.column('id')];
-    return { key, by: `${key} ${direction}, ${id} ${direction}`, columns: `${key}, ${id}` };
+    return {
+      key: this.key(property),
+      of: (key) => `${key} ${direction}, ${this.column('id')} ${direction}`,
+    };
+  }
+
+  /** What the index on this column holds: of a text, its beginning. Texts that begin alike go by id. */
+  private key(property: 'createdAt' | 'email' | 'name' | 'role'): string {
+    const column = this.column(property);
+    return property === 'createdAt' ? column : boundedKey(column);
   }
 
   private column(property: string): string {
