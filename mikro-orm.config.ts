@@ -13,7 +13,9 @@ import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
 import { CarefulSchemaGenerator } from './src/database/careful-schema-generator.js';
 import {
+  leaveReadOnlyServers,
   limitWaiting,
+  MAX_LIFETIME_SECONDS,
   PLACE_MS,
   PooledClient,
   QUERY_MS,
@@ -75,10 +77,12 @@ export function ormOptions({
       connectionString: url,
       application_name: 'gatehouse',
       connectionTimeoutMillis: PLACE_MS,
+      maxLifetimeSeconds: MAX_LIFETIME_SECONDS,
       Client: PooledClient,
       keepAlive: true,
       onPoolCreated: (pool: Pool) => {
         releaseLostConnections(pool);
+        leaveReadOnlyServers(pool);
         if (answerWithinMs !== null) limitWaiting(pool, answerWithinMs);
       },
     },

@@ -1,3 +1,4 @@
+import type { EventEmitter } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
 import { Client, type ClientBase, type ClientConfig, type Pool, type PoolClient } from 'pg';
 import { isDatabaseAway } from './faults.js';
@@ -87,13 +88,63 @@ export function releaseLostConnections(pool: Pool): void {
   });
 }
 
+/**
+ * How long a connection of the pool is used. When the address of the database moves to another server and
+ * the old one stays alive, the old connections would otherwise be used for ever.
+ */
+export const MAX_LIFETIME_SECONDS = 20;
+
+/** Connections that go when they are released, with the pool that each belongs to. */
+const expired = new WeakSet<PoolClient>();
+const membersOf = new WeakMap<Pool, Set<PoolClient>>();
+
+/**
+ * Discards a connection whose server becomes read-only or a standby, or refuses a write as one: the
+ * next one may lead to the server that took over. PostgreSQL reports both settings by itself since
+ * version 14. A connection to a server that was read-only before is kept, since reads still work.
+ */
+export function leaveReadOnlyServers(pool: Pool): void {
+  const members = new Set<PoolClient>();
+  membersOf.set(pool, members);
+  pool.on('connect', (client) => {
+    members.add(client);
+    const { connection } = client as PoolClient & Internals;
+    connection.on('parameterStatus', ({ parameterName, parameterValue }) => {
+      if (READ_ONLY_SETTING.test(parameterName) && parameterValue === 'on') expired.add(client);
+    });
+    connection.on('errorMessage', ({ code }) => {
+      if (code === '25006') expired.add(client);
+    });
+  });
+  pool.on('remove', (client) => members.delete(client));
+  pool.on('release', (_error, client) => {
+    // The pool does not take back a connection that is ending.
+    if (expired.has(client)) void client.end();
+  });
+}
+
+const READ_ONLY_SETTING = /^(default_transaction_read_only|in_hot_standby)$/;
+
+/**
+ * Discards every connection of the pool: idle ones now, the others when they are released. What is
+ * read after this comes from the server to which the address leads now.
+ */
+export async function renewConnections(pool: Pool): Promise<void> {
+  for (const client of membersOf.get(pool) ?? []) expired.add(client);
+  const taken = Array.from({ length: pool.idleCount }, () => pool.connect());
+  for (const client of await Promise.all(taken)) client.release();
+}
+
 /** Members of `pg`'s client that its types leave out. */
 interface Internals {
   host: string;
   port: number;
   processID: number | null;
   secretKey: number | null;
-  connection: { stream: Socket };
+  connection: EventEmitter<{
+    parameterStatus: [{ parameterName: string; parameterValue: string }];
+    errorMessage: [{ code?: string }];
+  }> & { stream: Socket };
 }
 
 /** Ends a connection without a farewell, which a dead one would never answer. Its queries reject now. */
