@@ -8,6 +8,7 @@ import { ChangeFeedTriggers } from './migrations/20261121030000-change-feed.js';
 import { BoundedIndexes } from './migrations/20261128000000-bounded-indexes.js';
 import { AuditRequestIds } from './migrations/20261128010000-audit-request-ids.js';
 import { ImpersonationIndex } from './migrations/20261128011000-impersonation-index.js';
+import { AlwaysTriggers } from './migrations/20261128020000-always-triggers.js';
 import { Account } from './src/accounts/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
@@ -46,6 +47,7 @@ export const MIGRATIONS = [
   { name: '20261128000000-bounded-indexes', class: BoundedIndexes },
   { name: '20261128010000-audit-request-ids', class: AuditRequestIds },
   { name: '20261128011000-impersonation-index', class: ImpersonationIndex },
+  { name: '20261128020000-always-triggers', class: AlwaysTriggers },
 ];
 
 export interface OrmSetting {

@@ -2,10 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
 import { startTcpProxy, type TcpProxy } from '../faults/tcp-proxy.ts';
 import { migrate } from '../src/database/migrate.js';
+import { triggerState } from '../src/database/change-triggers.js';
 import { parseEnvironment } from '../src/config/environment.js';
 import { type RunningApp, startApp } from './app.js';
 import { type Person, signUp } from './clients.js';
 import { createDatabase } from './database.js';
+import { runBuilt } from './program.js';
 import { until } from './served.js';
 import { type Stack, startStack } from './stack.js';
 
@@ -310,6 +312,101 @@ describe('while nothing can be told', () => {
     expect(repaired).toEqual(['the triggers of the change feed, which were missing']);
     await listening(replica);
     expect(await migrate(parseEnvironment({ DATABASE_URL: stack.database.directUrl }))).toEqual([]);
+  });
+});
+
+describe('a change that fires no ordinary trigger', () => {
+  it.each([
+    [
+      'by a writer with session_replication_role = replica',
+      `set session_replication_role = replica`,
+      `reset session_replication_role`,
+    ],
+    [
+      'while the triggers are disabled within one transaction',
+      'begin; alter table "user" disable trigger gatehouse_announce_update',
+      'alter table "user" enable always trigger gatehouse_announce_update; commit',
+    ],
+  ])('is seen: %s', async (_name, before, after) => {
+    const ada = await remembered();
+    await stack.database.sql(before);
+    await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
+    await stack.database.sql(after);
+    await until(() => ask(ada), 403, 2);
+  });
+
+  it.each([
+    [
+      'a child table',
+      'create table child () inherits ("user")',
+      'drop table child',
+      /child inherits from "user"/,
+    ],
+    [
+      'a parent table',
+      'create table parent (id text not null); alter table session inherit parent',
+      'alter table session no inherit parent; drop table parent',
+      /session inherits from parent/,
+    ],
+    [
+      'a trigger that is not ENABLE ALWAYS',
+      'alter table "user" enable trigger gatehouse_announce_delete',
+      'alter table "user" enable always trigger gatehouse_announce_delete',
+      /its triggers are missing/,
+    ],
+    [
+      'a subscription of logical replication',
+      `create subscription sub_of_test connection 'dbname=nowhere' publication p with (connect = false);
+       insert into pg_subscription_rel select oid, '"user"'::regclass, 'r' from pg_subscription where subname = 'sub_of_test'`,
+      `delete from pg_subscription_rel;
+       alter subscription sub_of_test set (slot_name = none); drop subscription sub_of_test`,
+      /logical replication into "user"/,
+    ],
+  ])(
+    'is expected with %s, so nothing is answered from memory',
+    async (_name, create, drop, reason) => {
+      const ada = await remembered();
+      const before = stack.gatehouse.lines.length;
+      await stack.database.sql('set allow_system_table_mods = on');
+      await stack.database.sql(create);
+      try {
+        await until(() => feedOf(stack.gatehouse), 'away');
+        const errors = stack.gatehouse.lines.slice(before).map((line) => String(line['error']));
+        expect(errors).toContainEqual(expect.stringMatching(reason));
+        expect(await whileNobodyReads(() => ask(ada))).toBe(503);
+        const { stdout, code } = await runBuilt('src/database/doctor.js', {
+          DATABASE_URL: stack.database.url,
+        });
+        expect(code).toBe(0);
+        expect(stdout).toMatch(reason);
+        expect(stdout).toContain('remark  The change feed cannot be used');
+      } finally {
+        await stack.database.sql(drop);
+      }
+      await listening();
+    },
+  );
+
+  it('is nothing that a user without rights of a superuser cannot find out', async () => {
+    const role = `plain_${new URL(stack.database.url).pathname.slice(1)}`;
+    await stack.database.sql(`create role ${role}`);
+    await stack.database.sql(`set role ${role}`);
+    const [state] = await stack.database.sql(
+      triggerState({
+        schema: 'public',
+        schemas: [],
+        elsewhere: [],
+        faults: [],
+        remarks: [],
+        tables: {
+          user: { name: 'user', columns: { id: { name: 'id', type: 'text' } } },
+          session: { name: 'session', columns: { userId: { name: 'userId', type: 'text' } } },
+        },
+      }),
+    );
+    await stack.database.sql('reset role');
+    await stack.database.sql(`drop role ${role}`);
+    expect(state).toMatchObject({ missing: 0, relatives: null, subscribed: null });
   });
 });
 

@@ -1,16 +1,31 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   Inject,
   Injectable,
   type OnApplicationBootstrap,
   type OnApplicationShutdown,
 } from '@nestjs/common';
+import { EntityManager } from '@mikro-orm/postgresql';
 import { Client } from 'pg';
 import type { Logger } from 'pino';
 import { LOG, PHYSICAL_SCHEMA } from '../common/foundation.module.js';
 import { Environment } from '../config/environment.js';
-import { CHANNEL, EVERYTHING_CHANGED, missingTriggers, USER_CHANGED } from './change-triggers.js';
-import { CONNECT_MS, cut, withConnection } from './connection.js';
+import {
+  CHANNEL,
+  EVERYTHING_CHANGED,
+  explainTriggers,
+  type TriggerState,
+  triggerState,
+  USER_CHANGED,
+} from './change-triggers.js';
+import {
+  CONNECT_MS,
+  cut,
+  DatabaseUnusable,
+  renewConnections,
+  withConnection,
+} from './connection.js';
 import type { PhysicalSchema } from './physical-schema.js';
 
 /** Who remembers what the database said, and must forget it when it changes. */
@@ -32,11 +47,14 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   private client: Client | undefined;
   private heardUntil = Number.NEGATIVE_INFINITY;
   private timer: NodeJS.Timeout | undefined;
+  private serverTimer: NodeJS.Timeout | undefined;
+  private triggerVersion: string | null = null;
   private failures = 0;
   private lastError: string | null = null;
   private stopped = false;
 
   constructor(
+    private readonly em: EntityManager,
     private readonly environment: Environment,
     @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
     @Inject(LOG) private readonly log: Logger,
@@ -50,6 +68,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   onApplicationShutdown(): void {
     this.stopped = true;
     clearTimeout(this.timer);
+    clearTimeout(this.serverTimer);
     this.heardUntil = Number.NEGATIVE_INFINITY;
     if (this.client) cut(this.client);
   }
@@ -91,10 +110,13 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     try {
       await client.connect();
       await client.query(`listen ${CHANNEL}`);
+      await this.hearOurselves(client);
+      // The pool may still be connected to the server that had this address before.
+      await renewConnections(await this.em.getDriver().getConnection().getNativeClient());
       // What is being read now may be from before anybody listened.
       this.everythingChanged();
-      await this.hearOurselves(client);
       await this.beat(client);
+      this.checkServerLater(client, performance.now());
       this.failures = 0;
       if (this.lastError !== null) this.log.info('changes are told again');
       this.lastError = null;
@@ -108,33 +130,73 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     if (message === EVERYTHING_CHANGED) this.everythingChanged();
   }
 
-  /** `DATABASE_DIRECT_URL` could be another database than `DATABASE_URL`, and would keep silent for ever. */
+  /**
+   * `DATABASE_URL` and `DATABASE_DIRECT_URL` can lead to different databases, and an address can move to
+   * another server while this connection stays with the old one. Asks by a new connection for that reason.
+   */
   private async hearOurselves(client: Client): Promise<void> {
     const word = `here ${randomUUID()}`;
-    const heard = new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        reject(new Error('DATABASE_DIRECT_URL does not hear what DATABASE_URL says'));
-      }, SILENCE_MS).unref();
-      client.on('notification', ({ payload }) => {
-        if (payload !== word) return;
-        clearTimeout(timer);
-        resolve();
-      });
-    });
-    const said = withConnection(
-      this.environment.DATABASE_URL,
-      (speaker) => speaker.query('select pg_notify($1, $2)', [CHANNEL, word]),
-      { connectionTimeoutMillis: CONNECT_MS, query_timeout: SILENCE_MS },
-    );
-    await Promise.all([said, heard]);
+    const { promise: heard, resolve } = Promise.withResolvers<true>();
+    const listener = ({ payload }: { payload?: string | undefined }) => {
+      if (payload === word) resolve(true);
+    };
+    client.on('notification', listener);
+    try {
+      await withConnection(
+        this.environment.DATABASE_URL,
+        async (speaker) => {
+          const { rows } = await speaker.query<Server>(
+            `select ${READ_ONLY} as "isReadOnly", pg_notify($1, $2)`,
+            [CHANNEL, word],
+          );
+          requireWritable(rows[0]);
+        },
+        { connectionTimeoutMillis: CONNECT_MS, query_timeout: SILENCE_MS },
+      );
+      if (!(await Promise.race([heard, sleep(SILENCE_MS, false, { ref: false })]))) {
+        throw new Error('DATABASE_DIRECT_URL does not hear what DATABASE_URL says');
+      }
+    } finally {
+      client.off('notification', listener);
+    }
+  }
+
+  private checkServerLater(client: Client, checkedAt: number): void {
+    if (this.client !== client || this.stopped) return;
+    this.serverTimer = setTimeout(() => void this.checkServer(client, checkedAt), CHECK_MS).unref();
+  }
+
+  private async checkServer(client: Client, checkedAt: number): Promise<void> {
+    try {
+      await this.hearOurselves(client);
+      this.checkServerLater(client, performance.now());
+    } catch (error) {
+      if (this.client !== client) return;
+      // A database without a free connection is no reason to ask it more often, for a while.
+      const isBusy = error instanceof DatabaseUnusable;
+      if (isBusy && performance.now() - checkedAt < UNCHECKED_MS) {
+        this.checkServerLater(client, checkedAt);
+        return;
+      }
+      this.fail(client, error);
+    }
   }
 
   /** A table that is made anew loses its triggers, and then nothing would be told and nothing seem wrong. */
   private async beat(client: Client): Promise<void> {
     const asked = performance.now();
-    const { rows } = await client.query<{ missing: number }>(missingTriggers(this.physical));
-    if (rows[0]?.missing !== 0) throw new Error('its triggers are missing: npm run migrate');
+    const { rows } = await client.query<TriggerState & Server>(
+      `select *, ${READ_ONLY} as "isReadOnly" from (${triggerState(this.physical)}) as triggers`,
+    );
+    const [state] = rows;
+    requireWritable(state);
+    const fault = explainTriggers(state);
+    if (fault !== undefined) throw new Error(fault);
     if (this.client !== client || this.stopped) return;
+    // A trigger was changed, so it may have been disabled for a while.
+    const version = state?.version ?? null;
+    if (version !== this.triggerVersion) this.everythingChanged();
+    this.triggerVersion = version;
     this.heardUntil = asked + TRUST_MS;
     this.timer = setTimeout(() => {
       this.beat(client).catch((error: unknown) => this.fail(client, error));
@@ -161,6 +223,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     this.heardUntil = Number.NEGATIVE_INFINITY;
     this.everythingChanged();
     clearTimeout(this.timer);
+    clearTimeout(this.serverTimer);
     if (this.stopped) return;
     this.lastError ??= 'the connection was lost';
     const pause = Math.min(FIRST_PAUSE_MS * 2 ** this.failures, LONGEST_PAUSE_MS);
@@ -169,7 +232,21 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   }
 }
 
+/** A standby is read-only as well. */
+const READ_ONLY = `current_setting('transaction_read_only')::boolean`;
+
+interface Server {
+  isReadOnly: boolean;
+}
+
+function requireWritable(server: Server | undefined): void {
+  if (server?.isReadOnly !== false) throw new Error('the database is read-only or a standby');
+}
+
 const BEAT_MS = 300;
+/** How often the server behind `DATABASE_URL` is compared, and for how long that may fail to connect. */
+const CHECK_MS = 5000;
+const UNCHECKED_MS = 15_000;
 /** How long a connection may be silent before what it said last is worth nothing. */
 const TRUST_MS = 1000;
 const SILENCE_MS = 1000;

@@ -60,6 +60,8 @@ export function createTriggers(physical: PhysicalSchema): string[] {
       `create trigger gatehouse_announce_${event} after ${event} on ${table}
         ${event === 'truncate' ? '' : 'referencing old table as old_rows'}
         for each statement execute function gatehouse.announce_${kind}_change()`,
+      // Otherwise it does not fire for a writer with `session_replication_role = replica`.
+      `alter table ${table} enable always trigger gatehouse_announce_${event}`,
     ]),
   ]);
 }
@@ -74,12 +76,44 @@ export function dropTriggers(physical: PhysicalSchema): string[] {
   ];
 }
 
-/** Answers with one row, `{ missing }`: how many of the triggers are not there, or switched off. */
-export function missingTriggers(physical: PhysicalSchema): string {
+/** What a database says about changes that the triggers do not announce. */
+export interface TriggerState {
+  /** Triggers that are absent, disabled, or not `ENABLE ALWAYS`. */
+  missing: number;
+  /** Tables that inherit from a watched one or the other way round, partitions included. */
+  relatives: string | null;
+  /** Watched tables that a subscription of logical replication writes to. */
+  subscribed: string | null;
+  /** Another text after each change of a trigger, for example after it was disabled for a while. */
+  version: string | null;
+}
+
+/**
+ * A statement trigger fires for the table that a statement names. It does not fire for changes made by
+ * way of a parent or a child of that table, nor for those that logical replication applies.
+ */
+export function triggerState(physical: PhysicalSchema): string {
   const tables = watched(physical).map(({ table }) => table);
   const names = EVENTS.map((event) => `'gatehouse_announce_${event}'`);
   const relations = tables.map((table) => `to_regclass('${table.replaceAll("'", "''")}')`);
-  return `select ${tables.length * EVENTS.length} - count(*)::int as missing from pg_trigger
-    where tgrelid in (${relations.join(', ')}) and tgname in (${names.join(', ')})
-      and tgenabled in ('O', 'A')`;
+  const among = `in (${relations.join(', ')})`;
+  return `select ${tables.length * EVENTS.length} - count(*) filter (where tgenabled = 'A')::int as missing,
+      string_agg(oid || ':' || xmin, ' ' order by oid) as version,
+      (select string_agg(inhrelid::regclass || ' inherits from ' || inhparent::regclass, ', ')
+        from pg_inherits where inhparent ${among} or inhrelid ${among}) as relatives,
+      (select string_agg(srrelid::regclass::text, ', ') from pg_subscription_rel
+        where srrelid ${among}) as subscribed
+    from pg_trigger where tgrelid ${among} and tgname in (${names.join(', ')})`;
+}
+
+/** Why the triggers do not announce every change, or undefined where they do. */
+export function explainTriggers(state: TriggerState | undefined): string | undefined {
+  if (state?.missing !== 0) return 'its triggers are missing: npm run migrate';
+  if (state.relatives !== null) {
+    return `its triggers do not fire for changes by way of another table: ${state.relatives}`;
+  }
+  if (state.subscribed !== null) {
+    return `its triggers do not fire for logical replication into ${state.subscribed}`;
+  }
+  return undefined;
 }

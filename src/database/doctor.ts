@@ -3,6 +3,7 @@ import { MIGRATIONS } from '../../mikro-orm.config.js';
 import { runProgram } from '../common/program.js';
 import { type Environment, readEnvironment } from '../config/environment.js';
 import { withConnection } from './connection.js';
+import { explainTriggers, type TriggerState, triggerState } from './change-triggers.js';
 import { inspectWith } from './inspect.js';
 import { pendingMigrations } from './pending-migrations.js';
 import { MAX_CHARACTERS } from './bounded-text.js';
@@ -24,6 +25,15 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
         ? [`${pending.length} of ${MIGRATIONS.length} migrations are pending. Run: npm run migrate`]
         : []),
     ];
+    const uncached =
+      environment.CHANGE_FEED && advice.length === 0
+        ? await whyUncached(client, physical)
+        : undefined;
+    const remarks = [
+      ...physical.remarks,
+      ...(uncached === undefined ? [] : [uncached]),
+      ...(await oversizedUsers(client, physical)),
+    ];
     const report = [
       `PostgreSQL ${await serverVersion(client)}, schema "${physical.schema}"`,
       '',
@@ -32,8 +42,7 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       ...tokens(environment),
       '',
       ...advice.map((line) => `FAULT   ${line}`),
-      ...physical.remarks.map((line) => `remark  ${line}`),
-      ...(await oversizedUsers(client, physical)).map((line) => `remark  ${line}`),
+      ...remarks.map((line) => `remark  ${line}`),
       advice.length === 0
         ? 'Gatehouse can run on this database.'
         : 'Gatehouse cannot run on this database yet.',
@@ -78,6 +87,13 @@ async function oversizedUsers(
 const MAX_LOOK_MS = 5000;
 const MAX_PROFILE_BYTES = 4096;
 const QUERY_CANCELED = '57014';
+
+/** Why the change feed could not be used on this server, in a sentence. */
+async function whyUncached(client: Client, physical: PhysicalSchema): Promise<string | undefined> {
+  const { rows } = await client.query<TriggerState>(triggerState(physical));
+  const reason = explainTriggers(rows[0]);
+  return reason && `The change feed cannot be used, so every request asks the database: ${reason}.`;
+}
 
 async function serverVersion(client: Client): Promise<string> {
   const { rows } = await client.query<{ server_version: string }>('show server_version');

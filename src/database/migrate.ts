@@ -5,7 +5,7 @@ import { ormOptions } from '../../mikro-orm.config.js';
 import { runProgram } from '../common/program.js';
 import { type Environment, readEnvironment } from '../config/environment.js';
 import { withConnection } from './connection.js';
-import { createTriggers, missingTriggers } from './change-triggers.js';
+import { createTriggers, type TriggerState, triggerState } from './change-triggers.js';
 import { inspectWith, requireUsable } from './inspect.js';
 import { grantToRuntimeRole } from './runtime-role.js';
 
@@ -61,7 +61,7 @@ async function removeEmptyRecord(client: Client): Promise<void> {
 /** A table that was made anew, by Better-Auth's own migration for one, has lost the triggers it had. */
 async function repairTriggers(client: Client, environment: Environment): Promise<string[]> {
   const physical = await inspectWith(client, environment);
-  const { rows } = await client.query<{ missing: number }>(missingTriggers(physical));
+  const { rows } = await client.query<TriggerState>(triggerState(physical));
   if (rows[0]?.missing === 0) return [];
   await client.query('begin');
   await client.query(`set local lock_timeout = '5s'`);
