@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Environment, EnvironmentFault, parseEnvironment } from '../src/config/environment.js';
+import { configurationWarnings } from '../src/config/warnings.js';
 
 const NAMES = Object.keys(new Environment());
 const PRODUCTION = {
@@ -100,6 +101,15 @@ describe('faults', () => {
     { TRUST_PROXY: '0.0.0.0/0' },
     { TRUST_PROXY: '10.0.0.1, ::/0' },
     { TRUST_PROXY: '10.0.0.0/33' },
+    { TRUST_PROXY: '0.0.0.0/1,128.0.0.0/1' },
+    { TRUST_PROXY: '0.0.0.0/1, 128.0.0.0/2, 192.0.0.0/3, 224.0.0.0/3' },
+    { TRUST_PROXY: '::/1,8000::/1' },
+    { TRUST_PROXY: '2000::/4,3000::/4' },
+    { TRUST_PROXY: '::ffff:0:0/97,128.0.0.0/1' },
+    { TRUST_PROXY: 'fe80::1%eth0' },
+    { ADMIN_ROLES: 'admin,user' },
+    { JWT_SESSION_CLAIM: 'sub' },
+    { JWT_SESSION_CLAIM: 'iat' },
     { TRUST_PROXY: 'proxy.example.com' },
     { CORS_ORIGINS: 'app.example.com' },
     { CORS_ORIGINS: 'https://app.example.com/' },
@@ -110,12 +120,19 @@ describe('faults', () => {
     expect(faultsOf(variables as Record<string, string>)).toHaveLength(1);
   });
 
-  it.each(['false', '0', '2', '10.0.0.1', '10.0.0.0/8, ::1', 'loopback, fd00::/8'])(
-    'TRUST_PROXY=%s is none',
-    (text) => {
-      expect(faultsOf({ TRUST_PROXY: text })).toEqual([]);
-    },
-  );
+  it.each([
+    'false',
+    '0',
+    '2',
+    '10.0.0.1',
+    '10.0.0.0/8, ::1',
+    'loopback, fd00::/8',
+    '::ffff:10.0.0.1',
+    '0.0.0.0/1,128.0.0.0/2',
+    '2000::/4',
+  ])('TRUST_PROXY=%s is none', (text) => {
+    expect(faultsOf({ TRUST_PROXY: text })).toEqual([]);
+  });
 
   it.each(['', ' ', ' , '])(
     'an issuer or audience of nothing (%j) is one, never "no check"',
@@ -172,6 +189,81 @@ describe('in production', () => {
       expect(faultsOf({ ...PRODUCTION, BETTER_AUTH_URL: url })).toEqual([]);
     },
   );
+});
+
+describe('warnings', () => {
+  const warningsOf = (variables: Record<string, string>) =>
+    configurationWarnings(parseEnvironment(variables), Object.keys(variables)).map(
+      ({ event, message }) => `${event}: ${message}`,
+    );
+  const expectOne = (variables: Record<string, string>, words: RegExp) =>
+    expect(warningsOf(variables)).toEqual([expect.stringMatching(words)]);
+
+  it.each([
+    ['SESSION_BIND', 'SESSION_BINDING'],
+    ['JWT_ISSUERS', 'JWT_ISSUER'],
+    ['JWT_AUDIENCES', 'JWT_AUDIENCE'],
+    ['DATABSE_URL', 'DATABASE_URL'],
+    ['DATABASE_POOL', 'DATABASE_POOL_MAX'],
+    ['CORS_ORIGIN', 'CORS_ORIGINS'],
+    ['RATE_LIMIT_PER_MIN', 'RATE_LIMIT_PER_MINUTE'],
+    ['ADMIN_ROLE', 'ADMIN_ROLES'],
+    ['cors_origins', 'CORS_ORIGINS'],
+  ])('name %s, which has no effect, and %s, which may be meant', (name, meant) => {
+    expectOne(
+      { [name]: 'hunter2' },
+      new RegExp(`^config.unknown-variable: ${name} .*no effect.* ${meant}\\?$`),
+    );
+    expect(warningsOf({ [name]: 'hunter2' }).join()).not.toContain('hunter2');
+  });
+
+  it.each(['JWT_CLOCK_TOLERANCE', 'RATE_LIMIT_BURST'])('name %s, of a family of ours', (name) => {
+    expectOne({ [name]: '60' }, new RegExp(`^config.unknown-variable: ${name} .*no effect\\.$`));
+  });
+
+  it('name no variable of the platform or of another program', () => {
+    const foreign = [
+      ...['PATH', 'HOME', 'HOSTNAME', 'PORTS', 'POST', 'NODE_OPTIONS', 'NODE_EXTRA_CA_CERTS'],
+      ...['DATABASE_URL_UNPOOLED', 'DATABASE_PORT', 'DATABASE_SERVICE_HOST', 'DATABASE_PASSWORD'],
+      ...['DATABASE_PORT_5432_TCP', 'JWKS_SERVICE_HOST', 'JWKS_PORT_80_TCP_ADDR', 'JWKS_PORT'],
+      ...['BETTER_AUTH_SECRET', 'BETTER_AUTH_PORT', 'BETTER_AUTH_TRUSTED_ORIGINS', 'DATA_DIR'],
+      ...['SESSION_MANAGER', 'SESSION_SECRET', 'DESKTOP_SESSION', 'LOGNAME', 'USER', 'ROLE'],
+      ...['PGHOST', 'PGSSLMODE', 'POSTGRES_URL', 'POSTGRES_PORT', 'TEST_PGBOUNCER', 'http_proxy'],
+      ...['npm_lifecycle_event', 'KUBERNETES_PORT', 'VERCEL_URL', 'JWT', 'SESSION', 'DATABASE'],
+    ];
+    expect(warningsOf(Object.fromEntries(foreign.map((name) => [name, 'x'])))).toEqual([]);
+    expect(configurationWarnings(new Environment(), NAMES)).toEqual([]);
+  });
+
+  it.each([
+    'postgresql://gate:secret@db.example.com/app',
+    'postgresql://gate:secret@10.1.2.3/app',
+    'postgresql://gate:secret@db.example.com/app?sslmode=disable',
+  ])('name a database that is reached without TLS (%s)', (url) => {
+    expectOne({ ...PRODUCTION, DATABASE_URL: url }, /^config.database-without-tls: DATABASE_URL: /);
+    expectOne(
+      { ...PRODUCTION, DATABASE_DIRECT_URL: url },
+      /^config.database-without-tls: DATABASE_DIRECT_URL: /,
+    );
+    expect(warningsOf({ ...PRODUCTION, DATABASE_URL: url }).join()).not.toContain('secret');
+    expect(warningsOf({ ...PRODUCTION, NODE_ENV: 'test', DATABASE_URL: url })).toEqual([]);
+  });
+
+  it.each([
+    'postgresql://gate@db.example.com/app?sslmode=verify-full',
+    'postgresql://gate@db.example.com/app?ssl=true',
+    'postgresql://gate@127.0.0.1/app',
+    'postgresql://gate@[::1]/app',
+    'postgresql://gate@localhost/app',
+    'postgresql:///app?host=/var/run/postgresql',
+    'postgresql://gate@postgres/app',
+  ])('do not name a database with TLS, or of this machine or its containers (%s)', (url) => {
+    expect(warningsOf({ ...PRODUCTION, DATABASE_URL: url })).toEqual([]);
+  });
+
+  it('say what token-only does not check', () => {
+    expectOne({ SESSION_BINDING: 'token-only' }, /^config.token-only: SESSION_BINDING=token-only/);
+  });
 });
 
 describe('the .env file', () => {

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { plainToInstance } from 'class-transformer';
-import { IsIn, IsOptional, Matches, validateSync } from 'class-validator';
+import { IsIn, IsNotIn, IsOptional, Matches, validateSync } from 'class-validator';
 import {
   Choice,
   Flag,
@@ -89,6 +89,9 @@ export class Environment {
   JWKS_MAX_STALE_SECONDS = 86_400;
 
   @Text()
+  @IsNotIn(['iss', 'sub', 'aud', 'exp', 'nbf', 'iat'], {
+    message: 'must not be a claim that has another meaning in every token',
+  })
   JWT_SESSION_CLAIM = 'sid';
 
   @Choice('prefer-sid', 'require-sid', 'token-only')
@@ -182,6 +185,11 @@ export function readEnvironment(): Environment {
   return parseEnvironment(process.env);
 }
 
+/** The names alone, for warnings about those that Gatehouse does not read. */
+export function environmentNames(): string[] {
+  return Object.keys(process.env);
+}
+
 export function parseEnvironment(variables: Record<string, string | undefined>): Environment {
   const names = Object.keys(new Environment());
   const given = names.flatMap((name) => {
@@ -219,6 +227,9 @@ function wholeFaults(
   if (environment.ADMIN_ROLES.some((role) => !environment.ROLES.includes(role))) {
     faults.push('ADMIN_ROLES may only name roles that ROLES lists');
   }
+  if (environment.ADMIN_ROLES.includes(DEFAULT_ROLE)) {
+    faults.push(`ADMIN_ROLES must not name "${DEFAULT_ROLE}", the role of everybody who signs up`);
+  }
   if (environment.JWKS_MAX_STALE_SECONDS < environment.JWKS_REFRESH_SECONDS) {
     faults.push('JWKS_MAX_STALE_SECONDS must not be less than JWKS_REFRESH_SECONDS');
   }
@@ -237,6 +248,9 @@ function wholeFaults(
   }
   return faults;
 }
+
+/** Better-Auth's `defaultRole`; a row without a role counts as this one, too. */
+const DEFAULT_ROLE = 'user';
 
 /** Plain http to somewhere else than this machine. */
 function isPlain(address: string): boolean {

@@ -107,13 +107,46 @@ export function proxiesIn(text: string): false | number | string[] | undefined {
   if (text === 'false') return false;
   if (/^\d{1,2}$/.test(text)) return Number(text);
   const proxies = text.split(',').map((proxy) => proxy.trim());
-  return proxies.every(isNetwork) ? proxies : undefined;
+  const networks = proxies.flatMap((proxy) => NAMED_NETWORKS[proxy] ?? proxy).map(prefixOf);
+  if (!networks.every((network) => network !== undefined)) return undefined;
+  return PUBLIC_INTERNET.some((space) => covers(networks, space)) ? undefined : proxies;
 }
 
-function isNetwork(text: string): boolean {
-  if (/^(loopback|linklocal|uniquelocal)$/.test(text)) return true;
-  const [address = '', prefix, ...more] = text.split('/');
-  const bits = { 0: 0, 4: 32, 6: 128 }[isIP(address)] ?? 0;
-  if (prefix === undefined) return bits > 0;
-  return more.length === 0 && /^[1-9]\d{0,2}$/.test(prefix) && Number(prefix) <= bits;
+/** The names that Express knows, as proxy-addr defines them. */
+const NAMED_NETWORKS: Record<string, string[]> = {
+  loopback: ['127.0.0.1/8', '::1/128'],
+  linklocal: ['169.254.0.0/16', 'fe80::/10'],
+  uniquelocal: ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'],
+};
+
+/** The bits that all addresses of a network begin with. IPv4 is a part of IPv6: `::ffff:0:0/96`. */
+function prefixOf(network: string): string | undefined {
+  const [address = '', length, ...more] = network.split('/');
+  const version = isIP(address);
+  if (version === 0 || address.includes('%') || more.length > 0) return undefined;
+  const bits = version === 4 ? 32 : 128;
+  if (length === undefined) return bitsOf(address);
+  if (!/^[1-9]\d{0,2}$/.test(length) || Number(length) > bits) return undefined;
+  return bitsOf(address).slice(0, 128 - bits + Number(length));
+}
+
+function bitsOf(address: string): string {
+  const ipv6 = address.includes(':') ? address : `::ffff:${address}`;
+  // The URL parser also turns a dotted IPv4 part into two groups.
+  const [head = '', tail] = new URL(`http://[${ipv6}]`).hostname.slice(1, -1).split('::');
+  const groups = [head, tail ?? ''].map((part) => part.split(':').filter(Boolean));
+  const zeros = Array<string>(8 - groups.flat().length).fill('0');
+  return [...(groups[0] ?? []), ...zeros, ...(groups[1] ?? [])]
+    .map((group) => parseInt(group, 16).toString(2).padStart(16, '0'))
+    .join('');
+}
+
+/** All IPv4 addresses, and the IPv6 addresses that are routed: `2000::/3`. */
+const PUBLIC_INTERNET = ['0'.repeat(80) + '1'.repeat(16), '001'];
+
+/** Whether the networks together contain every address with this prefix. */
+function covers(networks: string[], prefix: string): boolean {
+  if (networks.some((network) => prefix.startsWith(network))) return true;
+  const inside = networks.filter((network) => network.startsWith(prefix));
+  return inside.length > 0 && covers(inside, `${prefix}0`) && covers(inside, `${prefix}1`);
 }

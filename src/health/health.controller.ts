@@ -4,6 +4,7 @@ import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { HealthCheck, HealthCheckService } from '@nestjs/terminus';
 import { SkipThrottle } from '@nestjs/throttler';
 import { Environment } from '../config/environment.js';
+import { TOKEN_ONLY_WARNING } from '../config/warnings.js';
 import { Public } from '../auth/decorators.js';
 import { HealthSummary, Liveness } from './health.dto.js';
 import { HealthParts } from './health-parts.js';
@@ -69,9 +70,6 @@ export class HealthController {
     throw new ServiceUnavailableException({ status: 'error', info: {}, error: details, details });
   }
 }
-
-export const TOKEN_ONLY_WARNING =
-  'SESSION_BINDING=token-only: a revoked session is refused only when its token expires.';
 
 const VERSION = readVersion();
 
