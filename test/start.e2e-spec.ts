@@ -1,7 +1,9 @@
+import { spawnSync } from 'node:child_process';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { createDatabase, type TestDatabase } from './database.js';
+import { runBuilt } from './program.js';
 import { endServed, type KeySet, serve, startKeySet, until } from './served.js';
 
 let database: TestDatabase;
@@ -59,6 +61,89 @@ describe('a start that cannot succeed says why in one sentence, without a stack 
     expect(await failing({ DATABASE_URL: 's3cr3t', LOG_LEVEL: 'loud' })).toMatch(
       /^The environment is not usable:\n {2}- .*DATABASE_URL.*\n {2}- .*LOG_LEVEL.*\n$/,
     );
+  });
+});
+
+it('npm run start:prod runs in production without NODE_ENV', () => {
+  for (const stage of [{}, { NODE_ENV: '' }, { NODE_ENV: 'development' }]) {
+    const { status, stderr } = spawnSync('npm', ['run', '--silent', 'start:prod'], {
+      env: { PATH: process.env['PATH'], ...stage },
+      encoding: 'utf8',
+      timeout: 20_000,
+    });
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr:
+        'The environment is not usable:\n  - DATABASE_URL is required in production\n  - BETTER_AUTH_URL is required in production\n',
+    });
+  }
+});
+
+describe('a start that succeeds, but should not stay as it is', () => {
+  const warningsOf = async (changes: Record<string, string>) => {
+    const served = await serve({ ...variables, ...changes });
+    const lines = served.lines().filter(({ level }) => level === 'warn');
+    await served.end('SIGTERM');
+    const doctor = await runBuilt('src/database/doctor.js', { ...variables, ...changes });
+    return {
+      logged: lines.map(({ event, msg }) => ({ event, msg })),
+      doctor: [...doctor.stdout.matchAll(/^warning (.*)$/gm)].map(([, message]) => message),
+    };
+  };
+  const expectWarning = async (changes: Record<string, string>, event: string, words: RegExp) => {
+    const { logged, doctor } = await warningsOf(changes);
+    expect(logged).toEqual([{ event, msg: expect.stringMatching(words) }]);
+    expect(doctor).toEqual([expect.stringMatching(words)]);
+  };
+  const withClock = (milliseconds: number) => ({
+    NODE_OPTIONS: `--import data:text/javascript,const{now}=Date;Date.now=()=>now()+(${milliseconds})`,
+  });
+  const addUsers = (number: number, createdAt: string) =>
+    database.sql(`insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt")
+      select 'n' || n, 'New', 'n' || n || '@example.com', false, ${createdAt}, now()
+      from generate_series(1, ${number}) n`);
+
+  afterEach(() => database.sql('delete from "user"'));
+
+  it('warns about nothing that is as it should be', async () => {
+    expect(await warningsOf(withClock(-4500))).toEqual({ logged: [], doctor: [] });
+  });
+
+  it('names a variable that it does not read', () =>
+    expectWarning(
+      { SESSION_BIND: 'x' },
+      'config.unknown-variable',
+      /^SESSION_BIND is not .*BINDING\?$/,
+    ));
+
+  it.each([
+    [-8000, /^The clock of this machine is 8 s behind the clock of the database/],
+    [8000, /^The clock of this machine is 8 s ahead of the clock of the database/],
+  ])('names a clock that differs by %d ms from the one of the database', (milliseconds, words) =>
+    expectWarning(withClock(milliseconds), 'database.clock-skew', words),
+  );
+
+  it('names new users of whom none has a session', async () => {
+    await addUsers(5, `now() - interval '1 hour'`);
+    await expectWarning(
+      {},
+      'database.sessions-elsewhere',
+      /^None of the 5 newest users has a session/,
+    );
+  });
+
+  it.each([
+    ['of whom one has a session', 5, `now() - interval '1 hour'`, true],
+    ['who are few', 4, `now() - interval '1 hour'`, false],
+    ['who signed up before yesterday', 5, `now() - interval '25 hours'`, false],
+    ['who signed up just now', 5, 'now()', false],
+  ])('does not name new users %s', async (_who, number, createdAt, withSession) => {
+    await addUsers(number, createdAt);
+    if (withSession) {
+      await database.sql(`insert into session (id, "userId", token, "expiresAt", "updatedAt")
+        values ('s', 'n3', 't', now() + interval '1 day', now())`);
+    }
+    expect(await warningsOf({})).toEqual({ logged: [], doctor: [] });
   });
 });
 

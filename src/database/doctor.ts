@@ -1,13 +1,15 @@
 import type { Client } from 'pg';
 import { MIGRATIONS } from '../../mikro-orm.config.js';
 import { runProgram } from '../common/program.js';
-import { type Environment, readEnvironment } from '../config/environment.js';
+import { type Environment, environmentNames, readEnvironment } from '../config/environment.js';
+import { configurationWarnings } from '../config/warnings.js';
 import { withConnection } from './connection.js';
 import { explainTriggers, type TriggerState, triggerState } from './change-triggers.js';
 import { inspectWith } from './inspect.js';
 import { pendingMigrations } from './pending-migrations.js';
 import { MAX_CHARACTERS } from './bounded-text.js';
 import { EXPECTED, type PhysicalSchema, TABLE_NAMES } from './physical-schema.js';
+import { databaseWarnings } from './warnings.js';
 
 interface Diagnosis {
   report: string;
@@ -19,6 +21,10 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
   return withConnection(environment.directUrl, async (client) => {
     const physical = await inspectWith(client, environment);
     const pending = await pendingMigrations((sql) => client.query(sql).then(({ rows }) => rows));
+    const warnings = [
+      ...configurationWarnings(environment, environmentNames()),
+      ...(await databaseWarnings(client, environment, physical)),
+    ];
     const advice = [
       ...physical.faults,
       ...(pending.length > 0 && physical.faults.length === 0
@@ -42,6 +48,7 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       ...tokens(environment),
       '',
       ...advice.map((line) => `FAULT   ${line}`),
+      ...warnings.map(({ message }) => `warning ${message}`),
       ...remarks.map((line) => `remark  ${line}`),
       advice.length === 0
         ? 'Gatehouse can run on this database.'

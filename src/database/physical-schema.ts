@@ -93,6 +93,9 @@ const OF_ADMIN_PLUGIN = new Set(['role', 'banned', 'banReason', 'banExpires', 'i
 
 const FINISH_FIRST = "Finish Better-Auth's own migration first.";
 
+const FINISH_OR_TOKEN_ONLY =
+  "Finish Better-Auth's own migration first. If it has secondaryStorage, set session.storeSessionInDatabase there, or SESSION_BINDING=token-only here (docs/better-auth.md).";
+
 const TYPES_OF: Record<Kind, RegExp> = {
   id: /^(text|uuid|integer|bigint|character varying.*)$/,
   text: /^(text|character varying.*)$/,
@@ -150,12 +153,16 @@ function describeColumns(rows: ColumnRow[], schema: string, wish: InspectionWish
   }
   if (needed.length > 0) {
     found.faults.push(
-      `Only a part of Better-Auth's tables is in schema "${found.schema}": ${present.join(', ')}, but not ${needed.join(', ')}. ${FINISH_FIRST}`,
+      `Only a part of Better-Auth's tables is in schema "${found.schema}": ${present.join(', ')}, but not ${needed.join(', ')}. ${needed.join() === 'session' ? FINISH_OR_TOKEN_ONLY : FINISH_FIRST}`,
     );
   }
   for (const table of absent.filter((name) => !needed.includes(name))) {
+    const consequence =
+      table === 'session'
+        ? ' A ban, a role or a sign-out by Gatehouse does not reach Better-Auth there: docs/better-auth.md.'
+        : '';
     found.remarks.push(
-      `There is no table "${table}": Better-Auth keeps it elsewhere (secondary storage).`,
+      `There is no table "${table}": Better-Auth keeps it elsewhere (secondary storage).${consequence}`,
     );
   }
   return found;
