@@ -39,7 +39,8 @@ describe('Dockerfile', () => {
   it('makes Node itself process 1, which hears SIGTERM', () => {
     const [program, ...args] = JSON.parse(textOf('CMD')) as string[];
     expect(program).toBe('node');
-    expect(['exec', program, ...args].join(' ')).toBe(project.scripts['start:prod']);
+    const command = ['exec env NODE_ENV=production', program, ...args].join(' ');
+    expect(command).toBe(project.scripts['start:prod']);
     expect(textOf('STOPSIGNAL')).toBe('SIGTERM');
   });
 

@@ -37,7 +37,7 @@ const running = new Set<ChildProcess>();
 
 /** What `npm run start:prod` runs, without npm: the `exec` there lets Node hear the signals that npm gets. */
 const AS_IN_PRODUCTION = readScript('start:prod')
-  .replace(/^exec node /, '')
+  .replace(/^exec env NODE_ENV=production node /, '')
   .split(' ');
 
 function readScript(name: string): string {
