@@ -42,6 +42,7 @@ export interface ServerOptions {
   /** A time span such as `15m`: Better-Auth takes a number for a point in time. */
   expirationTime?: string;
   adminUserIds?: string[];
+  /** Pages of these origins may call it, with their cookies. */
   trustedOrigins?: string[];
   rateLimit?: boolean;
   /** Seconds for which a signed cookie stands in for the session row. Left out, Better-Auth has no such cache. */
@@ -86,7 +87,7 @@ async function serve(options: ServerOptions): Promise<void> {
   const auth = betterAuth(settings);
   await compareWithTables(auth.handler, origin);
   server.off('request', notYet);
-  server.on('request', neverRejecting(toNodeHandler(auth)));
+  server.on('request', withCors(trustedOrigins(options), neverRejecting(toNodeHandler(auth))));
   const line: ReadyLine = { ready: true, port, origin, pid: process.pid };
   console.log(JSON.stringify(line));
 }
@@ -149,6 +150,30 @@ function neverRejecting(handle: Handler) {
   };
 }
 
+/** From the options, and from the variable that the API reads, too (compose.yaml). */
+function trustedOrigins(options: ServerOptions): string[] {
+  const variable = process.env['CORS_ORIGINS'] ?? '';
+  const more = variable.split(',').map((origin) => origin.trim());
+  return [...(options.trustedOrigins ?? []), ...more.filter((origin) => origin !== '')];
+}
+
+type Listener = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** Better-Auth leaves CORS to the server that it runs in. */
+function withCors(origins: string[], handle: Listener): Listener {
+  return (request, response) => {
+    response.setHeader('Vary', 'Origin');
+    const { origin } = request.headers;
+    if (origin === undefined || !origins.includes(origin)) return handle(request, response);
+    response.setHeader('Access-Control-Allow-Origin', origin);
+    response.setHeader('Access-Control-Allow-Credentials', 'true');
+    if (request.method !== 'OPTIONS') return handle(request, response);
+    response.setHeader('Access-Control-Allow-Methods', 'GET, POST');
+    response.setHeader('Access-Control-Allow-Headers', 'Authorization, Content-Type');
+    response.writeHead(204).end();
+  };
+}
+
 function endOnSigterm(server: Server, pool: Pool): void {
   process.once('SIGTERM', () => {
     server.close();
@@ -168,7 +193,7 @@ function describe(options: ServerOptions, origin: string, pool: Pool): BetterAut
     secret: options.secret ?? DEV_SECRET,
     database: pool,
     emailAndPassword: { enabled: true },
-    trustedOrigins: options.trustedOrigins ?? [],
+    trustedOrigins: trustedOrigins(options),
     rateLimit: { enabled: options.rateLimit ?? false },
     telemetry: { enabled: false },
     ...(options.idType && options.idType !== 'text'

@@ -5,9 +5,11 @@
  * of its own. `--fresh` begins with an empty database.
  */
 import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
 import { access, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { parseEnv } from 'node:util';
 import { Client } from 'pg';
 import { BetterAuthRefusal, startBetterAuth, type BetterAuth } from './better-auth.ts';
 import { codeOf, DevStackError, sentenceOf } from './errors.ts';
@@ -110,7 +112,7 @@ async function startParts(settings: Settings, parts: Part[]): Promise<void> {
   });
   const apiUrl = `http://${HOST}:${settings.port}`;
   await unlessInterrupted(Promise.race([untilReady(apiUrl), ...parts.map(untilItEnds)]));
-  console.log(await unlessInterrupted(greeting(apiUrl, surroundings)));
+  console.log(await unlessInterrupted(greeting(apiUrl, surroundings, settings)));
 }
 
 async function startSurroundings(settings: Settings, parts: Part[]): Promise<Surroundings> {
@@ -130,6 +132,7 @@ async function startSurroundings(settings: Settings, parts: Part[]): Promise<Sur
     secret: await readOrMakeSecret(join(settings.dataDir, 'better-auth-secret')),
     sid: true,
     migrate: true,
+    trustedOrigins: [...settings.corsOrigins, ...ownOrigins(settings.port)],
     output: console.error,
   });
   parts.push({ name: 'Better-Auth', ended: betterAuth.ended, stop: () => betterAuth.stop() });
@@ -210,7 +213,11 @@ async function untilItEnds({ name, ended }: Part): Promise<never> {
 
 // ── What is printed ─────────────────────────────────────────────────────────────────────────────
 
-async function greeting(apiUrl: string, surroundings: Surroundings): Promise<string> {
+async function greeting(
+  apiUrl: string,
+  surroundings: Surroundings,
+  { port, betterAuthPort, corsOrigins }: Settings,
+): Promise<string> {
   const { betterAuth, betterAuthUrl, databaseUrl } = surroundings;
   const addresses = `
 Gatehouse is ready.
@@ -223,7 +230,7 @@ Gatehouse is ready.
   }
   return `${addresses}
   PostgreSQL   ${databaseUrl}
-
+${corsOrigins.map((origin) => pageAddresses(origin, port, betterAuthPort)).join('')}
   Demo admin   ${ADMIN.email}   ${ADMIN.password}
   Demo user    ${USER.email}    ${USER.password}
 
@@ -231,6 +238,16 @@ ${await tryIt(apiUrl, betterAuth)}
 A new token of the demo admin (of the demo user with their address and password):
 
 ${howToGetToken(betterAuth)}
+`;
+}
+
+// A cookie of 127.0.0.1 does not reach a page of localhost: to a browser they are two sites.
+function pageAddresses(origin: string, port: number, betterAuthPort: number): string {
+  const { hostname: host } = new URL(origin);
+  if (host !== 'localhost' && host !== HOST) return '';
+  return `
+  A page on ${origin} uses
+    http://${host}:${port}/api/v1 and http://${host}:${betterAuthPort}/api/auth
 `;
 }
 
@@ -292,6 +309,8 @@ interface Settings {
   postgresPort: number;
   dataDir: string;
   fresh: boolean;
+  /** Pages that may use the API and Better-Auth from another origin. */
+  corsOrigins: string[];
   elsewhere: Surroundings | undefined;
 }
 
@@ -304,8 +323,22 @@ function readSettings(): Settings {
     postgresPort: readPort('POSTGRES_PORT', 0),
     dataDir: resolve(process.env['DATA_DIR'] || '.data'),
     fresh: process.argv.includes('--fresh'),
+    corsOrigins: readCorsOrigins(),
     elsewhere: readElsewhere(),
   };
+}
+
+/** As the API reads it: from the environment, or from `.env`. The API refuses what is no origin. */
+function readCorsOrigins(): string[] {
+  const file = existsSync('.env') ? parseEnv(readFileSync('.env', 'utf8')) : {};
+  const text = process.env['CORS_ORIGINS'] ?? file['CORS_ORIGINS'] ?? '';
+  const origins = text.split(',').map((origin) => origin.trim());
+  return origins.filter((origin) => URL.canParse(origin));
+}
+
+/** Swagger UI's. */
+function ownOrigins(port: number): string[] {
+  return [`http://${HOST}:${port}`, `http://localhost:${port}`];
 }
 
 function readPort(variable: string, fallback: number): number {

@@ -225,6 +225,46 @@ describe('npm start', () => {
     expect(await second.end('SIGTERM')).toBe(0);
   });
 
+  it.each(['in the shell', 'in .env'])(
+    'lets pages of CORS_ORIGINS (%s) and of Swagger UI use Better-Auth with cookies',
+    async (where) => {
+      const CORS_ORIGINS = 'http://localhost:5173, http://127.0.0.1:4173';
+      await writeInside(
+        join(home, '.env'),
+        where === 'in .env' ? `CORS_ORIGINS=${CORS_ORIGINS}` : '',
+      );
+      const stack = start({ ...ports, ...(where === 'in .env' ? {} : { CORS_ORIGINS }) });
+      await stack.says(
+        `http://localhost:${ports.PORT}/api/v1 and http://localhost:${ports.BETTER_AUTH_PORT}/api/auth`,
+      );
+      const url = `http://127.0.0.1:${ports.BETTER_AUTH_PORT}/api/auth`;
+      const corsOf = ({ headers }: Response) => ({
+        origin: headers.get('access-control-allow-origin'),
+        credentials: headers.get('access-control-allow-credentials'),
+      });
+      const signIn = (origin: string) =>
+        fetch(`${url}/sign-in/email`, {
+          method: 'POST',
+          headers: { origin, 'content-type': 'application/json', cookie: 'a=b' },
+          body: JSON.stringify({ email: 'user@example.com', password: 'demo-user-password' }),
+        });
+      for (const origin of ['http://localhost:5173', `http://localhost:${ports.PORT}`]) {
+        const allowed = { origin, credentials: 'true' };
+        const preflight = await fetch(`${url}/token`, { method: 'OPTIONS', headers: { origin } });
+        expect([preflight.status, corsOf(preflight)]).toEqual([204, allowed]);
+        expect(preflight.headers.get('access-control-allow-headers')).toContain('Content-Type');
+        const signedIn = await signIn(origin);
+        expect([signedIn.status, corsOf(signedIn)]).toEqual([200, allowed]);
+      }
+      const stranger = await signIn('http://localhost:5174');
+      expect([stranger.status, corsOf(stranger)]).toEqual([
+        403,
+        { origin: null, credentials: null },
+      ]);
+      expect(await stack.end('SIGTERM')).toBe(0);
+    },
+  );
+
   it('runs beside another, and not twice on one folder', async () => {
     const first = start(ports);
     await first.says('Gatehouse is ready');
