@@ -185,5 +185,10 @@ function refusalOf({ failure: why, reason }: TokenRefused): Problem {
     const headers = { 'Retry-After': String(RETRY_AFTER_SECONDS) };
     return problem('RATE_LIMITED', { headers, reason });
   }
+  if (reason === 'lifetime') return challenged('AUTH_TOKEN_INVALID', reason, LIFETIME_DETAIL);
   return challenged(why === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID', reason);
 }
+
+/** Safe to say: the signature is proven by then. All other invalid tokens look the same. */
+const LIFETIME_DETAIL =
+  "The token lives longer than JWT_MAX_LIFETIME_SECONDS allows. Shorten Better-Auth's `expirationTime`, or raise the limit.";
