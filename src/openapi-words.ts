@@ -93,7 +93,8 @@ export const PARAMETERS: Record<
 
 export const HEADERS: Record<string, { description: string; example: string }> = {
   'X-Request-Id': {
-    description: 'The id that you sent, where it is sane, else the one that the server made; the log has both',
+    description:
+      'The id that you sent, where it is sane, else the one that the server made; the log has both',
     example: '8f14e45f-ceea-467f-a0e6-c0f2a8a1b1de',
   },
   RateLimit: {

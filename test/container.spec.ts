@@ -131,7 +131,9 @@ describe('compose.yaml', () => {
     expect(role).toBe('gatehouse');
     expect(roleOf(migration)).toBe('postgres');
     expect(migration).toContain(`DATABASE_RUNTIME_ROLE: ${role}\n`);
-    expect(compose).toContain(`content: create role ${role} login password '\${GATEHOUSE_PASSWORD}';`);
+    expect(compose).toContain(
+      `content: create role ${role} login password '\${GATEHOUSE_PASSWORD}';`,
+    );
   });
 
   it('has no default for a secret', () => {

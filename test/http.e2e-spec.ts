@@ -123,11 +123,13 @@ describe('the request id', () => {
 describe('the log', () => {
   it('has one line for each request, with the route and without what was sent along', async () => {
     await gatehouse.http
-      .get('/health/live?q=1')
+      .get('/api/v1/auth/me?q=1')
       .set('X-Request-Id', 'one-line')
       .set('Authorization', 'Bearer abc.def.ghi')
       .set('Cookie', 'better-auth.session_token=xyz');
-    const lines = gatehouse.lines.filter((line) => line['clientRequestId'] === 'one-line');
+    const lines = gatehouse.lines.filter(
+      ({ msg, clientRequestId }) => msg === 'request' && clientRequestId === 'one-line',
+    );
     expect(lines).toEqual([
       {
         level: 'info',
@@ -135,9 +137,10 @@ describe('the log', () => {
         requestId: expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f-]{27}$/),
         clientRequestId: 'one-line',
         method: 'GET',
-        route: '/health/live',
-        status: 200,
+        route: '/api/v1/auth/me',
+        status: 401,
         ms: expect.any(Number),
+        code: 'AUTH_TOKEN_INVALID',
         msg: 'request',
       },
     ]);

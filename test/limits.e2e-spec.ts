@@ -10,6 +10,8 @@ let gatehouse: RunningApp;
 beforeAll(async () => {
   database = await createDatabase();
   gatehouse = await startApp({
+    // Probes that succeed have their line at this level.
+    LOG_LEVEL: 'debug',
     DATABASE_URL: database.url,
     BETTER_AUTH_URL: 'http://127.0.0.1:9',
   });

@@ -166,9 +166,9 @@ describe('what is written', () => {
   });
 });
 
-describe('the lines of strangers', () => {
-  const requestsOf = (served: Served) => served.lines().filter(({ msg }) => msg === 'request');
+const requestsOf = (served: Served) => served.lines().filter(({ msg }) => msg === 'request');
 
+describe('the lines of strangers', () => {
   it('are none for probes that succeed, unless LOG_LEVEL is debug', async () => {
     for (const [LOG_LEVEL, expected] of [
       ['info', 0],

@@ -155,7 +155,8 @@ it(
       expect(outages).toHaveLength(600);
       expect(outages[0]).toMatchObject({ reason: 'Others are changing the same.' });
       expect(linesOf('level', 'error')).toHaveLength(600);
-      expect(linesOf('msg', 'request')).toHaveLength(600);
+      // For each code.
+      expect(linesOf('msg', 'request')).toHaveLength(1200);
     } finally {
       await gatehouse.close();
       await database.drop();

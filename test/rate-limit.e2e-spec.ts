@@ -318,6 +318,27 @@ it('lets a route have an allowance of its own, or none', async () => {
   expect(await statuses(LIMIT, token)).toEqual(times(200, LIMIT));
 });
 
+const isBusy = ({ reason }: Record<string, unknown>) => reason === 'signature-budget';
+
+it('answers 429 when an exhausted address has used up the CPU budget, too', async () => {
+  // The dearest signatures, so that one client is fast enough.
+  const slow = await startStack({ algorithm: 'ES512' }, { RATE_LIMIT_PER_MINUTE: String(LIMIT) });
+  try {
+    const { gatehouse: own } = slow;
+    const ada = await signUp(slow.auth);
+    expect((await own.call(ME, { token: ada.token })).status).toBe(200);
+    let answer;
+    for (let n = 0; n < 5000 && !own.lines.some(isBusy); n += 1) {
+      answer = await own.call(ME, { token: forge(ada.token, n) });
+    }
+    expect([answer?.status, answer?.headers.get('retry-after')]).toEqual([429, '2']);
+    expect(answer?.body.code).toBe('RATE_LIMITED');
+    expect((await own.call(ME, { token: ada.token })).status).toBe(200);
+  } finally {
+    await slow.end();
+  }
+});
+
 it('warns once of a proxy while TRUST_PROXY is off, and never while it is on', async () => {
   const warnings = () => gatehouse.lines.filter(({ event }) => event === 'proxy.ignored');
   await gatehouse.call(ME);
@@ -332,10 +353,11 @@ it('warns once of a proxy while TRUST_PROXY is off, and never while it is on', a
   expect(warnings()).toEqual([]);
 });
 
+const address = (id: string): Counted => ({ kind: 'address', id });
+
 it('keeps an exhausted address exhausted when a flood of others arrives', () => {
   const response = { setHeader: () => response } as unknown as Response;
   const limits = new RateLimits(new Environment());
-  const address = (id: string): Counted => ({ kind: 'address', id });
   for (let failure = 0; failure < 300; failure += 1) {
     limits.countFailure(address('exhausted'), response);
   }

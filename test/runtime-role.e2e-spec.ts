@@ -111,7 +111,10 @@ describe.each([
     const eve = await signUp(auth);
     const status = async () =>
       (await gatehouse.call('/api/v1/auth/me', { token: eve.token })).status;
-    await until(async () => (await gatehouse.http.get('/health')).body.parts.changeFeed.status, 'up');
+    await until(
+      async () => (await gatehouse.http.get('/health')).body.parts.changeFeed.status,
+      'up',
+    );
     expect(await status()).toBe(200);
     await database.sql(`grant select, update on ${tables[0]} to ${stranger}`);
     await as(stranger, `update ${tables[0]} set banned = true where id = '${eve.id}'`);

@@ -20,7 +20,9 @@ export class QueryGuard implements CanActivate {
     const names = Object.keys(request.query);
     if (names.length === 0 || readsQuery(context) || demandsOf(context).isPublic) return true;
     throw problem('VALIDATION_ERROR', {
-      errors: names.slice(0, MAX_ERRORS).map((field) => ({ field, message: `property ${field} should not exist` })),
+      errors: names
+        .slice(0, MAX_ERRORS)
+        .map((field) => ({ field, message: `property ${field} should not exist` })),
     });
   }
 }

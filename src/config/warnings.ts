@@ -58,9 +58,9 @@ function isMeant(name: string, known: string): boolean {
 /** Levenshtein: how many letters to insert, delete or replace. */
 function editDistance(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, index) => index);
-  for (const [index, letter] of [...from].entries()) {
+  for (const [index, letter] of from.split('').entries()) {
     const next = [index + 1];
-    for (const [column, other] of [...to].entries()) {
+    for (const [column, other] of to.split('').entries()) {
       next.push(
         Math.min(
           (next[column] ?? 0) + 1,
