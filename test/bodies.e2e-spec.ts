@@ -36,6 +36,10 @@ async function sendParts(parts: (string | Buffer)[], afterAnswer: string[] = [])
 const POST = 'POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n';
 const NEXT = 'GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n';
 
+const inChunks = (bytes: number, count: number) =>
+  `${POST}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n` +
+  `2\r\n{}\r\n${`${bytes.toString(16)}\r\n${' '.repeat(bytes)}\r\n`.repeat(count)}0\r\n\r\n`;
+
 describe('the size of a body', () => {
   it('is limited by BODY_LIMIT, and the problem names the limit', async () => {
     const fitting = await stack.gatehouse.http
@@ -92,9 +96,6 @@ describe('the size of a body', () => {
   });
 
   it('may come in many chunks of 64 bytes, but not in many of a byte', async () => {
-    const inChunks = (bytes: number, count: number) =>
-      `${POST}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n` +
-      `2\r\n{}\r\n${`${bytes.toString(16)}\r\n${' '.repeat(bytes)}\r\n`.repeat(count)}0\r\n\r\n`;
     expect(await sendParts([inChunks(64, 60)])).toContain('METHOD_NOT_ALLOWED');
     expect(await sendParts([inChunks(1, 100)])).toContain('METHOD_NOT_ALLOWED');
     const refused = await sendParts([inChunks(1, 1000)]);
@@ -139,12 +140,12 @@ describe('the coding of a body', () => {
   });
 });
 
-describe('the character set of a body', () => {
-  const send = async (type: string) => {
-    const answer = await stack.gatehouse.http.post('/health').set('Content-Type', type).send('{}');
-    return answer.body.code as string;
-  };
+const send = async (type: string) => {
+  const answer = await stack.gatehouse.http.post('/health').set('Content-Type', type).send('{}');
+  return answer.body.code as string;
+};
 
+describe('the character set of a body', () => {
   it.each(['utf-8', 'UTF-8', '"utf-8"', '"Utf-8"'])('is accepted as %s', async (name) => {
     expect(await send(`application/json; charset=${name}`)).toBe('METHOD_NOT_ALLOWED');
   });
@@ -157,12 +158,12 @@ describe('the character set of a body', () => {
   );
 });
 
-describe('the number of fields', () => {
-  const patch = (body: unknown) =>
-    stack.gatehouse.call(`/api/v1/users/${ada.id}`, { method: 'PATCH', token: ada.token, body });
-  const fields = (count: number) =>
-    Object.fromEntries(Array.from({ length: count }, (_, n) => [`f${n}`, 1]));
+const patch = (body: unknown) =>
+  stack.gatehouse.call(`/api/v1/users/${ada.id}`, { method: 'PATCH', token: ada.token, body });
+const fields = (count: number) =>
+  Object.fromEntries(Array.from({ length: count }, (_, n) => [`f${n}`, 1]));
 
+describe('the number of fields', () => {
   it('may be 50, each of which is named when it is unknown', async () => {
     const { status, body } = await patch(fields(50));
     expect([status, body.errors.length]).toEqual([400, 50]);

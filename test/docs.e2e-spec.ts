@@ -95,9 +95,10 @@ describe.each(KEPT)('%s', (path) => {
   });
 });
 
+const parse = async (path: string) => JSON.parse((await read(path)).body.toString()) as unknown;
+
 it('serves the document of the API, and one without examples for the page', async () => {
   const document = JSON.parse(JSON.stringify(describeApi(gatehouse.app))) as unknown;
-  const parse = async (path: string) => JSON.parse((await read(path)).body.toString()) as unknown;
   expect(await parse('/api/v1/openapi.json')).toEqual(document);
   const ofPage = await parse('/api/v1/docs/openapi.json');
   expect(ofPage).not.toEqual(document);
