@@ -31,6 +31,23 @@ it('a uuid is the same id however it is written: nobody bans themselves by it, a
     expect((await ask('GET', 'no-uuid')).status).toBe(404);
     const rows = await database.sql('select distinct target_user_id from gatehouse.audit_event');
     expect(rows).toEqual([{ target_user_id: ada.id }]);
+
+    // So has a session, and the one who impersonates is found by a text column.
+    const bob = await signUp(auth);
+    const [{ id: sessionId } = { id: '' }] = await database.sql<{ id: string }>(
+      'select id from session where "userId" = $1',
+      [bob.id],
+    );
+    const ended = await ask('DELETE', `${bob.id}/sessions/${sessionId.toUpperCase()}`);
+    expect(ended.status).toBe(200);
+    const [event] = await database.sql(
+      `select before from gatehouse.audit_event where action = 'session.revoked'`,
+    );
+    expect(event).toEqual({ before: { sessionId } });
+    await auth.signIn(bob);
+    await auth.post('/admin/impersonate-user', { userId: bob.id }, admin.session);
+    const { body } = await ask('DELETE', `${admin.id.toUpperCase()}/sessions?except=current`);
+    expect(body.revoked).toBe(1);
   } finally {
     await gatehouse.close();
     await auth.stop();
