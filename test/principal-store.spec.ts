@@ -146,28 +146,28 @@ describe('the maximum age of an entry', () => {
   });
 });
 
-describe('the memory of the cache', () => {
-  const store = (users: number, large: (id: string) => Standing) => {
-    const environment = Object.assign(new Environment(), { REMEMBERED_USERS: users });
-    const principals = { find: (id: string) => Promise.resolve(large(id)) };
-    const feed = { isHearing: true, subscribe: () => undefined };
-    return new PrincipalStore(
-      principals as unknown as PrincipalsRepository,
-      feed as unknown as ChangeFeed,
-      environment,
-    );
-  };
-  const withName = (id: string, name: string): Standing => {
-    const { user, ...rest } = standing(id, false);
-    return { ...rest, user: { ...user, name } };
-  };
+const storeOf = (users: number, large: (id: string) => Standing) => {
+  const environment = Object.assign(new Environment(), { REMEMBERED_USERS: users });
+  const principals = { find: (id: string) => Promise.resolve(large(id)) };
+  const feed = { isHearing: true, subscribe: () => undefined };
+  return new PrincipalStore(
+    principals as unknown as PrincipalsRepository,
+    feed as unknown as ChangeFeed,
+    environment,
+  );
+};
+const withName = (id: string, name: string): Standing => {
+  const { user, ...rest } = standing(id, false);
+  return { ...rest, user: { ...user, name } };
+};
 
+describe('the memory of the cache', () => {
   it.each([
     ['names of 15,500 characters, 20 sessions each', 50_000, 514, 20, 'n'.repeat(15_500)],
     ['the largest names that are cached', 5000, 5000, 5, 'n'.repeat(3000)],
     ['such names in two-byte characters', 5000, 5000, 5, 'ж'.repeat(1500)],
   ])('stays below 32 MB with %s', async (_what, limit, users, sessions, name) => {
-    const cache = store(limit, (id) => withName(id, name));
+    const cache = storeOf(limit, (id) => withName(id, name));
     const before = heapBytes();
     for (let user = 0; user < users; user += 1) {
       for (let session = 0; session < sessions; session += 1) {
@@ -180,7 +180,7 @@ describe('the memory of the cache', () => {
   });
 
   it('holds as many ordinary users as REMEMBERED_USERS says', async () => {
-    const cache = store(1000, (id) => standing(id, false));
+    const cache = storeOf(1000, (id) => standing(id, false));
     for (let user = 0; user < 1000; user += 1) {
       for (const sessionId of ['s1', 's2']) await cache.find(`u${user}`, { sessionId });
     }

@@ -33,11 +33,12 @@ export class Administration {
     const { user, session } = principal;
     const caller = await em.getRepository(User).readLocked(user.id);
     const now = new Date();
-    if (!caller || !isAdmin(caller, this.environment) || isBanned(caller, now)) {
+    // In an impersonated session nobody is an admin, whatever the row says meanwhile.
+    const isImpersonated = principal.impersonatedBy !== null;
+    if (!caller || isImpersonated || !isAdmin(caller, this.environment) || isBanned(caller, now)) {
       throw problem('AUTH_FORBIDDEN');
     }
     if (session === null) return;
-    if (session.impersonatedBy !== null) throw problem('AUTH_FORBIDDEN');
     if (!(await em.getRepository(Session).isActive(session.id, now))) {
       throw challenged('AUTH_SESSION_REVOKED');
     }
