@@ -322,28 +322,34 @@ describe('who is refused', () => {
   });
 });
 
+const answerWithLimit = async (limit: string, token: string) => {
+  let answer: unknown;
+  await withGatehouse({ JWT_MAX_LIFETIME_SECONDS: limit }, async (gatehouse) => {
+    const { status, body } = await gatehouse.call('/api/v1/auth/me', { token });
+    const { reason } = gatehouse.lines.find(({ event }) => event === 'auth.failed') ?? {};
+    answer = [status, body.code, String(body.detail).includes('JWT_MAX_LIFETIME_SECONDS'), reason];
+  });
+  return answer;
+};
+
 it('names the limit to a genuine token that lives too long, and to no other one', async () => {
   const ada = await signUp(stack.authWithSid);
-  const answerOf = async (limit: string, token: string) => {
-    let answer: unknown;
-    await withGatehouse({ JWT_MAX_LIFETIME_SECONDS: limit }, async ({ call, lines }) => {
-      const { status, body } = await call('/api/v1/auth/me', { token });
-      const { reason } = lines.find(({ event }) => event === 'auth.failed') ?? {};
-      answer = [
-        status,
-        body.code,
-        String(body.detail).includes('JWT_MAX_LIFETIME_SECONDS'),
-        reason,
-      ];
-    });
-    return answer;
-  };
   const [header, payload, signature = ''] = ada.token.split('.');
   const forged = [header, payload, (signature[0] === 'A' ? 'B' : 'A') + signature.slice(1)].join(
     '.',
   );
-  expect(await answerOf('899', ada.token)).toEqual([401, 'AUTH_TOKEN_INVALID', true, 'lifetime']);
-  expect(await answerOf('899', forged)).toEqual([401, 'AUTH_TOKEN_INVALID', false, 'signature']);
+  expect(await answerWithLimit('899', ada.token)).toEqual([
+    401,
+    'AUTH_TOKEN_INVALID',
+    true,
+    'lifetime',
+  ]);
+  expect(await answerWithLimit('899', forged)).toEqual([
+    401,
+    'AUTH_TOKEN_INVALID',
+    false,
+    'signature',
+  ]);
 });
 
 describe('events', () => {

@@ -115,11 +115,12 @@ it('is the code that docs/clients.md shows', () => {
   expect(shown).toBe(readFileSync('test/readme/client.ts', 'utf8'));
 });
 
+const run = (...args: string[]) => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  return { status, output: stdout + stderr };
+};
+
 it('compiles in a new Vite project, and runs in Node as it is', () => {
-  const run = (...args: string[]) => {
-    const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
-    return { status, output: stdout + stderr };
-  };
   const done = { status: 0, output: '' };
   expect(run('node_modules/typescript/bin/tsc', '-p', 'test/readme/vite.tsconfig.json')).toEqual(
     done,
@@ -190,13 +191,13 @@ it('tries again when it is told to: 429', async () => {
   expect(refusals('RATE_LIMITED', from)).toBe(1);
 });
 
-describe('a 503', () => {
-  const statusOf = (call: Promise<unknown>) =>
-    call.then(
-      () => 200,
-      (error: unknown) => (error as ProblemError).problem.status,
-    );
+const statusOf = (call: Promise<unknown>) =>
+  call.then(
+    () => 200,
+    (error: unknown) => (error as ProblemError).problem.status,
+  );
 
+describe('a 503', () => {
   it('of an idempotent method is repeated', async () => {
     const [ada, admin] = [await signUp(stack.authWithSid), await newAdmin()];
     const from = server.lines.length;
@@ -255,6 +256,14 @@ it('gives all that a problem has', async () => {
   expect(requests('GET', from)).toBe(1);
 });
 
+const credentials = (session: string) => ({ headers: { authorization: `Bearer ${session}` } });
+
+async function forward({ url, headers }: IncomingMessage, response: ServerResponse) {
+  const { authorization = '' } = headers;
+  const answer = await fetch(stack.authWithSid.url + url, { headers: { authorization } });
+  response.writeHead(answer.status).end(await answer.text());
+}
+
 describe('tokens', () => {
   let front: Front;
   beforeAll(async () => {
@@ -265,14 +274,6 @@ describe('tokens', () => {
   /** As `clientOf`, but Better-Auth is behind a proxy that counts. */
   const countedClient = (signedIn: { headers: Record<string, string> }) =>
     new Gatehouse(`${server.url}/api/v1`, `${front.url}/api/auth`, signedIn);
-  const credentials = (session: string) => ({ headers: { authorization: `Bearer ${session}` } });
-
-  async function forward({ url, headers }: IncomingMessage, response: ServerResponse) {
-    const { authorization = '' } = headers;
-    const answer = await fetch(stack.authWithSid.url + url, { headers: { authorization } });
-    response.writeHead(answer.status).end(await answer.text());
-  }
-
   it('are requested once for parallel calls, also when they have expired', async () => {
     const ada = await signUp(stack.authWithSid);
     const client = countedClient(credentials(ada.session));

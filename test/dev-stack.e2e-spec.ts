@@ -194,6 +194,11 @@ describe('Better-Auth', () => {
   });
 });
 
+const corsOf = ({ headers }: Response) => ({
+  origin: headers.get('access-control-allow-origin'),
+  credentials: headers.get('access-control-allow-credentials'),
+});
+
 // The API itself has tests of its own: here a stand-in takes its place.
 describe('npm start', () => {
   let home: string;
@@ -238,10 +243,6 @@ describe('npm start', () => {
         `http://localhost:${ports.PORT}/api/v1 and http://localhost:${ports.BETTER_AUTH_PORT}/api/auth`,
       );
       const url = `http://127.0.0.1:${ports.BETTER_AUTH_PORT}/api/auth`;
-      const corsOf = ({ headers }: Response) => ({
-        origin: headers.get('access-control-allow-origin'),
-        credentials: headers.get('access-control-allow-credentials'),
-      });
       const signIn = (origin: string) =>
         fetch(`${url}/sign-in/email`, {
           method: 'POST',

@@ -79,30 +79,33 @@ it('npm run start:prod runs in production without NODE_ENV', () => {
   }
 });
 
-describe('a start that succeeds, but should not stay as it is', () => {
-  const warningsOf = async (changes: Record<string, string>) => {
-    const served = await serve({ ...variables, ...changes });
-    const lines = served.lines().filter(({ level }) => level === 'warn');
-    await served.end('SIGTERM');
-    const doctor = await runBuilt('src/database/doctor.js', { ...variables, ...changes });
-    return {
-      logged: lines.map(({ event, msg }) => ({ event, msg })),
-      doctor: [...doctor.stdout.matchAll(/^warning (.*)$/gm)].map(([, message]) => message),
-    };
+const warningsOf = async (changes: Record<string, string>) => {
+  const served = await serve({ ...variables, ...changes });
+  const lines = served.lines().filter(({ level }) => level === 'warn');
+  await served.end('SIGTERM');
+  const doctor = await runBuilt('src/database/doctor.js', { ...variables, ...changes });
+  return {
+    logged: lines.map(({ event, msg }) => ({ event, msg })),
+    doctor: [...doctor.stdout.matchAll(/^warning (.*)$/gm)].map(([, message]) => message),
   };
-  const expectWarning = async (changes: Record<string, string>, event: string, words: RegExp) => {
-    const { logged, doctor } = await warningsOf(changes);
-    expect(logged).toEqual([{ event, msg: expect.stringMatching(words) }]);
-    expect(doctor).toEqual([expect.stringMatching(words)]);
-  };
-  const withClock = (milliseconds: number) => ({
-    NODE_OPTIONS: `--import data:text/javascript,const{now}=Date;Date.now=()=>now()+(${milliseconds})`,
-  });
-  const addUsers = (number: number, createdAt: string) =>
-    database.sql(`insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt")
+};
+
+const withClock = (milliseconds: number) => ({
+  NODE_OPTIONS: `--import data:text/javascript,const{now}=Date;Date.now=()=>now()+(${milliseconds})`,
+});
+
+const addUsers = (number: number, createdAt: string) =>
+  database.sql(`insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt")
       select 'n' || n, 'New', 'n' || n || '@example.com', false, ${createdAt}, now()
       from generate_series(1, ${number}) n`);
 
+const expectWarning = async (changes: Record<string, string>, event: string, words: RegExp) => {
+  const { logged, doctor } = await warningsOf(changes);
+  expect(logged).toEqual([{ event, msg: expect.stringMatching(words) }]);
+  expect(doctor).toEqual([expect.stringMatching(words)]);
+};
+
+describe('a start that succeeds, but should not stay as it is', () => {
   afterEach(() => database.sql('delete from "user"'));
 
   it('warns about nothing that is as it should be', async () => {
