@@ -225,6 +225,8 @@ describe('sessions in which an admin impersonates somebody', () => {
       await newAdmin(),
       await signUp(stack.authWithSid),
     ];
+    // Signed in twice: the impersonation stays valid while one of these sessions is left.
+    await stack.authWithSid.signIn(admin);
     const open = await impersonate(admin, ada);
     await ask(root, 'PUT', `${admin.id}/role`, { role: ['admin', 'support'] });
     await ask(root, 'DELETE', `${admin.id}/sessions/${sidOf(admin)}`);

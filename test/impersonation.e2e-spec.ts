@@ -204,7 +204,7 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
       );
       expect(rows).toEqual([{ actor_id: ada.id, impersonator_id: admin.id }]);
       const line = stack.gatehouse.lines.find(
-        ({ msg, requestId }) => msg === 'request' && requestId === `by-${issuer}`,
+        ({ msg, clientRequestId }) => msg === 'request' && clientRequestId === `by-${issuer}`,
       );
       expect(line).toMatchObject({ userId: ada.id, impersonatedBy: admin.id });
     });
