@@ -12,14 +12,14 @@ import { AlwaysTriggers } from './migrations/20261128020000-always-triggers.js';
 import { Account } from './src/accounts/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
-import { CarefulSchemaGenerator } from './src/database/careful-schema-generator.js';
+import { GuardedSchemaGenerator } from './src/database/careful-schema-generator.js';
 import {
-  leaveReadOnlyServers,
-  limitWaiting,
+  discardReadOnlyConnections,
+  enforceQueryTimeout,
   MAX_LIFETIME_SECONDS,
-  PLACE_MS,
+  POOL_WAIT_TIMEOUT_MS,
   PooledClient,
-  QUERY_MS,
+  QUERY_TIMEOUT_MS,
   releaseLostConnections,
   withConnection,
 } from './src/database/connection.js';
@@ -65,7 +65,7 @@ export function ormOptions({
   url,
   poolMax,
   physical,
-  answerWithinMs = QUERY_MS,
+  answerWithinMs = QUERY_TIMEOUT_MS,
   warn,
 }: OrmSetting): Options {
   return defineConfig({
@@ -78,19 +78,19 @@ export function ormOptions({
     driverOptions: {
       connectionString: url,
       application_name: 'gatehouse',
-      connectionTimeoutMillis: PLACE_MS,
+      connectionTimeoutMillis: POOL_WAIT_TIMEOUT_MS,
       maxLifetimeSeconds: MAX_LIFETIME_SECONDS,
       Client: PooledClient,
       keepAlive: true,
       onPoolCreated: (pool: Pool) => {
         releaseLostConnections(pool);
-        leaveReadOnlyServers(pool);
-        if (answerWithinMs !== null) limitWaiting(pool, answerWithinMs);
+        discardReadOnlyConnections(pool);
+        if (answerWithinMs !== null) enforceQueryTimeout(pool, answerWithinMs);
       },
     },
     logger: (message) => warn?.(message),
     colors: false,
-    extensions: [Migrator, CarefulSchemaGenerator],
+    extensions: [Migrator, GuardedSchemaGenerator],
     migrations: {
       tableName: 'gatehouse.migration',
       migrationsList: MIGRATIONS,

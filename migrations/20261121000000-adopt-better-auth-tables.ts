@@ -11,7 +11,7 @@ export class AdoptBetterAuthTables extends Migration {
     const schema = await inspectDatabase((sql) => this.execute(sql), {
       schema: this.config.get('schema'),
       columns: 'auto',
-      sessionsNeeded: false,
+      requireSessions: false,
     });
     if (isNew(schema)) this.addSql(betterAuthTables(`"${schema.schema}"`));
   }

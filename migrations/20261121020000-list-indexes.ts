@@ -70,7 +70,7 @@ export class ListIndexes extends Migration {
     const { schema, tables } = await inspectDatabase((sql) => this.execute(sql), {
       schema: this.config.get('schema'),
       columns: 'auto',
-      sessionsNeeded: false,
+      requireSessions: false,
     });
     if (!tables.user) throw new Error('The migration before this one has made a user table.');
     return { schema, table: tables.user.name, columns: tables.user.columns };

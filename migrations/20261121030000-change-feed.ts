@@ -21,7 +21,7 @@ export class ChangeFeedTriggers extends Migration {
     return inspectDatabase((sql) => this.execute(sql), {
       schema: this.config.get('schema'),
       columns: 'auto',
-      sessionsNeeded: false,
+      requireSessions: false,
     });
   }
 }

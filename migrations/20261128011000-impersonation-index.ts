@@ -32,7 +32,7 @@ export class ImpersonationIndex extends Migration {
     return inspectDatabase((sql) => this.execute(sql), {
       schema: this.config.get('schema'),
       columns: 'auto',
-      sessionsNeeded: false,
+      requireSessions: false,
     });
   }
 }

@@ -7,16 +7,16 @@ import { AuthModule } from './auth/auth.module.js';
 import { SessionsModule } from './sessions/sessions.module.js';
 import { AuditModule } from './audit/audit.module.js';
 import { UsersModule } from './users/users.module.js';
-import { FoundationModule } from './common/foundation.module.js';
+import { CoreModule } from './common/foundation.module.js';
 import type { Environment } from './config/environment.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
 import { AccountsModule } from './accounts/accounts.module.js';
 import { MeModule } from './me/me.module.js';
 import { HealthModule } from './health/health.module.js';
-import { Docs } from './docs.js';
+import { SwaggerUi } from './docs.js';
 
 /** What is known before the first module is made. */
-export interface Foundation {
+export interface AppOptions {
   environment: Environment;
   physical: PhysicalSchema;
   log: Logger;
@@ -36,11 +36,11 @@ export const API_MODULES: Type[] = [
 /** The map. */
 @Module({})
 export class AppModule {
-  static on({ environment, physical, log, modules = API_MODULES }: Foundation): DynamicModule {
+  static forRoot({ environment, physical, log, modules = API_MODULES }: AppOptions): DynamicModule {
     return {
       module: AppModule,
       imports: [
-        FoundationModule.of({ environment, physical, log }),
+        CoreModule.forRoot({ environment, physical, log }),
         MikroOrmModule.forRoot({
           ...ormOptions({
             url: environment.DATABASE_URL,
@@ -57,7 +57,7 @@ export class AppModule {
         HealthModule,
         RouterModule.register(modules.map((module) => ({ path: 'api/v1', module }))),
       ],
-      providers: [Docs],
+      providers: [SwaggerUi],
     };
   }
 }

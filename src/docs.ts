@@ -6,9 +6,9 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import { type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import type { Express } from 'express';
 import { fixedContent } from './common/fixed-content.js';
-import { RateLimits } from './common/rate-limits.js';
-import { allowOwnPage } from './common/security-headers.js';
-import { describeApi, withoutExamples } from './openapi.js';
+import { RateLimiter } from './common/rate-limits.js';
+import { swaggerHeaders } from './common/security-headers.js';
+import { createDocument, withoutExamples } from './openapi.js';
 
 /**
  * Swagger UI and the document it shows. They come behind the routes of the API, which are there when Nest
@@ -16,7 +16,7 @@ import { describeApi, withoutExamples } from './openapi.js';
  * route of yours that matches `/api/v1/docs` answers in their place.
  */
 @Injectable()
-export class Docs implements OnModuleInit {
+export class SwaggerUi implements OnModuleInit {
   private app: NestExpressApplication | undefined;
   private document: OpenAPIObject | undefined;
 
@@ -28,10 +28,10 @@ export class Docs implements OnModuleInit {
     const { app } = this;
     if (!app) return;
     // Not Nest's routes, so no guard counts them, and they are dear.
-    app.use(['/api/v1/docs', '/api/v1/openapi.json'], app.get(RateLimits).countAddress);
-    app.use('/api/v1/docs', allowOwnPage);
+    app.use(['/api/v1/docs', '/api/v1/openapi.json'], app.get(RateLimiter).countAddress);
+    app.use('/api/v1/docs', swaggerHeaders);
     const express: Express = app.getHttpAdapter().getInstance();
-    const describe = () => (this.document ??= describeApi(app));
+    const describe = () => (this.document ??= createDocument(app));
     express.get(
       '/api/v1/openapi.json',
       fixedContent('json', () => JSON.stringify(describe())),

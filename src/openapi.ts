@@ -6,7 +6,7 @@ import { type ErrorCode, PROBLEMS, problem, problemBody } from './common/problem
 import { HEADERS, INTRODUCTION, OPERATIONS, PARAMETERS, TAGS } from './openapi-words.js';
 
 /** The OpenAPI document: what the decorators say, and what every route has in common. */
-export function describeApi(app: NestExpressApplication): OpenAPIObject {
+export function createDocument(app: NestExpressApplication): OpenAPIObject {
   const builder = new DocumentBuilder()
     .setOpenAPIVersion('3.1.0')
     .setTitle('Gatehouse')

@@ -2,19 +2,19 @@ import type { Server } from 'node:http';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { Logger, PinoLogger } from 'nestjs-pino';
-import { AppModule, type Foundation } from './app.module.js';
+import { AppModule, type AppOptions } from './app.module.js';
 import { HttpAdapter } from './common/http-adapter.js';
-import { InFlight } from './common/in-flight.js';
-import { answerPlainly } from './common/json.js';
+import { RequestTracker } from './common/in-flight.js';
+import { replyWithPlainJson } from './common/json.js';
 import { ProblemFilter } from './common/problem.filter.js';
-import { readBody, refuseUnreadable, takePath } from './common/request.js';
-import { RequestPipe } from './common/validation.js';
-import { Docs } from './docs.js';
+import { jsonBody, onClientError, normalizeTarget } from './common/request.js';
+import { RequestValidationPipe } from './common/validation.js';
+import { SwaggerUi } from './docs.js';
 
 /** The whole application, ready to listen: what `main.ts` serves is what the tests test. */
-export async function createApp(foundation: Foundation): Promise<NestExpressApplication> {
+export async function createApp(foundation: AppOptions): Promise<NestExpressApplication> {
   const app = await NestFactory.create<NestExpressApplication>(
-    AppModule.on(foundation),
+    AppModule.forRoot(foundation),
     new HttpAdapter(),
     {
       bodyParser: false,
@@ -29,16 +29,16 @@ export async function createApp(foundation: Foundation): Promise<NestExpressAppl
 
 function setup(
   app: NestExpressApplication,
-  { environment, log }: Foundation,
+  { environment, log }: AppOptions,
 ): NestExpressApplication {
   app.set('trust proxy', environment.trustProxy);
   app.set('query parser', 'simple');
   // An answer is true for one moment; the tag that clients may rely on is made where it means something.
   app.set('etag', false);
   app.disable('x-powered-by');
-  answerPlainly(app.getHttpAdapter().getInstance());
+  replyWithPlainJson(app.getHttpAdapter().getInstance());
 
-  const inFlight = app.get(InFlight);
+  const inFlight = app.get(RequestTracker);
   if (environment.CORS_ORIGINS.length > 0) {
     app.enableCors({
       origin: environment.CORS_ORIGINS,
@@ -49,17 +49,17 @@ function setup(
       maxAge: 600,
     });
   }
-  app.use(readBody(environment.BODY_LIMIT, inFlight.answerInTime));
+  app.use(jsonBody(environment.BODY_LIMIT, inFlight.startDeadline));
 
   app.useGlobalFilters(new ProblemFilter(log));
-  app.useGlobalPipes(new RequestPipe());
+  app.useGlobalPipes(new RequestValidationPipe());
 
-  if (environment.DOCS_ENABLED) app.get(Docs).serveOn(app);
+  if (environment.DOCS_ENABLED) app.get(SwaggerUi).serveOn(app);
 
   const server: Server = app.getHttpServer();
-  server.on('clientError', refuseUnreadable(log));
-  server.prependListener('request', takePath);
-  server.prependListener('request', inFlight.open);
+  server.on('clientError', onClientError(log));
+  server.prependListener('request', normalizeTarget);
+  server.prependListener('request', inFlight.onRequest);
   return app;
 }
 

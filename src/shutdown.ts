@@ -1,9 +1,9 @@
 import type { Server } from 'node:http';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { Logger } from 'pino';
-import { InFlight } from './common/in-flight.js';
-import { flushed } from './common/log.js';
-import { stopEndingAtOnce } from './common/program.js';
+import { RequestTracker } from './common/in-flight.js';
+import { flush } from './common/log.js';
+import { stopExitingOnSignal } from './common/program.js';
 import { Environment } from './config/environment.js';
 
 /**
@@ -11,8 +11,8 @@ import { Environment } from './config/environment.js';
  * notice (Terminus waits `SHUTDOWN_DELAY_MS`); then the listener closes, what is in flight finishes,
  * pools close, exit 0. SIGINT, a person at a terminal, skips the delay. A second signal ends it at once.
  */
-export function endOnSignal(app: NestExpressApplication, log: Logger): void {
-  const inFlight = app.get(InFlight);
+export function shutDownOnSignal(app: NestExpressApplication, log: Logger): void {
+  const inFlight = app.get(RequestTracker);
   let begun = false;
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     if (begun) {
@@ -36,10 +36,10 @@ export function endOnSignal(app: NestExpressApplication, log: Logger): void {
       }),
     ]);
     log.info('ended');
-    await flushed(log);
+    await flush(log);
     process.exit(failed === true ? 1 : 0);
   };
-  stopEndingAtOnce();
+  stopExitingOnSignal();
   process.on('SIGTERM', (signal) => void end(signal));
   process.on('SIGINT', (signal) => void end(signal));
 }
@@ -50,7 +50,7 @@ function closeFor(signal: NodeJS.Signals, app: NestExpressApplication): Promise<
 }
 
 function cut(app: NestExpressApplication, log: Logger): void {
-  const { size } = app.get(InFlight);
+  const { size } = app.get(RequestTracker);
   if (size > 0) log.warn({ inFlight: size }, 'requests that would not end are cut');
   const server: Server = app.getHttpServer();
   server.closeAllConnections();
@@ -65,10 +65,10 @@ const POOLS_MS = 2000;
  * nothing half done but its own request: it is said, and the other requests are served on. Left to Node,
  * one forgotten `await` would end them all.
  */
-export function reportFaults(log: Logger): void {
+export function logUncaughtErrors(log: Logger): void {
   const end = async (error: unknown): Promise<void> => {
     log.fatal({ err: error }, 'a fault that nobody caught: ending');
-    await flushed(log);
+    await flush(log);
     process.exit(1);
   };
   process.on('uncaughtException', (error) => void end(error));

@@ -3,11 +3,11 @@ import type { Type } from '@nestjs/common';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import request from 'supertest';
 import { API_MODULES } from '../src/app.module.js';
-import { createLog } from '../src/common/log.js';
+import { createLogger } from '../src/common/log.js';
 import { parseEnvironment } from '../src/config/environment.js';
 import { withConnection } from '../src/database/connection.js';
 import { inspectWith } from '../src/database/inspect.js';
-import { describeApi } from '../src/openapi.js';
+import { createDocument } from '../src/openapi.js';
 import { createApp } from '../src/setup.js';
 import { withDirectUrl } from './database.js';
 import { type Answer, documentCheck } from './documented.js';
@@ -46,7 +46,7 @@ export async function startApp(
   });
   const lines: Record<string, unknown>[] = [];
   const written: string[] = [];
-  const log = createLog(environment, {
+  const log = createLogger(environment, {
     write: (line) => {
       written.push(line);
       lines.push(JSON.parse(line) as Record<string, unknown>);
@@ -67,7 +67,7 @@ export async function startApp(
   await app.listen(0, '127.0.0.1');
   const { port } = app.getHttpServer().address() as AddressInfo;
   const url = `http://127.0.0.1:${port}`;
-  const check = documentCheck(describeApi(app));
+  const check = documentCheck(createDocument(app));
   return {
     app,
     url,

@@ -396,8 +396,8 @@ describe('a change that fires no ordinary trigger', () => {
         schema: 'public',
         schemas: [],
         elsewhere: [],
-        faults: [],
-        remarks: [],
+        errors: [],
+        warnings: [],
         tables: {
           user: { name: 'user', columns: { id: { name: 'id', type: 'text' } } },
           session: { name: 'session', columns: { userId: { name: 'userId', type: 'text' } } },

@@ -5,13 +5,13 @@ import { ormOptions } from '../mikro-orm.config.js';
 import { parseEnvironment } from '../src/config/environment.js';
 import { Pool } from 'pg';
 import {
-  CONNECT_MS,
-  PLACE_MS,
+  CONNECT_TIMEOUT_MS,
+  POOL_WAIT_TIMEOUT_MS,
   PooledClient,
-  QUERY_MS,
+  QUERY_TIMEOUT_MS,
   withConnection,
 } from '../src/database/connection.js';
-import { isDatabaseAway } from '../src/database/faults.js';
+import { isDatabaseUnavailable } from '../src/database/faults.js';
 import { inspectWith } from '../src/database/inspect.js';
 import { createDatabase, type TestDatabase } from './database.js';
 
@@ -65,9 +65,9 @@ async function soon(check: () => Promise<boolean>): Promise<boolean> {
 it('gives up on a query that is not answered in time, and the server does, too', async () => {
   const pid = await backend();
   const { error, took } = await failure(execute('select pg_sleep(30)'));
-  expect(isDatabaseAway(error)).toBe(true);
-  expect(took).toBeGreaterThanOrEqual(QUERY_MS - 10);
-  expect(took).toBeLessThan(QUERY_MS + 150);
+  expect(isDatabaseUnavailable(error)).toBe(true);
+  expect(took).toBeGreaterThanOrEqual(QUERY_TIMEOUT_MS - 10);
+  expect(took).toBeLessThan(QUERY_TIMEOUT_MS + 150);
   expect(await soon(async () => (await busy(pid)).length === 0)).toBe(true);
 });
 
@@ -82,7 +82,7 @@ it('does not hand the connection to the next query', async () => {
 
 it('leaves a connection alone that answers in time', async () => {
   const pid = await backend();
-  await execute(`select pg_sleep(${QUERY_MS / 1000 - 0.3})`);
+  await execute(`select pg_sleep(${QUERY_TIMEOUT_MS / 1000 - 0.3})`);
   await new Promise((resolve) => setTimeout(resolve, 500));
   expect(await backend()).toBe(pid);
 });
@@ -95,8 +95,8 @@ it('undoes the transaction that the query was in, and lets its locks go', async 
       await em.execute('select pg_sleep(30)');
     }),
   );
-  expect(isDatabaseAway(error)).toBe(true);
-  expect(took).toBeLessThan(QUERY_MS + 200);
+  expect(isDatabaseUnavailable(error)).toBe(true);
+  expect(took).toBeLessThan(QUERY_TIMEOUT_MS + 200);
   await database.sql(`set lock_timeout = '1s'`);
   expect(await database.sql('update counter set value = value + 10 returning value')).toEqual([
     { value: 11 },
@@ -113,13 +113,13 @@ it('waits longer for its turn than for a connection', async () => {
   const { port } = silent.address() as AddressInfo;
   const stranded = new Pool({
     connectionString: `postgres://u:p@127.0.0.1:${port}/x`,
-    connectionTimeoutMillis: PLACE_MS,
+    connectionTimeoutMillis: POOL_WAIT_TIMEOUT_MS,
     Client: PooledClient,
   });
   const { error, took } = await failure(stranded.connect());
-  expect(isDatabaseAway(error)).toBe(true);
-  expect(took).toBeGreaterThanOrEqual(CONNECT_MS - 10);
-  expect(took).toBeLessThan(PLACE_MS - 200);
+  expect(isDatabaseUnavailable(error)).toBe(true);
+  expect(took).toBeGreaterThanOrEqual(CONNECT_TIMEOUT_MS - 10);
+  expect(took).toBeLessThan(POOL_WAIT_TIMEOUT_MS - 200);
   await stranded.end();
   silent.close();
 });
@@ -130,6 +130,6 @@ it('loses no place in the pool to a connection that breaks within a transaction'
     await database.sql('select pg_terminate_backend($1)', [row?.pid]);
     await em.execute('select 1');
   });
-  expect(isDatabaseAway((await failure(broken)).error)).toBe(true);
+  expect(isDatabaseUnavailable((await failure(broken)).error)).toBe(true);
   expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
 });

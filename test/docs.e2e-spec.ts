@@ -2,7 +2,7 @@ import { gunzipSync } from 'node:zlib';
 import { request as rawRequest, type IncomingMessage } from 'node:http';
 import { once } from 'node:events';
 import { jest } from '@jest/globals';
-import { describeApi } from '../src/openapi.js';
+import { createDocument } from '../src/openapi.js';
 import { type RunningApp, startApp } from './app.js';
 import { createDatabase, type TestDatabase } from './database.js';
 
@@ -98,7 +98,7 @@ describe.each(KEPT)('%s', (path) => {
 const parse = async (path: string) => JSON.parse((await read(path)).body.toString()) as unknown;
 
 it('serves the document of the API, and one without examples for the page', async () => {
-  const document = JSON.parse(JSON.stringify(describeApi(gatehouse.app))) as unknown;
+  const document = JSON.parse(JSON.stringify(createDocument(gatehouse.app))) as unknown;
   expect(await parse('/api/v1/openapi.json')).toEqual(document);
   const ofPage = await parse('/api/v1/docs/openapi.json');
   expect(ofPage).not.toEqual(document);

@@ -2,7 +2,11 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Environment, EnvironmentFault, parseEnvironment } from '../src/config/environment.js';
+import {
+  Environment,
+  InvalidEnvironmentError,
+  parseEnvironment,
+} from '../src/config/environment.js';
 import { configurationWarnings } from '../src/config/warnings.js';
 
 const NAMES = Object.keys(new Environment());
@@ -16,7 +20,7 @@ function faultsOf(variables: Record<string, string>): string[] {
   try {
     parseEnvironment(variables);
   } catch (error) {
-    if (error instanceof EnvironmentFault) return error.faults;
+    if (error instanceof InvalidEnvironmentError) return error.errors;
     throw error;
   }
   return [];

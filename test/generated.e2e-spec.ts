@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { format } from 'prettier';
 import { PROBLEMS } from '../src/common/problem.js';
-import { describeApi } from '../src/openapi.js';
+import { createDocument } from '../src/openapi.js';
 import { startApp } from './app.js';
 import { createDatabase } from './database.js';
 
@@ -40,7 +40,7 @@ it('openapi.json is the document of the API as it is', async () => {
     BETTER_AUTH_URL: 'http://127.0.0.1:9',
   });
   try {
-    await expectGenerated('openapi.json', JSON.stringify(describeApi(gatehouse.app)));
+    await expectGenerated('openapi.json', JSON.stringify(createDocument(gatehouse.app)));
   } finally {
     await gatehouse.close();
     await database.drop();

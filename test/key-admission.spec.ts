@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { generateKeyPairSync, type KeyObject, type webcrypto } from 'node:crypto';
-import { admitKeys } from '../src/auth/json-web-key.js';
+import { selectKeys } from '../src/auth/json-web-key.js';
 import { JWKS, kidOf, NAMES } from './token-catalogue.js';
 
 const [ED25519, ES256, ES512, RS256, PS256] = JWKS;
@@ -9,14 +9,14 @@ const P256_OFF_CURVE = Buffer.alloc(32, 5).toString('base64url');
 
 describe('admission of keys', () => {
   it.each(NAMES)('admits the %s key of a real Better-Auth server', (name) => {
-    const { keys, leftOut } = admitKeys(realKeySet(name), NAMES);
+    const { keys, rejected: leftOut } = selectKeys(realKeySet(name), NAMES);
 
     expect([...keys.values()].map(({ algorithm }) => algorithm)).toEqual([name]);
     expect(leftOut).toEqual([]);
   });
 
   it('admits all keys of a set, each for its one algorithm', () => {
-    const { keys } = admitKeys(JWKS, NAMES);
+    const { keys } = selectKeys(JWKS, NAMES);
 
     expect([...keys].map(([kid, { algorithm }]) => [kid, algorithm])).toEqual(
       NAMES.map((name) => [kidOf(name), name]),
@@ -32,7 +32,7 @@ describe('admission of keys', () => {
     ['RSA of 4096 bits', { ...rsa(4096), alg: 'RS256', kid: 'large' }],
     ['alg Ed25519, the new name', { ...ED25519, alg: 'Ed25519' }],
   ])('admits a key with %s', (_, jwk) => {
-    expect(admitKeys([jwk], NAMES).keys.size).toBe(1);
+    expect(selectKeys([jwk], NAMES).keys.size).toBe(1);
   });
 
   it.each([
@@ -40,7 +40,7 @@ describe('admission of keys', () => {
     [ES256, 'ES256'],
     [ES512, 'ES512'],
   ])('derives the algorithm that a curve stands for where alg is absent', (jwk, algorithm) => {
-    const { keys } = admitKeys([{ ...jwk, alg: undefined }], NAMES);
+    const { keys } = selectKeys([{ ...jwk, alg: undefined }], NAMES);
 
     expect([...keys.values()][0]?.algorithm).toBe(algorithm);
   });
@@ -95,7 +95,7 @@ describe('admission of keys', () => {
     ['alg that every object has', { ...ED25519, alg: 'constructor' }, 'not one of ours'],
     ['no kty', { ...ED25519, kty: undefined }, 'no key for'],
   ])('leaves out a key, and only that: %s', (_, jwk, reason) => {
-    const { keys, leftOut } = admitKeys([{ ...jwk, kid: 'bad' }, ED25519], NAMES);
+    const { keys, rejected: leftOut } = selectKeys([{ ...jwk, kid: 'bad' }, ED25519], NAMES);
 
     expect([...keys.keys()]).toEqual([kidOf('EdDSA')]);
     expect(leftOut).toEqual([{ kid: 'bad', reason: expect.stringContaining(reason) }]);
@@ -104,7 +104,7 @@ describe('admission of keys', () => {
   it.each([undefined, null, '', 7, ['key'], 'k'.repeat(129), 'a\u0000', 'a\nb', '\ud800'])(
     'leaves out a key with the kid %j, and says which one it was',
     (kid) => {
-      const { keys, leftOut } = admitKeys([ES256, { ...ED25519, kid }], NAMES);
+      const { keys, rejected: leftOut } = selectKeys([ES256, { ...ED25519, kid }], NAMES);
 
       expect(keys.size).toBe(1);
       expect(leftOut).toEqual([{ kid: '(key 2 of 2)', reason: expect.stringContaining('kid') }]);
@@ -112,7 +112,7 @@ describe('admission of keys', () => {
   );
 
   it.each([null, 7, 'key', [ED25519], true])('leaves out %j, which is no key', (jwk) => {
-    const { keys, leftOut } = admitKeys([jwk, ED25519], NAMES);
+    const { keys, rejected: leftOut } = selectKeys([jwk, ED25519], NAMES);
 
     expect(keys.size).toBe(1);
     expect(leftOut).toHaveLength(1);
@@ -123,14 +123,14 @@ describe('admission of keys', () => {
     ['the second not for verifying', [ED25519, { ...PS256, kid: kidOf('EdDSA'), use: 'enc' }]],
     ['the same key twice', [ED25519, ED25519]],
   ])('leaves out both keys of one kid: %s', (_, jwks) => {
-    const { keys, leftOut } = admitKeys([...jwks, RS256], NAMES);
+    const { keys, rejected: leftOut } = selectKeys([...jwks, RS256], NAMES);
 
     expect([...keys.keys()]).toEqual([kidOf('RS256')]);
     expect(leftOut.map(({ kid }) => kid)).toEqual([kidOf('EdDSA'), kidOf('EdDSA')]);
   });
 
   it('leaves out keys for algorithms that are not allowed', () => {
-    const { keys, leftOut } = admitKeys(JWKS, ['Ed25519', 'ES256']);
+    const { keys, rejected: leftOut } = selectKeys(JWKS, ['Ed25519', 'ES256']);
 
     expect([...keys.keys()]).toEqual([kidOf('EdDSA'), kidOf('ES256')]);
     expect(leftOut).toContainEqual({ kid: kidOf('RS256'), reason: 'RS256 is not allowed here' });
@@ -153,7 +153,7 @@ describe('admission of keys', () => {
     it.each(POINTS.map((point) => point.toString('hex')))('leaves out %s', (point) => {
       const x = Buffer.from(point, 'hex').toString('base64url');
 
-      const { keys, leftOut } = admitKeys([{ ...ED25519, x }], NAMES);
+      const { keys, rejected: leftOut } = selectKeys([{ ...ED25519, x }], NAMES);
 
       expect(keys.size).toBe(0);
       expect(leftOut[0]?.reason).toContain('small order');
@@ -171,7 +171,7 @@ describe('admission of keys', () => {
       });
 
       const admitted = [...neighbours, ...real].filter(
-        (x) => admitKeys([{ ...ED25519, x }], NAMES).keys.size === 1,
+        (x) => selectKeys([{ ...ED25519, x }], NAMES).keys.size === 1,
       );
 
       expect(admitted).toHaveLength(1_005);

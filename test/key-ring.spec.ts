@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { KeyRing, type KeyRingOptions } from '../src/auth/key-ring.js';
-import { KeysUnavailable, TokenVerifier } from '../src/auth/token-verifier.js';
+import { KeysUnavailableError, TokenVerifier } from '../src/auth/token-verifier.js';
 import { build, ISSUER, JWKS, kidOf, LEEWAY, MAX_LIFETIME, NAMES, NOW } from './token-catalogue.js';
 
 const [ED25519, ES256, ES512, RS256, PS256] = JWKS;
@@ -25,14 +25,14 @@ describe('KeyRing', () => {
       lastSuccessAt: expect.any(Date),
       lastError: null,
     });
-    expect(ring.current('spare')?.algorithm).toBe('EdDSA');
+    expect(ring.get('spare')?.algorithm).toBe('EdDSA');
     expect(issuer.hits()).toBe(1);
   });
 
   it('fetches on the first question where it was not started', async () => {
     const issuer = await startIssuer([ED25519]);
 
-    const key = await ringFor(issuer).ring.find(kidOf('EdDSA'));
+    const key = await ringFor(issuer).ring.resolve(kidOf('EdDSA'));
 
     expect(key?.algorithm).toBe('EdDSA');
   });
@@ -46,7 +46,7 @@ describe('KeyRing', () => {
     const { ring } = ringFor(issuer);
     void ring.start();
 
-    const found = await Promise.all(Array.from({ length: 50 }, () => ring.find(kidOf('EdDSA'))));
+    const found = await Promise.all(Array.from({ length: 50 }, () => ring.resolve(kidOf('EdDSA'))));
 
     expect(found.every((key) => key !== undefined)).toBe(true);
     expect(issuer.hits()).toBe(1);
@@ -73,7 +73,7 @@ describe('KeyRing', () => {
     expect(issuer.hits()).toBe(1);
 
     issuer.answer(() => undefined);
-    void ring.find('unknown');
+    void ring.resolve('unknown');
     await sleep(300);
 
     expect(issuer.hits()).toBe(2);
@@ -117,13 +117,13 @@ describe('KeyRing', () => {
       const started = performance.now();
 
       // It may be the issuer's newest key: nobody can say that it is not.
-      const unknown = warm.find('unknown').catch((thrown: unknown) => thrown);
+      const unknown = warm.resolve('unknown').catch((thrown: unknown) => thrown);
       const [answered] = await Promise.all([unknown, cold.start()]);
-      expect(answered).toBeInstanceOf(KeysUnavailable);
+      expect(answered).toBeInstanceOf(KeysUnavailableError);
 
       expect(performance.now() - started).toBeLessThan(2_500);
-      expect(warm.current(kidOf('EdDSA'))).toMatchObject({ id: kidOf('EdDSA') });
-      expect(warm.current('spare')).toBeUndefined();
+      expect(warm.get(kidOf('EdDSA'))).toMatchObject({ id: kidOf('EdDSA') });
+      expect(warm.get('spare')).toBeUndefined();
       expect(warm.status()).toMatchObject({
         state: 'degraded',
         keys: 1,
@@ -140,16 +140,16 @@ describe('KeyRing', () => {
       const issuer = await startIssuer([ED25519, { ...ES256, use: 'enc' }]);
       const { ring, warnings } = ringFor(issuer, { cooldownSeconds: 0 });
       await ring.start();
-      await ring.find('unknown');
-      await ring.find('unknown');
+      await ring.resolve('unknown');
+      await ring.resolve('unknown');
 
       expect(ring.status()).toMatchObject({ state: 'ready', keys: 1 });
       expect(warnings()).toEqual([{ kid: kidOf('ES256'), reason: 'its use is not sig' }]);
 
       issuer.publish([ED25519]);
-      await ring.find('unknown');
+      await ring.resolve('unknown');
       issuer.publish([ED25519, { ...ES256, use: 'enc' }]);
-      await ring.find('unknown');
+      await ring.resolve('unknown');
 
       expect(warnings()).toHaveLength(2);
     });
@@ -159,7 +159,7 @@ describe('KeyRing', () => {
       const { ring } = ringFor(issuer);
       await ring.start();
 
-      await expect(ring.find(kidOf('ES256'))).resolves.toBeUndefined();
+      await expect(ring.resolve(kidOf('ES256'))).resolves.toBeUndefined();
     });
   });
 
@@ -171,7 +171,7 @@ describe('KeyRing', () => {
 
       issuer.publish([ED25519, SPARE]);
 
-      expect((await ring.find('spare'))?.id).toBe('spare');
+      expect((await ring.resolve('spare'))?.id).toBe('spare');
       expect(issuer.hits()).toBe(2);
     });
 
@@ -184,7 +184,7 @@ describe('KeyRing', () => {
       await until(() => held.length === 1);
 
       issuer.publish([ED25519, SPARE]);
-      const finding = ring.find('spare');
+      const finding = ring.resolve('spare');
       publishing([ED25519])(held[0] as ServerResponse);
 
       expect((await finding)?.id).toBe('spare');
@@ -196,21 +196,21 @@ describe('KeyRing', () => {
       await ring.start();
 
       issuer.publish([ED25519, SPARE]);
-      await until(() => ring.current('spare') !== undefined);
+      await until(() => ring.get('spare') !== undefined);
 
-      expect(ring.current(kidOf('ES256'))).toBeUndefined();
+      expect(ring.get(kidOf('ES256'))).toBeUndefined();
     });
 
     it('keeps a key that did not change as the same object', async () => {
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, { cooldownSeconds: 0 });
       await ring.start();
-      const key = ring.current(kidOf('EdDSA'));
+      const key = ring.get(kidOf('EdDSA'));
 
       issuer.publish([ED25519, SPARE]);
-      await ring.find('spare');
+      await ring.resolve('spare');
 
-      expect(ring.current(kidOf('EdDSA'))).toBe(key);
+      expect(ring.get(kidOf('EdDSA'))).toBe(key);
     });
 
     it.each([
@@ -225,9 +225,9 @@ describe('KeyRing', () => {
       await verifier.verify(token);
 
       issuer.publish([{ ...successor, kid: kidOf('EdDSA') }]);
-      await ring.find('unknown');
+      await ring.resolve('unknown');
 
-      expect(verifier.recall(token)).toBeUndefined();
+      expect(verifier.getCached(token)).toBeUndefined();
       await expect(verifier.verify(token)).rejects.toMatchObject({ failure: 'invalid' });
     });
 
@@ -241,10 +241,10 @@ describe('KeyRing', () => {
       await verifier.verify(kept);
 
       issuer.publish([ED25519]);
-      await ring.find('unknown');
+      await ring.resolve('unknown');
 
-      expect(verifier.recall(kept)).toMatchObject({ keyId: kidOf('EdDSA') });
-      expect(verifier.recall(gone)).toBeUndefined();
+      expect(verifier.getCached(kept)).toMatchObject({ keyId: kidOf('EdDSA') });
+      expect(verifier.getCached(gone)).toBeUndefined();
       await expect(verifier.verify(gone)).rejects.toMatchObject({ failure: 'invalid' });
     });
   });
@@ -260,7 +260,7 @@ describe('KeyRing', () => {
 
       for (const second of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) {
         now = second * 1000;
-        const found = await Promise.all(made(200, second).map((kid) => ring.find(kid)));
+        const found = await Promise.all(made(200, second).map((kid) => ring.resolve(kid)));
         expect(found.every((key) => key === undefined)).toBe(true);
         await expect(verifier.verify(token)).resolves.toMatchObject({ keyId: kidOf('EdDSA') });
       }
@@ -274,14 +274,14 @@ describe('KeyRing', () => {
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, {}, () => now);
       await ring.start();
-      await ring.find('made-up');
+      await ring.resolve('made-up');
 
       issuer.publish([ED25519, SPARE]);
       now = 4_999;
-      await expect(ring.find('spare')).resolves.toBeUndefined();
+      await expect(ring.resolve('spare')).resolves.toBeUndefined();
       expect(issuer.hits()).toBe(2);
       now = 5_000;
-      await expect(ring.find('spare')).resolves.toMatchObject({ id: 'spare' });
+      await expect(ring.resolve('spare')).resolves.toMatchObject({ id: 'spare' });
     });
 
     it('lets no more than a thousand requests wait for an issuer that is silent', async () => {
@@ -291,7 +291,7 @@ describe('KeyRing', () => {
       issuer.answer(() => undefined);
       let answered = 0;
       const waiting = made(1_500, 0).map(async (kid) => {
-        await ring.find(kid).catch(() => undefined);
+        await ring.resolve(kid).catch(() => undefined);
         answered += 1;
       });
 
@@ -310,8 +310,8 @@ describe('KeyRing', () => {
 
       for (const tick of [0, 100, 200, 300, 400, 500]) {
         now = tick;
-        const found = Promise.all(made(50, tick).map((kid) => ring.find(kid)));
-        await expect(found).rejects.toThrow(KeysUnavailable);
+        const found = Promise.all(made(50, tick).map((kid) => ring.resolve(kid)));
+        await expect(found).rejects.toThrow(KeysUnavailableError);
       }
       ring.stop();
 
@@ -349,7 +349,7 @@ describe('KeyRing', () => {
       now = 24 * HOUR - 1;
       await expect(verifier.verify(build({}))).resolves.toMatchObject({ keyId: kidOf('EdDSA') });
       now = 24 * HOUR;
-      expect(verifier.recall(build({}))).toBeUndefined();
+      expect(verifier.getCached(build({}))).toBeUndefined();
       await expect(verifier.verify(build({}))).rejects.toMatchObject({
         failure: 'keys-unavailable',
       });
@@ -391,7 +391,7 @@ describe('KeyRing', () => {
       const { ring } = ringFor(issuer);
       await ring.start();
       issuer.answer((response) => send(response, '', 500));
-      await expect(ring.find('unknown')).rejects.toThrow(KeysUnavailable);
+      await expect(ring.resolve('unknown')).rejects.toThrow(KeysUnavailableError);
       expect(ring.status().state).toBe('degraded');
 
       issuer.publish([ED25519]);
@@ -406,7 +406,7 @@ describe('KeyRing', () => {
     const { ring, messages } = ringFor(issuer, { refreshSeconds: 0.05, cooldownSeconds: 0 });
     await ring.start();
     issuer.answer(() => undefined);
-    const asking = ring.find('unknown');
+    const asking = ring.resolve('unknown');
     await until(() => issuer.hits() === 2);
     const started = performance.now();
 
@@ -415,7 +415,7 @@ describe('KeyRing', () => {
 
     expect(performance.now() - started).toBeLessThan(500);
     await sleep(200);
-    await ring.find('unknown');
+    await ring.resolve('unknown');
     expect(issuer.hits()).toBe(2);
     expect(messages().filter((message) => message.includes('could not be'))).toEqual([]);
   });

@@ -1,7 +1,7 @@
 import { openSync } from 'node:fs';
 import { connect } from 'node:net';
 import { MikroORM, UniqueConstraintViolationException } from '@mikro-orm/postgresql';
-import { createLog } from '../src/common/log.js';
+import { createLogger } from '../src/common/log.js';
 import { parseEnvironment } from '../src/config/environment.js';
 import { withConnection } from '../src/database/connection.js';
 import { inspectWith } from '../src/database/inspect.js';
@@ -240,9 +240,9 @@ function sendRaw(served: Served, text: string): Promise<string> {
   });
 }
 
-const logged = (write: (log: ReturnType<typeof createLog>) => void) => {
+const logged = (write: (log: ReturnType<typeof createLogger>) => void) => {
   let text = '';
-  const log = createLog(parseEnvironment({ NODE_ENV: 'test' }), {
+  const log = createLogger(parseEnvironment({ NODE_ENV: 'test' }), {
     write: (line) => (text += line),
   });
   write(log);

@@ -1,6 +1,6 @@
 import { request } from 'node:http';
 import type { BetterAuth } from '../dev/better-auth.ts';
-import { describeApi } from '../src/openapi.js';
+import { createDocument } from '../src/openapi.js';
 import { claimsOf, type Person, signUp } from './clients.js';
 import { settled } from './served.js';
 import { takeSnapshot } from './snapshot.js';
@@ -78,7 +78,7 @@ beforeAll(async () => (stack = await startStack({}, { CHANGE_FEED: 'off' })));
 afterAll(() => stack.end());
 
 it('has a row for every route, and no other', () => {
-  const documented = Object.entries(describeApi(stack.gatehouse.app).paths).flatMap(
+  const documented = Object.entries(createDocument(stack.gatehouse.app).paths).flatMap(
     ([path, operations]) => Object.keys(operations).map((key) => `${key.toUpperCase()} ${path}`),
   );
   expect(rows.map(({ route }) => route).toSorted()).toEqual(documented.toSorted());

@@ -1,14 +1,14 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { jest } from '@jest/globals';
-import { PrincipalStore } from '../src/auth/principal-store.js';
-import type { PrincipalsRepository, Standing } from '../src/auth/principals.repository.js';
+import { UserCache } from '../src/auth/principal-store.js';
+import type { AuthRepository, UserWithSession } from '../src/auth/principals.repository.js';
 import { Environment } from '../src/config/environment.js';
 import type { ChangeFeed } from '../src/database/change-feed.js';
 
 const WITNESS = { sessionId: 's' };
 
-const standing = (userId: string, banned: boolean): Standing => ({
+const standing = (userId: string, banned: boolean): UserWithSession => ({
   user: {
     id: userId,
     email: `${userId}@example.com`,
@@ -36,7 +36,7 @@ const standing = (userId: string, banned: boolean): Standing => ({
 });
 
 /** A database that answers when it is told to: only so can a change come at the worst moment. */
-function storeOn(...answers: Standing[]) {
+function storeOn(...answers: UserWithSession[]) {
   const waiting: (() => void)[] = [];
   const principals = {
     find: () =>
@@ -44,9 +44,9 @@ function storeOn(...answers: Standing[]) {
         const answer = answers.shift();
         waiting.push(() => resolve(answer));
       }),
-  } as unknown as PrincipalsRepository;
+  } as unknown as AuthRepository;
   const feed = { isHearing: true, subscribe: () => undefined };
-  const store = new PrincipalStore(principals, feed as unknown as ChangeFeed, new Environment());
+  const store = new UserCache(principals, feed as unknown as ChangeFeed, new Environment());
   const answerNext = async () => {
     waiting.shift()?.();
     await new Promise(setImmediate);
@@ -56,75 +56,75 @@ function storeOn(...answers: Standing[]) {
 
 describe('a reading that a change overtakes', () => {
   it.each([
-    ['of that user', (store: PrincipalStore) => store.userChanged('ada')],
-    ['of everybody', (store: PrincipalStore) => store.everythingChanged()],
+    ['of that user', (store: UserCache) => store.invalidateUser('ada')],
+    ['of everybody', (store: UserCache) => store.invalidateAll()],
   ])('%s is read again, and only then remembered', async (_, change) => {
     const { store, answerNext } = storeOn(standing('ada', false), standing('ada', true));
-    const found = store.find('ada', WITNESS);
+    const found = store.load('ada', WITNESS);
     change(store);
     await answerNext();
-    expect(store.recall('ada', WITNESS)).toBeUndefined();
+    expect(store.get('ada', WITNESS)).toBeUndefined();
     await answerNext();
     expect(await found).toMatchObject({ user: { banned: true } });
-    expect(store.recall('ada', WITNESS)).toMatchObject({ user: { banned: true } });
+    expect(store.get('ada', WITNESS)).toMatchObject({ user: { banned: true } });
   });
 
   it('again and again is answered, and not remembered', async () => {
     const { store, answerNext } = storeOn(...[1, 2, 3].map(() => standing('ada', false)));
-    const found = store.find('ada', WITNESS);
+    const found = store.load('ada', WITNESS);
     for (let reading = 0; reading < 3; reading += 1) {
-      store.userChanged('ada');
+      store.invalidateUser('ada');
       await answerNext();
     }
     expect(await found).toMatchObject({ user: { id: 'ada' } });
-    expect(store.recall('ada', WITNESS)).toBeUndefined();
+    expect(store.get('ada', WITNESS)).toBeUndefined();
   });
 
   it('of somebody else is remembered', async () => {
     const { store, answerNext } = storeOn(standing('ada', false));
-    const found = store.find('ada', WITNESS);
-    store.userChanged('bob');
+    const found = store.load('ada', WITNESS);
+    store.invalidateUser('bob');
     await answerNext();
-    expect(await found).toEqual(store.recall('ada', WITNESS));
+    expect(await found).toEqual(store.get('ada', WITNESS));
   });
 });
 
 it('remembers nothing, and recalls nothing, while nothing is told', async () => {
   const { store, feed, answerNext } = storeOn(standing('ada', false), standing('ada', false));
-  const first = store.find('ada', WITNESS);
+  const first = store.load('ada', WITNESS);
   feed.isHearing = false;
   await answerNext();
   await first;
   feed.isHearing = true;
-  expect(store.recall('ada', WITNESS)).toBeUndefined();
+  expect(store.get('ada', WITNESS)).toBeUndefined();
 
-  const second = store.find('ada', WITNESS);
+  const second = store.load('ada', WITNESS);
   await answerNext();
   await second;
-  expect(store.recall('ada', WITNESS)).toMatchObject({ user: { id: 'ada' } });
+  expect(store.get('ada', WITNESS)).toMatchObject({ user: { id: 'ada' } });
   feed.isHearing = false;
-  expect(store.recall('ada', WITNESS)).toBeUndefined();
+  expect(store.get('ada', WITNESS)).toBeUndefined();
 });
 
 it('does not remember a user by another spelling of the id than the one that will be told', async () => {
   const { store, answerNext } = storeOn(standing('ada', false));
-  const found = store.find('ADA', WITNESS);
+  const found = store.load('ADA', WITNESS);
   await answerNext();
   expect(await found).toMatchObject({ user: { id: 'ada' } });
-  expect(store.recall('ADA', WITNESS)).toBeUndefined();
+  expect(store.get('ADA', WITNESS)).toBeUndefined();
 });
 
 it('caches at most five sessions of one user, the newest', async () => {
   const many = Array.from({ length: 6 }, () => standing('ada', false));
   const { store, answerNext } = storeOn(...many);
   for (let session = 0; session < 6; session += 1) {
-    const found = store.find('ada', { sessionId: `s${session}` });
+    const found = store.load('ada', { sessionId: `s${session}` });
     await answerNext();
     await found;
   }
-  expect(store.recall('ada', { sessionId: 's0' })).toBeUndefined();
-  expect(store.recall('ada', { sessionId: 's1' })).toMatchObject({ user: { id: 'ada' } });
-  expect(store.recall('ada', { sessionId: 's5' })).toMatchObject({ user: { id: 'ada' } });
+  expect(store.get('ada', { sessionId: 's0' })).toBeUndefined();
+  expect(store.get('ada', { sessionId: 's1' })).toMatchObject({ user: { id: 'ada' } });
+  expect(store.get('ada', { sessionId: 's5' })).toMatchObject({ user: { id: 'ada' } });
 });
 
 describe('the maximum age of an entry', () => {
@@ -133,30 +133,30 @@ describe('the maximum age of an entry', () => {
   it('starts when the query is sent, and a hit does not extend it', async () => {
     const clock = jest.spyOn(performance, 'now').mockReturnValue(1000);
     const { store, answerNext } = storeOn(standing('ada', false));
-    const found = store.find('ada', WITNESS);
+    const found = store.load('ada', WITNESS);
     clock.mockReturnValue(20_000);
     await answerNext();
     await found;
     for (const now of [20_001, 30_000, 30_999]) {
       clock.mockReturnValue(now);
-      expect(store.recall('ada', WITNESS)).toMatchObject({ user: { id: 'ada' } });
+      expect(store.get('ada', WITNESS)).toMatchObject({ user: { id: 'ada' } });
     }
     clock.mockReturnValue(31_000);
-    expect(store.recall('ada', WITNESS)).toBeUndefined();
+    expect(store.get('ada', WITNESS)).toBeUndefined();
   });
 });
 
-const storeOf = (users: number, large: (id: string) => Standing) => {
+const storeOf = (users: number, large: (id: string) => UserWithSession) => {
   const environment = Object.assign(new Environment(), { REMEMBERED_USERS: users });
   const principals = { find: (id: string) => Promise.resolve(large(id)) };
   const feed = { isHearing: true, subscribe: () => undefined };
-  return new PrincipalStore(
-    principals as unknown as PrincipalsRepository,
+  return new UserCache(
+    principals as unknown as AuthRepository,
     feed as unknown as ChangeFeed,
     environment,
   );
 };
-const withName = (id: string, name: string): Standing => {
+const withName = (id: string, name: string): UserWithSession => {
   const { user, ...rest } = standing(id, false);
   return { ...rest, user: { ...user, name } };
 };
@@ -171,21 +171,21 @@ describe('the memory of the cache', () => {
     const before = heapBytes();
     for (let user = 0; user < users; user += 1) {
       for (let session = 0; session < sessions; session += 1) {
-        await cache.find(`u${user}`, { sessionId: `s${session}` });
+        await cache.load(`u${user}`, { sessionId: `s${session}` });
       }
     }
     expect((heapBytes() - before) / 2 ** 20).toBeLessThan(32);
     // The cache must still be alive when the heap is measured.
-    expect(cache.recall('nobody', WITNESS)).toBeUndefined();
+    expect(cache.get('nobody', WITNESS)).toBeUndefined();
   });
 
   it('holds as many ordinary users as REMEMBERED_USERS says', async () => {
     const cache = storeOf(1000, (id) => standing(id, false));
     for (let user = 0; user < 1000; user += 1) {
-      for (const sessionId of ['s1', 's2']) await cache.find(`u${user}`, { sessionId });
+      for (const sessionId of ['s1', 's2']) await cache.load(`u${user}`, { sessionId });
     }
-    expect(cache.recall('u0', { sessionId: 's1' })).toBeDefined();
-    expect(cache.recall('u999', { sessionId: 's2' })).toBeDefined();
+    expect(cache.get('u0', { sessionId: 's1' })).toBeDefined();
+    expect(cache.get('u999', { sessionId: 's2' })).toBeDefined();
   });
 });
 
@@ -197,12 +197,12 @@ function heapBytes(): number {
 }
 
 /** What is known after one reading. */
-const remember = async (user: Standing, witness = WITNESS as typeof WITNESS | null) => {
+const remember = async (user: UserWithSession, witness = WITNESS as typeof WITNESS | null) => {
   const { store, answerNext } = storeOn(user);
-  const found = store.find('ada', witness);
+  const found = store.load('ada', witness);
   await answerNext();
   await found;
-  return store.recall('ada', witness);
+  return store.get('ada', witness);
 };
 
 describe('what is remembered', () => {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import type { OpenAPIObject } from '@nestjs/swagger';
-import { describeApi } from '../src/openapi.js';
+import { createDocument } from '../src/openapi.js';
 import { encodeCursor } from '../src/common/cursor.js';
 import { PROBLEMS } from '../src/common/problem.js';
 import { claimsOf, type Person, signUp } from './clients.js';
@@ -42,7 +42,7 @@ let victims: Person[];
 
 beforeAll(async () => {
   stack = await startStack({}, { RATE_LIMIT_PER_MINUTE: '0' });
-  document = describeApi(stack.gatehouse.app);
+  document = createDocument(stack.gatehouse.app);
   check = documentCheck(document);
   admin = await signUp(stack.authWithSid);
   victims = [await signUp(stack.auth), await signUp(stack.auth)];

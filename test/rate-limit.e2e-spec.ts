@@ -5,7 +5,7 @@ import type { Response } from 'express';
 import { Public } from '../src/auth/decorators.js';
 import { type BetterAuth, startBetterAuth } from '../dev/better-auth.ts';
 import { CpuBudget } from '../src/common/cpu-budget.js';
-import { type Counted, RateLimits, userOf } from '../src/common/rate-limits.js';
+import { type RateLimitKey, RateLimiter, userKey } from '../src/common/rate-limits.js';
 import { Environment } from '../src/config/environment.js';
 import { type RunningApp, startApp } from './app.js';
 import { claimsOf, signUp } from './clients.js';
@@ -353,11 +353,11 @@ it('warns once of a proxy while TRUST_PROXY is off, and never while it is on', a
   expect(warnings()).toEqual([]);
 });
 
-const address = (id: string): Counted => ({ kind: 'address', id });
+const address = (id: string): RateLimitKey => ({ kind: 'address', id });
 
 it('keeps an exhausted address exhausted when a flood of others arrives', () => {
   const response = { setHeader: () => response } as unknown as Response;
-  const limits = new RateLimits(new Environment());
+  const limits = new RateLimiter(new Environment());
   for (let failure = 0; failure < 300; failure += 1) {
     limits.countFailure(address('exhausted'), response);
   }
@@ -398,9 +398,9 @@ it('a CPU budget runs work for its share of the time, and no more', () => {
 it('never says that more is left of a window than the window', () => {
   const said = new Set<string>();
   const response = { setHeader: (_name: string, value: string) => said.add(value) };
-  const limits = new RateLimits(new Environment());
+  const limits = new RateLimiter(new Environment());
   for (let user = 0; user < 20_000; user += 1) {
-    limits.count(userOf(String(user)), response as unknown as Response);
+    limits.count(userKey(String(user)), response as unknown as Response);
   }
   expect([...said].filter((value) => /t=6[1-9]/.test(value))).toEqual([]);
 });

@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs';
 import { verify } from 'node:crypto';
 import * as fc from 'fast-check';
 import { SignJWT } from 'jose';
-import { admitKeys, isObject } from '../src/auth/json-web-key.js';
+import { selectKeys, isObject } from '../src/auth/json-web-key.js';
 import {
-  bearerToken,
-  KeysUnavailable,
-  TokenRefused,
+  requireBearer,
+  KeysUnavailableError,
+  InvalidTokenError,
   TokenVerifier,
   type KeySource,
   type TokenRules,
@@ -142,8 +142,8 @@ describe('TokenVerifier', () => {
 
     it('a well-formed token while there are no keys, without calling it invalid', async () => {
       const keyless: KeySource = {
-        current: () => undefined,
-        find: () => Promise.reject(new KeysUnavailable()),
+        get: () => undefined,
+        resolve: () => Promise.reject(new KeysUnavailableError()),
       };
       const waiting = new TokenVerifier(keyless, RULES, clock);
 
@@ -197,7 +197,7 @@ describe('TokenVerifier', () => {
           const token = build({ claims: (good) => ({ ...good, ...claims }) });
           const outcome: unknown = await one.verify(token).catch((error: unknown) => error);
           const isAccepted = isObject(outcome) && typeof outcome['subject'] === 'string';
-          expect(isAccepted || outcome instanceof TokenRefused).toBe(true);
+          expect(isAccepted || outcome instanceof InvalidTokenError).toBe(true);
         }),
         { numRuns: 500 },
       );
@@ -214,7 +214,7 @@ describe('TokenVerifier', () => {
       const second = await one.verify(token);
 
       expect(second).toBe(first);
-      expect(one.recall(token)).toBe(first);
+      expect(one.getCached(token)).toBe(first);
       expect(verifications()).toBe(1);
     });
 
@@ -230,9 +230,9 @@ describe('TokenVerifier', () => {
 
       await refusalOf(one.verify(bad));
 
-      expect(one.recall(bad)).toBeUndefined();
-      expect(one.recall(build({}))).toBeUndefined();
-      expect(one.recall('x'.repeat(1 << 20))).toBeUndefined();
+      expect(one.getCached(bad)).toBeUndefined();
+      expect(one.getCached(build({}))).toBeUndefined();
+      expect(one.getCached('x'.repeat(1 << 20))).toBeUndefined();
     });
 
     it('a token no longer than until its exp', async () => {
@@ -242,9 +242,9 @@ describe('TokenVerifier', () => {
       await one.verify(token);
 
       now = NOW + 840 + LEEWAY - 1;
-      expect(one.recall(token)).toBeDefined();
+      expect(one.getCached(token)).toBeDefined();
       now += 1;
-      expect(one.recall(token)).toBeUndefined();
+      expect(one.getCached(token)).toBeUndefined();
       expect((await refusalOf(one.verify(token))).failure).toBe('expired');
     });
 
@@ -267,7 +267,7 @@ describe('TokenVerifier', () => {
 
       remove(kidOf('EdDSA'));
 
-      expect(one.recall(token)).toBeUndefined();
+      expect(one.getCached(token)).toBeUndefined();
       expect((await refusalOf(one.verify(token))).reason).toBe('unknown-key');
     });
 
@@ -279,7 +279,7 @@ describe('TokenVerifier', () => {
 
       rename(kidOf('EdDSA'), kidOf('ES256'));
 
-      expect(one.recall(token)).toBeUndefined();
+      expect(one.getCached(token)).toBeUndefined();
     });
 
     it('an expired token, and verifies its signature once', async () => {
@@ -291,8 +291,8 @@ describe('TokenVerifier', () => {
         expect((await refusalOf(one.verify(expired))).failure).toBe('expired');
       }
 
-      expect(one.recall(expired)).toBeUndefined();
-      expect(one.proven(expired)?.subject).toBe('user-1');
+      expect(one.getCached(expired)).toBeUndefined();
+      expect(one.getVerified(expired)?.subject).toBe('user-1');
       expect(verifications()).toBe(1);
     });
 
@@ -302,7 +302,7 @@ describe('TokenVerifier', () => {
 
       await refusalOf(one.verify(forged));
 
-      expect(one.proven(forged)).toBeUndefined();
+      expect(one.getVerified(forged)).toBeUndefined();
     });
 
     it('as many tokens as it is told, and forgets the one longest unused', async () => {
@@ -313,9 +313,9 @@ describe('TokenVerifier', () => {
       await one.verify(a);
       await one.verify(c);
 
-      expect(one.recall(a)).toBeDefined();
-      expect(one.recall(b)).toBeUndefined();
-      expect(one.recall(c)).toBeDefined();
+      expect(one.getCached(a)).toBeDefined();
+      expect(one.getCached(b)).toBeUndefined();
+      expect(one.getCached(c)).toBeDefined();
     });
 
     it('a token by every character of it: the same claims signed again are another', async () => {
@@ -373,13 +373,13 @@ describe('bearerToken', () => {
     ['Bearer  abc', 'abc'],
     ['Bearer      abc', 'abc'],
   ])('finds the token of %j (RFC 6750 §2.1, RFC 9110 §11.1)', (header, token) => {
-    expect(bearerToken(header)).toBe(token);
+    expect(requireBearer(header)).toBe(token);
   });
 
   it.each([undefined, '', 'Basic YTpi', 'BearerX abc', 'Bearers abc', 'Token abc', 'abc', 'Bear'])(
     'finds none in %j',
     (header) => {
-      expect(bearerToken(header)).toBeUndefined();
+      expect(requireBearer(header)).toBeUndefined();
     },
   );
 
@@ -402,7 +402,7 @@ describe('bearerToken', () => {
     'Bearer ä',
     'Bearer\u00a0abc',
   ])('refuses %j', (header) => {
-    expect(() => bearerToken(header)).toThrow(TokenRefused);
+    expect(() => requireBearer(header)).toThrow(InvalidTokenError);
   });
 
   it('answers any text, or refuses it, and throws nothing else', () => {
@@ -461,15 +461,15 @@ function withRules(change: Partial<TokenRules>): TokenVerifier {
 }
 
 function keysOf(published: readonly unknown[]): KeySource {
-  const { keys } = admitKeys(published, NAMES);
+  const { keys } = selectKeys(published, NAMES);
   return {
-    current: (kid) => keys.get(kid),
-    find: (kid) => Promise.resolve(keys.get(kid)),
+    get: (kid) => keys.get(kid),
+    resolve: (kid) => Promise.resolve(keys.get(kid)),
   };
 }
 
 function countingKeys() {
-  const { keys } = admitKeys(JWKS, NAMES);
+  const { keys } = selectKeys(JWKS, NAMES);
   let count = 0;
   for (const key of keys.values()) {
     const verifies = key.verifies.bind(key);
@@ -479,8 +479,8 @@ function countingKeys() {
     };
   }
   const source: KeySource = {
-    current: (kid) => keys.get(kid),
-    find: (kid) => Promise.resolve(keys.get(kid)),
+    get: (kid) => keys.get(kid),
+    resolve: (kid) => Promise.resolve(keys.get(kid)),
   };
   return {
     keys: source,
@@ -493,17 +493,17 @@ function countingKeys() {
   };
 }
 
-async function refusalOf(verdict: Promise<VerifiedToken>): Promise<TokenRefused> {
+async function refusalOf(verdict: Promise<VerifiedToken>): Promise<InvalidTokenError> {
   const outcome: unknown = await verdict.catch((error: unknown) => error);
-  if (outcome instanceof TokenRefused) return outcome;
+  if (outcome instanceof InvalidTokenError) return outcome;
   throw new Error('This was not answered by TokenRefused.', { cause: outcome });
 }
 
-function bearerOutcome(header: string): string | undefined | TokenRefused {
+function bearerOutcome(header: string): string | undefined | InvalidTokenError {
   try {
-    return bearerToken(header);
+    return requireBearer(header);
   } catch (error) {
-    if (error instanceof TokenRefused) return error;
+    if (error instanceof InvalidTokenError) return error;
     throw error;
   }
 }

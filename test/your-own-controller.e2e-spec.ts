@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Controller, Get, Header, HttpCode, HttpException, Module, Param } from '@nestjs/common';
 import { Public, RequireVerifiedEmail, Roles, SelfOrAdmin } from '../src/auth/decorators.js';
-import { describeApi } from '../src/openapi.js';
+import { createDocument } from '../src/openapi.js';
 import { type RunningApp, startApp } from './app.js';
 import { type Person, signUp } from './clients.js';
 import { NotesModule } from './readme/notes.js';
@@ -131,13 +131,13 @@ it('asks for what a route asks for, though its class is public', async () => {
     expect(await ask(path)).toEqual([401, 'AUTH_MISSING_TOKEN']);
   }
   expect(await ask('/open/admins', ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
-  const { paths } = describeApi(gatehouse.app);
+  const { paths } = createDocument(gatehouse.app);
   expect(paths['/api/v1/notes/open/all']?.get?.security).toEqual([]);
   expect(paths['/api/v1/notes/open/admins']?.get?.security).toEqual([{ bearer: [] }]);
 });
 
 it('is documented by the same decorators', () => {
-  const { paths } = describeApi(gatehouse.app);
+  const { paths } = createDocument(gatehouse.app);
   const summary = Object.entries(paths)
     .filter(([path]) => path.startsWith('/api/v1/notes') && !path.includes('/open/'))
     .flatMap(([path, operations]) =>

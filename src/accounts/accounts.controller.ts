@@ -19,6 +19,6 @@ export class AccountsController {
   @ApiOkResponse({ type: AccountList })
   @Problems('VALIDATION_ERROR', 'NOT_FOUND')
   list(@Param('id') id: string, @Query() filter: AccountFilter): Promise<AccountList> {
-    return this.accounts.listOf(id, filter.provider);
+    return this.accounts.list(id, filter.provider);
   }
 }

@@ -4,7 +4,7 @@ import type { Account } from './account.entity.js';
 
 export class AccountsRepository extends EntityRepository<Account> {
   /** Oldest first. To be read, not changed: they are not kept in the identity map. */
-  ofUser(userId: string, provider: string | undefined): Promise<Account[]> {
+  findByUser(userId: string, provider: string | undefined): Promise<Account[]> {
     return this.find(
       { user: userId, ...(provider === undefined ? {} : { providerId: provider }) },
       { ...mappedOnly(this), orderBy: { createdAt: 'asc', id: 'asc' }, disableIdentityMap: true },

@@ -12,9 +12,9 @@ export class AccountsService {
   ) {}
 
   /** The ways in which a user can sign in, with one provider where one is named. */
-  async listOf(userId: string, provider?: string): Promise<AccountList> {
-    if (!(await this.users.has(userId))) throw problem('NOT_FOUND');
-    const accounts = await this.accounts.ofUser(userId, provider);
+  async list(userId: string, provider?: string): Promise<AccountList> {
+    if (!(await this.users.exists(userId))) throw problem('NOT_FOUND');
+    const accounts = await this.accounts.findByUser(userId, provider);
     return { items: accounts.map((account) => AccountRead.of(account)) };
   }
 }

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream';
 import { Inject, Injectable, StreamableFile } from '@nestjs/common';
 import type { Request } from 'express';
 import type { Logger } from 'pino';
-import { CallerCheck } from '../auth/caller-check.js';
+import { ActorCheck } from '../auth/caller-check.js';
 import type { Principal } from '../auth/principal.js';
 import { decodeCursor, encodeCursor } from '../common/cursor.js';
 import { LOG } from '../common/foundation.module.js';
@@ -22,7 +22,7 @@ export class AuditListService {
 
   constructor(
     private readonly events: AuditRepository,
-    private readonly callers: CallerCheck,
+    private readonly callers: ActorCheck,
     @Inject(LOG) private readonly log: Logger,
   ) {}
 
@@ -31,7 +31,7 @@ export class AuditListService {
     const found = await this.events.before(filterOf(query), startOf(query), limit + 1);
     const items = found.slice(0, limit);
     const last = items.at(-1);
-    const nextCursor = found.length > limit && last ? encodeCursor(placeOf(last)) : null;
+    const nextCursor = found.length > limit && last ? encodeCursor(cursorOf(last)) : null;
     return {
       items: items.map((event) => AuditEventRead.of(event)),
       pagination: { limit, nextCursor },
@@ -49,7 +49,7 @@ export class AuditListService {
     // the last write count once, so that it may take two such times.
     request.res?.setTimeout((MAX_IDLE_SECONDS / 2) * 1000);
     // Outside the stream, so that a database that is away is still an ordinary problem.
-    const first = await this.events.linesBefore(filter, startOf(query), BATCH);
+    const first = await this.events.linesBefore(filter, startOf(query), BATCH_SIZE);
     const lines = Readable.from(this.lines(by, filter, first), { objectMode: false });
     return new StreamableFile(lines, { type: 'application/x-ndjson' }).setErrorHandler(
       (error, response) => {
@@ -64,9 +64,9 @@ export class AuditListService {
   private open({ user }: Principal, request: Request): void {
     for (const each of this.exports) if (isClosed(each)) this.exports.delete(each);
     const own = [...this.exports].filter(({ userId }) => userId === user.id);
-    if (own.length >= MAX_EXPORTS_OF_ONE_USER) {
+    if (own.length >= MAX_EXPORTS_PER_USER) {
       throw problem('RATE_LIMITED', {
-        detail: `A user may have ${MAX_EXPORTS_OF_ONE_USER} exports at a time.`,
+        detail: `A user may have ${MAX_EXPORTS_PER_USER} exports at a time.`,
         headers: { 'Retry-After': String(MAX_IDLE_SECONDS) },
       });
     }
@@ -88,7 +88,7 @@ export class AuditListService {
       }
       if (next === null) return;
       await this.callers.requireAdmin(by);
-      batch = await this.events.linesBefore(filter, next, BATCH);
+      batch = await this.events.linesBefore(filter, next, BATCH_SIZE);
     }
   }
 }
@@ -104,15 +104,15 @@ function isClosed({ request }: Export): boolean {
   return request.res?.destroyed === true || request.socket.destroyed;
 }
 
-const MAX_EXPORTS_OF_ONE_USER = 2;
+const MAX_EXPORTS_PER_USER = 2;
 const MAX_IDLE_SECONDS = 30;
-const BATCH = 500;
+const BATCH_SIZE = 500;
 const PIECE_BYTES = 65_536;
 const NO_LINES: AuditLines = { text: '', next: null };
 const SORT = '-id';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function placeOf({ id }: AuditRow) {
+function cursorOf({ id }: AuditRow) {
   return { sort: SORT, value: id, id };
 }
 

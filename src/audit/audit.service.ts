@@ -1,6 +1,6 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
-import type { Caller } from '../auth/caller.js';
+import type { Actor } from '../auth/caller.js';
 import { uuidV7 } from '../common/uuid.js';
 import { type AuditAction, AuditEvent } from './audit-event.entity.js';
 
@@ -15,7 +15,7 @@ export interface Change {
 @Injectable()
 export class AuditService {
   /** Writes down who changed what, in the transaction of the change: neither is ever there alone. */
-  record(em: EntityManager, caller: Caller, change: Change): void {
+  record(em: EntityManager, caller: Actor, change: Change): void {
     const now = new Date();
     em.create(
       AuditEvent,

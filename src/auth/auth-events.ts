@@ -2,10 +2,10 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { Request } from 'express';
 import type { Logger } from 'pino';
 import { LOG } from '../common/foundation.module.js';
-import { LineBudget, LineBudgets } from '../common/line-budget.js';
+import { LogThrottle, LogThrottles } from '../common/line-budget.js';
 import { Problem } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
-import { ipOf } from '../common/request.js';
+import { clientAddress } from '../common/request.js';
 import type { Principal } from './principal.js';
 
 /**
@@ -14,25 +14,25 @@ import type { Principal } from './principal.js';
  */
 @Injectable()
 export class AuthEvents {
-  private readonly announced = new WeakSet<object>();
+  private readonly announcedTokens = new WeakSet<object>();
   // Counted apart, so that a flood of the one does not hide the other.
-  private readonly failures: LineBudgets;
-  private readonly acceptances: LineBudget;
-  private warnsOfProxy: boolean;
+  private readonly failureThrottles: LogThrottles;
+  private readonly acceptedThrottle: LogThrottle;
+  private shouldWarnAboutProxy: boolean;
 
   constructor(
     @Inject(LOG) private readonly log: Logger,
     { trustProxy }: Environment,
   ) {
-    this.failures = new LineBudgets(log, 'auth.failed', MAX_FAILURES_A_MINUTE);
-    this.acceptances = new LineBudget(log, 'auth.accepted');
-    this.warnsOfProxy = trustProxy === false;
+    this.failureThrottles = new LogThrottles(log, 'auth.failed', MAX_FAILURES_A_MINUTE);
+    this.acceptedThrottle = new LogThrottle(log, 'auth.accepted');
+    this.shouldWarnAboutProxy = trustProxy === false;
   }
 
   /** Once for each process. A stranger can send the header, too, so the text says "if". */
-  proxyIgnored({ headers }: Request): void {
-    if (!this.warnsOfProxy || !(headers['x-forwarded-for'] ?? headers['forwarded'])) return;
-    this.warnsOfProxy = false;
+  warnAboutIgnoredProxy({ headers }: Request): void {
+    if (!this.shouldWarnAboutProxy || !(headers['x-forwarded-for'] ?? headers['forwarded'])) return;
+    this.shouldWarnAboutProxy = false;
     this.log.warn(
       { event: 'proxy.ignored' },
       'A request came with X-Forwarded-For or Forwarded, but TRUST_PROXY is off. If a proxy stands in ' +
@@ -42,13 +42,14 @@ export class AuthEvents {
 
   failed(error: unknown, request: Request): void {
     if (!(error instanceof Problem) || error.getStatus() >= 500) return;
-    if (!this.failures.spend([error.code, error.details.reason].filter(Boolean).join(' '))) return;
+    if (!this.failureThrottles.allow([error.code, error.details.reason].filter(Boolean).join(' ')))
+      return;
     this.log.warn(
       {
         event: 'auth.failed',
         code: error.code,
         ...(error.details.reason === undefined ? {} : { reason: error.details.reason }),
-        ip: ipOf(request),
+        ip: clientAddress(request),
         requestId: request.requestId,
       },
       'auth.failed',
@@ -59,9 +60,9 @@ export class AuthEvents {
   accepted({ user, session, token, binding, impersonatedBy }: Principal, request: Request): void {
     request.userId = user.id;
     if (impersonatedBy !== null) request.impersonatedBy = impersonatedBy;
-    if (this.announced.has(token)) return;
-    if (!this.acceptances.spend()) return;
-    this.announced.add(token);
+    if (this.announcedTokens.has(token)) return;
+    if (!this.acceptedThrottle.allow()) return;
+    this.announcedTokens.add(token);
     this.log.info(
       {
         event: 'auth.accepted',
@@ -70,7 +71,7 @@ export class AuthEvents {
         sessionId: session?.id ?? null,
         binding,
         keyId: token.keyId,
-        ip: ipOf(request),
+        ip: clientAddress(request),
         requestId: request.requestId,
       },
       'auth.accepted',

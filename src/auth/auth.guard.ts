@@ -2,9 +2,9 @@ import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/com
 import type { Request, Response } from 'express';
 import { CpuBudget } from '../common/cpu-budget.js';
 import { Problem } from '../common/problem.js';
-import { addressOf, RateLimits, userOf } from '../common/rate-limits.js';
+import { addressKey, RateLimiter, userKey } from '../common/rate-limits.js';
 import { AuthEvents } from './auth-events.js';
-import { demandsOf } from './demands.js';
+import { routeAccess } from './demands.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import type { Principal } from './principal.js';
 import type { VerifiedToken } from './token-verifier.js';
@@ -14,23 +14,23 @@ import type { VerifiedToken } from './token-verifier.js';
 export class AuthGuard implements CanActivate {
   /** For the signatures of addresses that have used up their failures: all of them share it. */
   private readonly signatureBudget = new CpuBudget(0.1);
-  private readonly refused = new WeakSet<VerifiedToken>();
+  private readonly failedTokens = new WeakSet<VerifiedToken>();
 
   constructor(
     private readonly strategy: JwtStrategy,
     private readonly events: AuthEvents,
-    private readonly limits: RateLimits,
+    private readonly limits: RateLimiter,
   ) {}
 
   canActivate(context: ExecutionContext): true | Promise<true> {
-    if (demandsOf(context).isPublic) return true;
+    if (routeAccess(context).isPublic) return true;
     const request = context.switchToHttp().getRequest<Request>();
     const response = context.switchToHttp().getResponse<Response>();
 
-    const token = this.strategy.recall(request);
-    const principal = token && this.strategy.vouchFor(token);
+    const token = this.strategy.getCachedToken(request);
+    const principal = token && this.strategy.authenticateFromCache(token);
     if (principal) return this.accept(principal, request);
-    return this.decide(request, response, token ?? this.strategy.proven(request));
+    return this.authenticate(request, response, token ?? this.strategy.getVerifiedToken(request));
   }
 
   /**
@@ -39,28 +39,28 @@ export class AuthGuard implements CanActivate {
    * - A subject that is exhausted has only those tokens refused that have failed before.
    * - An address that is exhausted has signatures verified within a CPU budget.
    */
-  private async decide(
+  private async authenticate(
     request: Request,
     response: Response,
     known: VerifiedToken | undefined,
   ): Promise<true> {
-    this.events.proxyIgnored(request);
-    if (known && this.refused.has(known)) {
-      this.limits.refuseExhausted(userOf(known.subject), response);
+    this.events.warnAboutIgnoredProxy(request);
+    if (known && this.failedTokens.has(known)) {
+      this.limits.assertFailuresBelowLimit(userKey(known.subject), response);
     }
-    const address = addressOf(request);
+    const address = addressKey(request);
     const isExhausted = !known && this.limits.isExhausted(address);
     if (isExhausted) request.signatureBudget = this.signatureBudget;
     try {
-      const principal = await this.strategy.decide(request);
-      if (known) this.refused.delete(known);
+      const principal = await this.strategy.authenticateRequest(request);
+      if (known) this.failedTokens.delete(known);
       return this.accept(principal, request);
     } catch (error) {
       if (isFailure(error)) {
-        const token = known ?? this.strategy.proven(request);
-        if (token) this.refused.add(token);
-        this.limits.countFailure(token ? userOf(token.subject) : address, response);
-        if (isExhausted && !token) this.limits.refuseExhausted(address, response);
+        const token = known ?? this.strategy.getVerifiedToken(request);
+        if (token) this.failedTokens.add(token);
+        this.limits.countFailure(token ? userKey(token.subject) : address, response);
+        if (isExhausted && !token) this.limits.assertFailuresBelowLimit(address, response);
       }
       this.events.failed(error, request);
       throw error;

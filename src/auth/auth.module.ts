@@ -8,17 +8,17 @@ import { APP_GUARD } from '@nestjs/core';
 import { ThrottlerModule } from '@nestjs/throttler';
 import type { Logger } from 'pino';
 import { LOG } from '../common/foundation.module.js';
-import { QueryGuard } from './query.guard.js';
-import { MINUTE_MS, RateLimits } from '../common/rate-limits.js';
+import { UnknownQueryGuard } from './query.guard.js';
+import { MINUTE_MS, RateLimiter } from '../common/rate-limits.js';
 import { Environment } from '../config/environment.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthGuard } from './auth.guard.js';
-import { CallerCheck } from './caller-check.js';
+import { ActorCheck } from './caller-check.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
 import { DatabaseModule } from '../database/database.module.js';
-import { PrincipalStore } from './principal-store.js';
-import { PrincipalsRepository } from './principals.repository.js';
+import { UserCache } from './principal-store.js';
+import { AuthRepository } from './principals.repository.js';
 import { DecoratedRoutes, RateLimitGuard } from './rate-limit.guard.js';
 import { RolesGuard } from './roles.guard.js';
 import { TokenVerifier } from './token-verifier.js';
@@ -83,19 +83,19 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
         ),
     },
     KeyRingLife,
-    PrincipalsRepository,
-    PrincipalStore,
+    AuthRepository,
+    UserCache,
     JwtStrategy,
-    CallerCheck,
+    ActorCheck,
     AuthEvents,
-    RateLimits,
+    RateLimiter,
     DecoratedRoutes,
     // In this order, before every route of every module.
     { provide: APP_GUARD, useClass: AuthGuard },
     { provide: APP_GUARD, useClass: RateLimitGuard },
     { provide: APP_GUARD, useClass: RolesGuard },
-    { provide: APP_GUARD, useClass: QueryGuard },
+    { provide: APP_GUARD, useClass: UnknownQueryGuard },
   ],
-  exports: [KeyRing, CallerCheck],
+  exports: [KeyRing, ActorCheck],
 })
 export class AuthModule {}

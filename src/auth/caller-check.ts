@@ -5,7 +5,7 @@ import type { Principal } from './principal.js';
 
 /** For an answer that takes long: whether its caller is still who the guards accepted. */
 @Injectable()
-export class CallerCheck {
+export class ActorCheck {
   constructor(private readonly strategy: JwtStrategy) {}
 
   /** The token was verified once and may expire meanwhile; its user and session are looked up again. */

@@ -1,11 +1,11 @@
 import { createParamDecorator } from '@nestjs/common';
 import type { Request } from 'express';
-import { ipOf } from '../common/request.js';
+import { clientAddress } from '../common/request.js';
 import { principalOf } from './decorators.js';
 import type { Principal } from './principal.js';
 
 /** Who asks for a change, and all that goes on record about it. */
-export interface Caller {
+export interface Actor {
   readonly principal: Principal;
   readonly requestId: string;
   readonly clientRequestId: string | null;
@@ -13,13 +13,13 @@ export interface Caller {
   readonly userAgent: string | null;
 }
 
-export const CurrentCaller = createParamDecorator((_: unknown, context): Caller => {
+export const CurrentActor = createParamDecorator((_: unknown, context): Actor => {
   const request = context.switchToHttp().getRequest<Request>();
   return {
     principal: principalOf(context),
     requestId: request.requestId,
     clientRequestId: request.clientRequestId ?? null,
-    ip: ipOf(request),
+    ip: clientAddress(request),
     userAgent: request.headers['user-agent']?.slice(0, 512) ?? null,
   };
 });

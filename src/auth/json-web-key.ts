@@ -76,44 +76,44 @@ export class VerificationKey {
   }
 }
 
-export interface LeftOutKey {
+export interface RejectedKey {
   kid: string;
   reason: string;
 }
 
-export interface AdmittedKeys {
+export interface SelectedKeys {
   keys: Map<string, VerificationKey>;
-  leftOut: LeftOutKey[];
+  rejected: RejectedKey[];
 }
 
 /**
  * Sorts a published key set (RFC 7517 §5) into the keys that may vouch for a token and those that
  * may not. One bad key never costs the good ones beside it.
  */
-export function admitKeys(
+export function selectKeys(
   published: readonly unknown[],
   algorithms: readonly string[],
-): AdmittedKeys {
+): SelectedKeys {
   const jwks = published.map((jwk) => (isObject(jwk) ? jwk : {}));
   const kids = jwks.map((jwk) => jwk['kid']);
-  const allowed = new Set(algorithms.map(algorithmNamed));
+  const allowed = new Set(algorithms.map(findAlgorithm));
   const keys = new Map<string, VerificationKey>();
-  const leftOut: LeftOutKey[] = [];
+  const leftOut: RejectedKey[] = [];
   for (const [index, jwk] of jwks.entries()) {
     try {
-      const key = admitKey(jwk, kids, allowed);
+      const key = parseKey(jwk, kids, allowed);
       keys.set(key.id, key);
     } catch (error) {
-      if (!(error instanceof NotAdmitted)) throw error;
+      if (!(error instanceof UnusableKeyError)) throw error;
       const kid = isKeyId(jwk['kid']) ? jwk['kid'] : `(key ${index + 1} of ${jwks.length})`;
       leftOut.push({ kid, reason: error.message });
     }
   }
-  return { keys, leftOut };
+  return { keys, rejected: leftOut };
 }
 
 /** The algorithm of that name. RFC 9864 §2.2: `Ed25519` is what `EdDSA` is called from now on. */
-export function algorithmNamed(name: unknown): Algorithm | undefined {
+export function findAlgorithm(name: unknown): Algorithm | undefined {
   if (name === 'Ed25519') return 'EdDSA';
   return ALGORITHM_NAMES.find((known) => known === name);
 }
@@ -140,31 +140,32 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-class NotAdmitted extends Error {}
+class UnusableKeyError extends Error {}
 
 // RFC 7518 §6.2.2, §6.3.2, §6.4.1 and RFC 8037 §2: what only a private or secret key has.
 const PRIVATE_MEMBERS = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'];
 
-function admitKey(
+function parseKey(
   jwk: Record<string, unknown>,
   kids: readonly unknown[],
   allowed: ReadonlySet<Algorithm | undefined>,
 ): VerificationKey {
   const { kid, use, key_ops: operations } = jwk;
-  if (!isKeyId(kid)) throw new NotAdmitted('its kid is not 1 to 128 plain characters');
+  if (!isKeyId(kid)) throw new UnusableKeyError('its kid is not 1 to 128 plain characters');
   // Two keys under one `kid` leave open which of them is meant, so neither is taken: with the first
   // or the last one, whoever can add a key to the set could take a name over.
-  if (kids.indexOf(kid) !== kids.lastIndexOf(kid)) throw new NotAdmitted('its kid is not unique');
+  if (kids.indexOf(kid) !== kids.lastIndexOf(kid))
+    throw new UnusableKeyError('its kid is not unique');
   if (PRIVATE_MEMBERS.some((member) => Object.hasOwn(jwk, member))) {
-    throw new NotAdmitted('its private part was published: whoever read it can sign');
+    throw new UnusableKeyError('its private part was published: whoever read it can sign');
   }
   // RFC 7517 §4.2 and §4.3: a key for encryption is not one for signatures, whatever its shape.
-  if (use !== undefined && use !== 'sig') throw new NotAdmitted('its use is not sig');
+  if (use !== undefined && use !== 'sig') throw new UnusableKeyError('its use is not sig');
   if (operations !== undefined && !(Array.isArray(operations) && operations.includes('verify'))) {
-    throw new NotAdmitted('its key_ops are without verify');
+    throw new UnusableKeyError('its key_ops are without verify');
   }
   const algorithm = algorithmOf(jwk);
-  if (!allowed.has(algorithm)) throw new NotAdmitted(`${algorithm} is not allowed here`);
+  if (!allowed.has(algorithm)) throw new UnusableKeyError(`${algorithm} is not allowed here`);
   const publicKey = importKey(jwk);
   if (jwk['kty'] === 'RSA') checkRsa(publicKey);
   if (jwk['kty'] === 'OKP') checkEd25519(publicKey);
@@ -177,13 +178,14 @@ function admitKey(
  */
 function algorithmOf(jwk: Record<string, unknown>): Algorithm {
   const { alg, kty, crv } = jwk;
-  if (alg === undefined && kty === 'RSA') throw new NotAdmitted('it is an RSA key without alg');
+  if (alg === undefined && kty === 'RSA')
+    throw new UnusableKeyError('it is an RSA key without alg');
   const algorithm =
     alg === undefined
       ? ALGORITHM_NAMES.find((name) => isKeyFor(name, kty, crv))
-      : algorithmNamed(alg);
-  if (!algorithm) throw new NotAdmitted('its alg, kty or crv is not one of ours');
-  if (!isKeyFor(algorithm, kty, crv)) throw new NotAdmitted(`it is no key for ${algorithm}`);
+      : findAlgorithm(alg);
+  if (!algorithm) throw new UnusableKeyError('its alg, kty or crv is not one of ours');
+  if (!isKeyFor(algorithm, kty, crv)) throw new UnusableKeyError(`it is no key for ${algorithm}`);
   return algorithm;
 }
 
@@ -202,7 +204,7 @@ function importKey(jwk: Record<string, unknown>): KeyObject {
   try {
     return createPublicKey({ key, format: 'jwk' });
   } catch {
-    throw new NotAdmitted('its public part cannot be read');
+    throw new UnusableKeyError('its public part cannot be read');
   }
 }
 
@@ -210,11 +212,11 @@ function checkRsa(key: KeyObject): void {
   const { modulusLength = 0, publicExponent = 0n } = key.asymmetricKeyDetails ?? {};
   // RFC 7518 §3.3: "A key of size 2048 bits or larger MUST be used". The upper bounds, here and
   // below, keep one signature from costing milliseconds.
-  if (modulusLength < 2048) throw new NotAdmitted('it is RSA of fewer than 2048 bits');
-  if (modulusLength > 8192) throw new NotAdmitted('it is RSA of more than 8192 bits');
+  if (modulusLength < 2048) throw new UnusableKeyError('it is RSA of fewer than 2048 bits');
+  if (modulusLength > 8192) throw new UnusableKeyError('it is RSA of more than 8192 bits');
   // With e = 1 a signature is the padded message itself; with e = 3 sloppy padding can be forged.
   if (publicExponent < 65_537n || publicExponent > 0xffff_ffffn || publicExponent % 2n === 0n) {
-    throw new NotAdmitted('its RSA exponent is not an odd number from 65537 to 2^32');
+    throw new UnusableKeyError('its RSA exponent is not an odd number from 65537 to 2^32');
   }
 }
 
@@ -234,5 +236,6 @@ function checkEd25519(key: KeyObject): void {
   const y2 = (y * y) % p;
   const isOfOrder1to4 = y2 === 0n || y2 === 1n;
   const isOfOrder8 = (121_666n * (2n * y2 - 1n) - 121_665n * y2 * y2) % p === 0n;
-  if (isOfOrder1to4 || isOfOrder8) throw new NotAdmitted('it is an Ed25519 point of small order');
+  if (isOfOrder1to4 || isOfOrder8)
+    throw new UnusableKeyError('it is an Ed25519 point of small order');
 }

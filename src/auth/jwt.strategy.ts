@@ -4,15 +4,15 @@ import type { Request } from 'express';
 import passportJwt, { type StrategyOptionsWithoutRequest } from 'passport-jwt';
 import { Environment } from '../config/environment.js';
 import { type Problem, problem, RETRY_AFTER_SECONDS, unavailable } from '../common/problem.js';
-import { challenged } from '../common/challenge.js';
+import { unauthorized } from '../common/challenge.js';
 import type { CpuBudget } from '../common/cpu-budget.js';
 import type { Principal } from './principal.js';
-import { PrincipalStore } from './principal-store.js';
-import type { Standing, Witness } from './principals.repository.js';
+import { UserCache } from './principal-store.js';
+import type { UserWithSession, SessionLookup } from './principals.repository.js';
 import {
-  bearerToken,
-  recallableToken,
-  TokenRefused,
+  requireBearer,
+  parseBearer,
+  InvalidTokenError,
   TokenVerifier,
   type VerifiedToken,
 } from './token-verifier.js';
@@ -46,11 +46,11 @@ declare module 'express-serve-static-core' {
 export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   constructor(
     private readonly verifier: TokenVerifier,
-    private readonly principals: PrincipalStore,
+    private readonly principals: UserCache,
     private readonly environment: Environment,
   ) {
     super({
-      jwtFromRequest: (request: Request) => bearerToken(request.headers.authorization) ?? null,
+      jwtFromRequest: (request: Request) => requireBearer(request.headers.authorization) ?? null,
       secretOrKeyProvider: (
         { signatureBudget }: Request,
         _token: string,
@@ -66,23 +66,23 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   }
 
   /** What the token of this request says, where it was proven before. Refuses nothing. */
-  recall({ headers: { authorization } }: Request): VerifiedToken | undefined {
-    const token = recallableToken(authorization);
-    return token ? this.verifier.recall(token) : undefined;
+  getCachedToken({ headers: { authorization } }: Request): VerifiedToken | undefined {
+    const token = parseBearer(authorization);
+    return token ? this.verifier.getCached(token) : undefined;
   }
 
   /** The same for a token that may be out of time. */
-  proven({ headers: { authorization } }: Request): VerifiedToken | undefined {
-    const token = recallableToken(authorization);
-    return token ? this.verifier.proven(token) : undefined;
+  getVerifiedToken({ headers: { authorization } }: Request): VerifiedToken | undefined {
+    const token = parseBearer(authorization);
+    return token ? this.verifier.getVerified(token) : undefined;
   }
 
   /** Runs once for one request. Rejects with the problem that answers it. */
-  async decide(request: Request): Promise<Principal> {
+  async authenticateRequest(request: Request): Promise<Principal> {
     try {
       return await this.run(request);
     } catch (error) {
-      throw error instanceof TokenRefused ? refusalOf(error) : error;
+      throw error instanceof InvalidTokenError ? toProblem(error) : error;
     }
   }
 
@@ -92,31 +92,31 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
       const attempt = Object.create(this, {
         success: { value: resolve },
         error: { value: reject },
-        fail: { value: (reason: unknown) => reject(failure(reason)) },
+        fail: { value: (reason: unknown) => reject(toAuthError(reason)) },
       }) as this;
       attempt.authenticate(request);
     });
   }
 
   /** Whoever is in good standing by what is remembered need not wait. */
-  vouchFor(token: VerifiedToken): Principal | undefined {
-    if (this.lacksSession(token)) return undefined;
-    const standing = this.principals.recall(token.subject, this.witnessFor(token));
+  authenticateFromCache(token: VerifiedToken): Principal | undefined {
+    if (this.lacksSessionClaim(token)) return undefined;
+    const standing = this.principals.get(token.subject, this.sessionLookupFor(token));
     if (!standing) return undefined;
     const now = new Date();
-    if (isBanned(standing.user, now) || !this.isVouchedFor(standing, now)) return undefined;
-    return this.principalOf(token, standing);
+    if (isBanned(standing.user, now) || !this.hasValidSession(standing, now)) return undefined;
+    return this.toPrincipal(token, standing);
   }
 
   async validate(token: VerifiedToken): Promise<Principal> {
-    if (this.lacksSession(token)) {
-      throw new TokenRefused('invalid', 'no-session-claim');
+    if (this.lacksSessionClaim(token)) {
+      throw new InvalidTokenError('invalid', 'no-session-claim');
     }
-    const known = this.vouchFor(token);
+    const known = this.authenticateFromCache(token);
     if (known) return known;
 
-    const standing = await this.principals.find(token.subject, this.witnessFor(token));
-    if (!standing) throw new TokenRefused('invalid', 'no-such-user');
+    const standing = await this.principals.load(token.subject, this.sessionLookupFor(token));
+    if (!standing) throw new InvalidTokenError('invalid', 'no-such-user');
 
     const now = new Date();
     const { user } = standing;
@@ -128,11 +128,11 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
         },
       });
     }
-    if (!this.isVouchedFor(standing, now)) throw challenged('AUTH_SESSION_REVOKED');
-    return this.principalOf(token, standing);
+    if (!this.hasValidSession(standing, now)) throw unauthorized('AUTH_SESSION_REVOKED');
+    return this.toPrincipal(token, standing);
   }
 
-  private lacksSession({ sessionId }: VerifiedToken): boolean {
+  private lacksSessionClaim({ sessionId }: VerifiedToken): boolean {
     return sessionId === null && this.environment.SESSION_BINDING === 'require-sid';
   }
 
@@ -141,12 +141,12 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
    * that is younger than the token. So a token without a session id stands as long as its user has a
    * session that was there when it was issued. `iat` has no fractions, `createdAt` does.
    */
-  private witnessFor({ sessionId, issuedAt }: VerifiedToken): Witness | null {
+  private sessionLookupFor({ sessionId, issuedAt }: VerifiedToken): SessionLookup | null {
     if (this.environment.SESSION_BINDING === 'token-only') return null;
-    return sessionId === null ? { notAfter: new Date((issuedAt + 1) * 1000) } : { sessionId };
+    return sessionId === null ? { maxCreatedAt: new Date((issuedAt + 1) * 1000) } : { sessionId };
   }
 
-  private isVouchedFor({ session, impersonator }: Standing, now: Date): boolean {
+  private hasValidSession({ session, impersonator }: UserWithSession, now: Date): boolean {
     if (this.environment.SESSION_BINDING === 'token-only') return true;
     if (session === null || session.expiresAt <= now) return false;
     return session.impersonatedBy === null || this.mayImpersonate(impersonator, now);
@@ -156,13 +156,13 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
    * An impersonated session stands as long as its admin does: as an admin, and with a session of their
    * own that was there when it began. Better-Auth ends it for none of these reasons.
    */
-  private mayImpersonate(impersonator: Standing | null, now: Date): boolean {
+  private mayImpersonate(impersonator: UserWithSession | null, now: Date): boolean {
     if (!impersonator?.session || impersonator.session.impersonatedBy !== null) return false;
     const { user, session } = impersonator;
     return session.expiresAt > now && !isBanned(user, now) && isAdmin(user, this.environment);
   }
 
-  private principalOf(token: VerifiedToken, { user, session }: Standing): Principal {
+  private toPrincipal(token: VerifiedToken, { user, session }: UserWithSession): Principal {
     const impersonatedBy = session === null ? null : session.impersonatedBy;
     const administers = impersonatedBy === null && isAdmin(user, this.environment);
     return token.sessionId === null
@@ -172,21 +172,21 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
 }
 
 /** passport-jwt's own word for "there was no token", among the errors that are ours. */
-function failure(reason: unknown): unknown {
+function toAuthError(reason: unknown): unknown {
   if (reason instanceof Error && reason.message === 'No auth token') {
-    return challenged('AUTH_MISSING_TOKEN');
+    return unauthorized('AUTH_MISSING_TOKEN');
   }
   return reason;
 }
 
-function refusalOf({ failure: why, reason }: TokenRefused): Problem {
+function toProblem({ failure: why, reason }: InvalidTokenError): Problem {
   if (why === 'keys-unavailable') return unavailable('The keys of the issuer are not at hand.');
   if (why === 'busy') {
     const headers = { 'Retry-After': String(RETRY_AFTER_SECONDS) };
     return problem('RATE_LIMITED', { headers, reason });
   }
-  if (reason === 'lifetime') return challenged('AUTH_TOKEN_INVALID', reason, LIFETIME_DETAIL);
-  return challenged(why === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID', reason);
+  if (reason === 'lifetime') return unauthorized('AUTH_TOKEN_INVALID', reason, LIFETIME_DETAIL);
+  return unauthorized(why === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID', reason);
 }
 
 /** Safe to say: the signature is proven by then. All other invalid tokens look the same. */

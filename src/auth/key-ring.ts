@@ -1,7 +1,7 @@
 import jwksRsa from 'jwks-rsa';
-import { admitKeys, type LeftOutKey, type VerificationKey } from './json-web-key.js';
+import { selectKeys, type RejectedKey, type VerificationKey } from './json-web-key.js';
 import { fetchKeySet, requireSecureUrl } from './jwks-fetcher.js';
-import { KeysUnavailable, type KeySource } from './token-verifier.js';
+import { KeysUnavailableError, type KeySource } from './token-verifier.js';
 
 export interface KeyRingOptions {
   url: string;
@@ -34,14 +34,14 @@ export class KeyRing implements KeySource {
   private readonly jwks: jwksRsa.JwksClient;
   private readonly stopping = new AbortController();
   private keys: ReadonlyMap<string, VerificationKey> = new Map();
-  private leftOut: LeftOutKey[] = [];
+  private rejected: RejectedKey[] = [];
   private fetchedAt = Number.NEGATIVE_INFINITY;
   private lastSuccessAt: Date | null = null;
   private lastError: string | null = null;
   private failures = 0;
   private inFlight: Promise<void> | undefined;
   private timer: NodeJS.Timeout | undefined;
-  private askedAt = Number.NEGATIVE_INFINITY;
+  private lastFetchStartedAt = Number.NEGATIVE_INFINITY;
   private waiting = 0;
 
   /** `clock` counts milliseconds and only forwards: setting the system's clock ages no key. */
@@ -72,7 +72,7 @@ export class KeyRing implements KeySource {
   }
 
   /** The key of that name, if it may be used now; the issuer is not asked. */
-  current(kid: string): VerificationKey | undefined {
+  get(kid: string): VerificationKey | undefined {
     return this.hasFreshKeys() ? this.keys.get(kid) : undefined;
   }
 
@@ -82,16 +82,17 @@ export class KeyRing implements KeySource {
    * once. To let it wait would let a flood of them pile up, and so a rotated key is found by its
    * first use in quiet times, and under a flood by its first use after the cool-down.
    */
-  async find(kid: string): Promise<VerificationKey | undefined> {
-    const known = this.current(kid);
+  async resolve(kid: string): Promise<VerificationKey | undefined> {
+    const known = this.get(kid);
     if (known) return known;
     if (this.waiting < MAX_WAITING) {
       this.waiting += 1;
-      await this.askIssuerFor(kid).finally(() => (this.waiting -= 1));
+      await this.refreshFor(kid).finally(() => (this.waiting -= 1));
     }
-    const found = this.current(kid);
+    const found = this.get(kid);
     // While the issuer does not answer, a key that is not here may be its newest.
-    if (!found && (!this.hasFreshKeys() || this.lastError !== null)) throw new KeysUnavailable();
+    if (!found && (!this.hasFreshKeys() || this.lastError !== null))
+      throw new KeysUnavailableError();
     return found;
   }
 
@@ -110,18 +111,18 @@ export class KeyRing implements KeySource {
   }
 
   /** A refresh that was under way already may have read the set before the key was in it. */
-  private async askIssuerFor(kid: string): Promise<void> {
+  private async refreshFor(kid: string): Promise<void> {
     const wasUnderWay = this.inFlight !== undefined;
-    await this.askIssuer();
-    if (wasUnderWay && this.lastError === null && !this.current(kid)) await this.askIssuer();
+    await this.refreshOnce();
+    if (wasUnderWay && this.lastError === null && !this.get(kid)) await this.refreshOnce();
   }
 
   /** Joins the fetch in flight, begins one if the last such was long enough ago, or does nothing. */
-  private async askIssuer(): Promise<void> {
+  private async refreshOnce(): Promise<void> {
     if (this.inFlight) return this.inFlight;
     const pause = this.hasFreshKeys() ? this.options.cooldownSeconds * 1000 : NO_KEYS_RETRY_MS;
-    if (this.clock() - this.askedAt < pause) return;
-    this.askedAt = this.clock();
+    if (this.clock() - this.lastFetchStartedAt < pause) return;
+    this.lastFetchStartedAt = this.clock();
     await this.refresh();
   }
 
@@ -138,8 +139,8 @@ export class KeyRing implements KeySource {
     try {
       const published = await this.jwks.getKeys();
       if (!Array.isArray(published)) throw new Error('the answer is not a key set');
-      const { keys, leftOut } = admitKeys(published, this.options.algorithms);
-      this.reportLeftOut(leftOut);
+      const { keys, rejected: leftOut } = selectKeys(published, this.options.algorithms);
+      this.reportRejected(leftOut);
       if (keys.size === 0) throw new Error('the key set has no usable key');
       this.replaceKeys(keys);
     } catch (error) {
@@ -169,12 +170,12 @@ export class KeyRing implements KeySource {
   }
 
   /** A key is warned about when it turns up, not each time that it is still there. */
-  private reportLeftOut(leftOut: LeftOutKey[]): void {
+  private reportRejected(leftOut: RejectedKey[]): void {
     for (const { kid, reason } of leftOut) {
-      if (this.leftOut.some((known) => known.kid === kid && known.reason === reason)) continue;
+      if (this.rejected.some((known) => known.kid === kid && known.reason === reason)) continue;
       this.log.warn({ kid, reason }, 'A key of the issuer is left out');
     }
-    this.leftOut = leftOut;
+    this.rejected = leftOut;
   }
 
   private reportFailure(error: unknown): void {

@@ -1,11 +1,11 @@
-import type { Standing } from './principals.repository.js';
+import type { UserWithSession } from './principals.repository.js';
 
 /**
  * One text for what is remembered of a user and a session. As objects they would take three times the
  * room, and there are tens of thousands of them; to read it again costs a few microseconds. An
  * impersonated session is never among them.
  */
-export function pack({ user, session }: Standing): string {
+export function pack({ user, session }: UserWithSession): string {
   const packed: Packed = [
     user.id,
     user.email,
@@ -30,7 +30,7 @@ export function pack({ user, session }: Standing): string {
   return JSON.stringify(packed);
 }
 
-export function unpack(text: string): Standing {
+export function unpack(text: string): UserWithSession {
   const [
     id,
     email,

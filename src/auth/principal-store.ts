@@ -1,15 +1,19 @@
 import { Injectable } from '@nestjs/common';
 import { LRUCache } from 'lru-cache';
 import { Environment } from '../config/environment.js';
-import { ChangeFeed, type Remembering } from '../database/change-feed.js';
+import { ChangeFeed, type ChangeSubscriber } from '../database/change-feed.js';
 import { pack, unpack } from './packed-standing.js';
-import { PrincipalsRepository, type Standing, type Witness } from './principals.repository.js';
+import {
+  AuthRepository,
+  type UserWithSession,
+  type SessionLookup,
+} from './principals.repository.js';
 
 /** A question to the database that is being answered. */
-interface Reading {
+interface PendingLoad {
   userId: string;
   /** Told of a change meanwhile: the answer may be from before it. */
-  overtaken: boolean;
+  invalidated: boolean;
 }
 
 /**
@@ -18,20 +22,20 @@ interface Reading {
  * is asked of the database each time.
  */
 @Injectable()
-export class PrincipalStore implements Remembering {
-  private readonly remembered: LRUCache<string, Remembered[]>;
+export class UserCache implements ChangeSubscriber {
+  private readonly entries: LRUCache<string, CacheEntry[]>;
   private readonly maxAgeMs: number;
-  private readonly opened: Remembered[] = [];
-  private turn = 0;
-  private readonly readings = new Set<Reading>();
+  private readonly unpackedEntries: CacheEntry[] = [];
+  private nextSlot = 0;
+  private readonly pendingLoads = new Set<PendingLoad>();
 
   constructor(
-    private readonly principals: PrincipalsRepository,
+    private readonly principals: AuthRepository,
     private readonly feed: ChangeFeed,
     environment: Environment,
   ) {
     const { REMEMBERED_USERS, CACHE_MAX_AGE_SECONDS } = environment;
-    this.remembered = new LRUCache({
+    this.entries = new LRUCache({
       max: REMEMBERED_USERS,
       maxSize: REMEMBERED_USERS * MAX_AVERAGE_BYTES,
       sizeCalculation: (entries) => entries.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -40,91 +44,94 @@ export class PrincipalStore implements Remembering {
     feed.subscribe(this);
   }
 
-  recall(userId: string, witness: Witness | null): Standing | undefined {
-    if (!this.feed.isHearing) return undefined;
-    const name = nameOf(witness);
-    const known = this.remembered.get(userId)?.find((each) => each.name === name);
-    if (!known || performance.now() - known.askedAt >= this.maxAgeMs) return undefined;
-    const standing = this.open(known);
-    return canVouch(standing, witness) ? standing : undefined;
+  get(userId: string, witness: SessionLookup | null): UserWithSession | undefined {
+    if (!this.feed.isLive) return undefined;
+    const name = cacheKey(witness);
+    const known = this.entries.get(userId)?.find((each) => each.key === name);
+    if (!known || performance.now() - known.queriedAt >= this.maxAgeMs) return undefined;
+    const standing = this.unpackEntry(known);
+    return matchesLookup(standing, witness) ? standing : undefined;
   }
 
   /** Who asks once mostly asks again soon: of the last few the object is kept, too. */
-  private open(known: Remembered): Standing {
-    if (known.standing) return known.standing;
-    known.standing = unpack(known.packed);
-    const oldest = this.opened[this.turn];
-    if (oldest) oldest.standing = undefined;
-    this.opened[this.turn] = known;
-    this.turn = (this.turn + 1) % MOST_OPENED;
-    return known.standing;
+  private unpackEntry(known: CacheEntry): UserWithSession {
+    if (known.value) return known.value;
+    known.value = unpack(known.packed);
+    const oldest = this.unpackedEntries[this.nextSlot];
+    if (oldest) oldest.value = undefined;
+    this.unpackedEntries[this.nextSlot] = known;
+    this.nextSlot = (this.nextSlot + 1) % MAX_UNPACKED;
+    return known.value;
   }
 
-  async find(userId: string, witness: Witness | null): Promise<Standing | null> {
+  async load(userId: string, witness: SessionLookup | null): Promise<UserWithSession | null> {
     for (let attempt = 1; ; attempt += 1) {
-      const reading = { userId, overtaken: false };
+      const reading = { userId, invalidated: false };
       // Before the query is sent: what it reads is at least as new.
       const askedAt = performance.now();
-      this.readings.add(reading);
+      this.pendingLoads.add(reading);
       try {
         const standing = await this.principals.find(userId, witness);
-        if (!reading.overtaken) {
-          this.remember(userId, witness, standing, askedAt);
+        if (!reading.invalidated) {
+          this.store(userId, witness, standing, askedAt);
           return standing;
         }
-        if (attempt === MOST_READINGS) return standing;
+        if (attempt === MAX_LOAD_ATTEMPTS) return standing;
       } finally {
-        this.readings.delete(reading);
+        this.pendingLoads.delete(reading);
       }
     }
   }
 
-  userChanged(id: string): void {
-    this.remembered.delete(id);
-    for (const reading of this.readings) if (reading.userId === id) reading.overtaken = true;
+  invalidateUser(id: string): void {
+    this.entries.delete(id);
+    for (const reading of this.pendingLoads) if (reading.userId === id) reading.invalidated = true;
   }
 
-  everythingChanged(): void {
-    this.remembered.clear();
-    for (const reading of this.readings) reading.overtaken = true;
+  invalidateAll(): void {
+    this.entries.clear();
+    for (const reading of this.pendingLoads) reading.invalidated = true;
   }
 
-  private remember(
+  private store(
     userId: string,
-    witness: Witness | null,
-    standing: Standing | null,
+    witness: SessionLookup | null,
+    standing: UserWithSession | null,
     askedAt: number,
   ): void {
     if (!standing || (witness && !standing.session)) return;
     // It also depends on the impersonator, whose changes do not invalidate this user.
     if (standing.session !== null && standing.session.impersonatedBy !== null) return;
     // An id that the database writes otherwise is not the one that it will tell of.
-    if (!this.feed.isHearing || standing.user.id !== userId) return;
+    if (!this.feed.isLive || standing.user.id !== userId) return;
     const packed = pack(standing);
     const bytes = bytesOf(packed);
     if (bytes > MAX_ENTRY_BYTES) return;
-    const name = nameOf(witness);
-    const others = this.remembered.get(userId)?.filter((each) => each.name !== name) ?? [];
+    const name = cacheKey(witness);
+    const others = this.entries.get(userId)?.filter((each) => each.key !== name) ?? [];
     // The oldest goes, so that nobody fills the memory with sessions of one user.
     const kept = others.slice(1 - MAX_SESSIONS_PER_USER);
-    this.remembered.set(userId, [...kept, { name, packed, bytes, askedAt, standing: undefined }]);
+    this.entries.set(userId, [
+      ...kept,
+      { key: name, packed, bytes, queriedAt: askedAt, value: undefined },
+    ]);
   }
 }
 
 /** A list and no map for each user: most have one, and there are tens of thousands. */
-interface Remembered {
-  name: string;
+interface CacheEntry {
+  key: string;
   packed: string;
   bytes: number;
   /** When the query was sent, by `performance.now()`. */
-  askedAt: number;
+  queriedAt: number;
   /** Unpacked, where it was asked for lately. */
-  standing: Standing | undefined;
+  value: UserWithSession | undefined;
 }
 
-const MOST_READINGS = 3;
+const MAX_LOAD_ATTEMPTS = 3;
 const MAX_SESSIONS_PER_USER = 5;
-const MOST_OPENED = 1000;
+const MAX_UNPACKED = 1000;
 /** A usual entry has less than 1 KB. */
 const MAX_ENTRY_BYTES = 4096;
 /** The whole cache has at most this for each user that it may hold. */
@@ -140,12 +147,12 @@ function bytesOf(packed: string): number {
 }
 
 /** One for each session that a token can name, and one for all tokens that name none. */
-function nameOf(witness: Witness | null): string {
+function cacheKey(witness: SessionLookup | null): string {
   return witness !== null && 'sessionId' in witness ? witness.sessionId : '';
 }
 
 /** A session that was there when one token was issued may be too young for another. */
-function canVouch({ session }: Standing, witness: Witness | null): boolean {
+function matchesLookup({ session }: UserWithSession, witness: SessionLookup | null): boolean {
   if (witness === null || 'sessionId' in witness) return true;
-  return session !== null && session.createdAt <= witness.notAfter;
+  return session !== null && session.createdAt <= witness.maxCreatedAt;
 }

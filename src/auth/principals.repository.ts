@@ -11,14 +11,14 @@ import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
 import type { SessionRow, UserRow } from './principal.js';
 
 /** Which session may vouch for a token: the one it names, or any that was there when it was issued. */
-export type Witness = { sessionId: string } | { notAfter: Date };
+export type SessionLookup = { sessionId: string } | { maxCreatedAt: Date };
 
-export interface Standing {
+export interface UserWithSession {
   user: UserRow;
   /** The witness, the one that lasts longest where several could be it; null where there is none. */
   session: SessionRow | null;
   /** The admin of an impersonated session, with a session of their own from before it began. */
-  impersonator: Standing | null;
+  impersonator: UserWithSession | null;
 }
 
 /**
@@ -26,22 +26,28 @@ export interface Standing {
  * both rows, by primary key and by an index, into plain values and not into entities.
  */
 @Injectable()
-export class PrincipalsRepository {
+export class AuthRepository {
   constructor(
     private readonly em: EntityManager,
     @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
   ) {}
 
-  async find(userId: string, witness: Witness | null): Promise<Standing | null> {
+  async find(userId: string, witness: SessionLookup | null): Promise<UserWithSession | null> {
     const standing = await this.load(userId, witness);
     const session = standing?.session;
     if (!session || session.impersonatedBy === null) return standing;
     // Another query, so that requests without impersonation do not pay for a join.
     const notAfter = new Date(session.createdAt.getTime() + MAX_CLOCK_DIFFERENCE_MS);
-    return { ...standing, impersonator: await this.load(session.impersonatedBy, { notAfter }) };
+    return {
+      ...standing,
+      impersonator: await this.load(session.impersonatedBy, { maxCreatedAt: notAfter }),
+    };
   }
 
-  private async load(userId: string, witness: Witness | null): Promise<Standing | null> {
+  private async load(
+    userId: string,
+    witness: SessionLookup | null,
+  ): Promise<UserWithSession | null> {
     if (!this.canBe('user', userId)) return null;
     const byId = witness !== null && 'sessionId' in witness;
     if (byId && !this.canBe('session', witness.sessionId)) {
@@ -49,10 +55,10 @@ export class PrincipalsRepository {
     }
     const { sql, parameters } = this.compose(userId, witness);
     const [row] = await this.em.getConnection().execute<JoinedRow[]>(sql, parameters);
-    return row ? toStanding(row) : null;
+    return row ? toUserWithSession(row) : null;
   }
 
-  private compose(userId: string, witness: Witness | null) {
+  private compose(userId: string, witness: SessionLookup | null) {
     const { user, session } = this.physical.tables;
     if (!user) throw new Error('The service does not start without a user table.');
     const from = `${this.name(user)} u`;
@@ -79,7 +85,9 @@ export class PrincipalsRepository {
         ) s on true
         where ${where}`,
       parameters: [
-        ...(byId ? [witness.sessionId] : [witness.notAfter.getTime() / 1000, Date.now() / 1000]),
+        ...(byId
+          ? [witness.sessionId]
+          : [witness.maxCreatedAt.getTime() / 1000, Date.now() / 1000]),
         userId,
       ],
     };
@@ -138,7 +146,7 @@ function column(table: PhysicalTable, property: string): string {
   return `"${found.name}"`;
 }
 
-function toStanding(row: JoinedRow): Standing {
+function toUserWithSession(row: JoinedRow): UserWithSession {
   const session = row['s_id'] == null ? null : toSession(row);
   return { user: toUser(row), session, impersonator: null };
 }

@@ -2,8 +2,8 @@ import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/com
 import { ROUTE_ARGS_METADATA } from '@nestjs/common/constants.js';
 import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
 import type { Request } from 'express';
-import { demandsOf } from './demands.js';
-import { perRoute } from '../common/per-route.js';
+import { routeAccess } from './demands.js';
+import { memoizePerRoute } from '../common/per-route.js';
 import { problem } from '../common/problem.js';
 import { MAX_ERRORS } from '../common/validation.js';
 
@@ -12,13 +12,13 @@ import { MAX_ERRORS } from '../common/validation.js';
  * not know. A probe may carry whatever its prober likes.
  */
 @Injectable()
-export class QueryGuard implements CanActivate {
+export class UnknownQueryGuard implements CanActivate {
   canActivate(context: ExecutionContext): true {
     const request = context.switchToHttp().getRequest<Request>();
     // Express takes the query apart each time that it is asked for it.
     if (!request.url.includes('?')) return true;
     const names = Object.keys(request.query);
-    if (names.length === 0 || readsQuery(context) || demandsOf(context).isPublic) return true;
+    if (names.length === 0 || readsQuery(context) || routeAccess(context).isPublic) return true;
     throw problem('VALIDATION_ERROR', {
       errors: names
         .slice(0, MAX_ERRORS)
@@ -30,7 +30,7 @@ export class QueryGuard implements CanActivate {
 const READERS = new Set([RouteParamtypes.QUERY, RouteParamtypes.REQUEST].map(String));
 
 /** By `@Query()`, or by the request itself. */
-const readsQuery = perRoute((controller, handler) => {
+const readsQuery = memoizePerRoute((controller, handler) => {
   const read = Reflect.getMetadata(ROUTE_ARGS_METADATA, controller, handler.name) as object;
   return Object.keys(read ?? {}).some((key) => {
     const [kind = ''] = key.split(':', 1);

@@ -9,8 +9,8 @@ import {
   type ThrottlerStorage,
 } from '@nestjs/throttler';
 import type { Request, Response } from 'express';
-import { perRoute } from '../common/per-route.js';
-import { addressOf, type Allowance, RateLimits, userOf } from '../common/rate-limits.js';
+import { memoizePerRoute } from '../common/per-route.js';
+import { addressKey, type RateLimitPolicy, RateLimiter, userKey } from '../common/rate-limits.js';
 
 /**
  * What `@Throttle()` and `@SkipThrottle()` say of a route, read by the throttler that they come from. The
@@ -23,14 +23,14 @@ export class DecoratedRoutes extends ThrottlerGuard {
     @InjectThrottlerOptions() options: ThrottlerModuleOptions,
     @InjectThrottlerStorage() storage: ThrottlerStorage,
     reflector: Reflector,
-    private readonly limits: RateLimits,
+    private readonly limits: RateLimiter,
   ) {
     super(options, storage, reflector);
   }
 
   protected override handleRequest({ context, limit, ttl }: ThrottlerRequest): Promise<boolean> {
     const route = `${context.getClass().name}.${context.getHandler().name}`;
-    count(this.limits, context, { route, limit, milliseconds: ttl });
+    count(this.limits, context, { route, limit, windowMs: ttl });
     return Promise.resolve(true);
   }
 }
@@ -42,7 +42,7 @@ export class DecoratedRoutes extends ThrottlerGuard {
 @Injectable()
 export class RateLimitGuard implements CanActivate {
   constructor(
-    private readonly limits: RateLimits,
+    private readonly limits: RateLimiter,
     private readonly decorated: DecoratedRoutes,
   ) {}
 
@@ -53,15 +53,15 @@ export class RateLimitGuard implements CanActivate {
   }
 }
 
-const isDecorated = perRoute((controller, handler) =>
+const isDecorated = memoizePerRoute((controller, handler) =>
   [handler, controller].some((target) =>
     Reflect.getMetadataKeys(target).some((key) => String(key).startsWith('THROTTLER:')),
   ),
 );
 
-function count(limits: RateLimits, context: ExecutionContext, allowance?: Allowance): void {
+function count(limits: RateLimiter, context: ExecutionContext, allowance?: RateLimitPolicy): void {
   const http = context.switchToHttp();
   const request = http.getRequest<Request>();
-  const who = request.principal ? userOf(request.principal.user.id) : addressOf(request);
+  const who = request.principal ? userKey(request.principal.user.id) : addressKey(request);
   limits.count(who, http.getResponse<Response>(), allowance);
 }

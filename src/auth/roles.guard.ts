@@ -2,7 +2,7 @@ import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/com
 import type { Request } from 'express';
 import { problem } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
-import { demandsOf } from './demands.js';
+import { routeAccess } from './demands.js';
 import type { Principal } from './principal.js';
 import { rolesOf } from './user-rules.js';
 
@@ -15,7 +15,7 @@ export class RolesGuard implements CanActivate {
     const { principal, params } = context.switchToHttp().getRequest<Request>();
     if (!principal) return true;
     const { user, isAdmin } = principal;
-    const { verified, roles, self } = demandsOf(context);
+    const { verified, roles, self } = routeAccess(context);
 
     if (verified && !user.emailVerified) throw problem('EMAIL_NOT_VERIFIED');
     if (roles && !this.hasOneOf(principal, roles)) throw problem('AUTH_FORBIDDEN');

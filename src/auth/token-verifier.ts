@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { CpuBudget } from '../common/cpu-budget.js';
 import {
-  algorithmNamed,
+  findAlgorithm,
   isKeyId,
   isObject,
   isOneLine,
@@ -13,13 +13,13 @@ import {
 /** Where the verifier gets the issuer's keys: the KeyRing, and in tests a handful of them. */
 export interface KeySource {
   /** The key of that name, if it may be used now. */
-  current(kid: string): VerificationKey | undefined;
+  get(kid: string): VerificationKey | undefined;
   /** The same, after asking the issuer where that can help. Throws KeysUnavailable. */
-  find(kid: string): Promise<VerificationKey | undefined>;
+  resolve(kid: string): Promise<VerificationKey | undefined>;
 }
 
 /** There is no key set to judge by: nobody's token is known to be good, or to be bad. */
-export class KeysUnavailable extends Error {
+export class KeysUnavailableError extends Error {
   override readonly name = 'KeysUnavailable';
 }
 
@@ -47,7 +47,7 @@ export interface VerifiedToken {
 export type TokenFailure = 'invalid' | 'expired' | 'keys-unavailable' | 'busy';
 
 /** A token that is not accepted. `reason` is for operators: short, stable, without the token. */
-export class TokenRefused extends Error {
+export class InvalidTokenError extends Error {
   override readonly name = 'TokenRefused';
 
   constructor(
@@ -66,7 +66,7 @@ type SignatureBudget = Pick<CpuBudget, 'run'>;
  * about itself is ever answered.
  */
 export class TokenVerifier {
-  private readonly cache: LRUCache<string, { token: VerifiedToken; key: VerificationKey }>;
+  private readonly verifiedTokens: LRUCache<string, { token: VerifiedToken; key: VerificationKey }>;
 
   constructor(
     private readonly keys: KeySource,
@@ -77,7 +77,7 @@ export class TokenVerifier {
     if (!rules.issuer || rules.audiences.length === 0 || rules.audiences.includes('')) {
       throw new Error('An issuer and an audience are needed: an empty one would match any token.');
     }
-    this.cache = new LRUCache({ max: maxRemembered });
+    this.verifiedTokens = new LRUCache({ max: maxRemembered });
   }
 
   /**
@@ -85,33 +85,33 @@ export class TokenVerifier {
    * the signature is verified only while that has time left.
    */
   async verify(text: string, budget?: SignatureBudget): Promise<VerifiedToken> {
-    const token = this.proven(text) ?? (await this.prove(text, budget));
-    const fault = this.timeFault(token);
+    const token = this.getVerified(text) ?? (await this.verifyUncached(text, budget));
+    const fault = this.timeError(token);
     if (fault) throw fault;
     return token;
   }
 
   /** A token that was verified before and is in time, without its signature being verified again. */
-  recall(text: string): VerifiedToken | undefined {
-    const token = this.proven(text);
-    return token && !this.timeFault(token) ? token : undefined;
+  getCached(text: string): VerifiedToken | undefined {
+    const token = this.getVerified(text);
+    return token && !this.timeError(token) ? token : undefined;
   }
 
   /**
    * The same for a token that may be out of time: everything else about it is verified. An expired token
    * stays in the cache, so that sending it again and again costs no signature.
    */
-  proven(text: string): VerifiedToken | undefined {
+  getVerified(text: string): VerifiedToken | undefined {
     if (text.length > MAX_TOKEN_LENGTH) return undefined;
-    const digest = digestOf(text);
-    const held = this.cache.get(digest);
+    const digest = cacheKey(text);
+    const held = this.verifiedTokens.get(digest);
     if (!held) return undefined;
-    if (this.keys.current(held.token.keyId) === held.key) return held.token;
-    this.cache.delete(digest);
+    if (this.keys.get(held.token.keyId) === held.key) return held.token;
+    this.verifiedTokens.delete(digest);
     return undefined;
   }
 
-  private async prove(text: string, budget?: SignatureBudget): Promise<VerifiedToken> {
+  private async verifyUncached(text: string, budget?: SignatureBudget): Promise<VerifiedToken> {
     const { header, claims, signingInput, signature } = readToken(text);
     const { algorithm, keyId } = this.checkHeader(header);
     const key = await this.keyFor(keyId);
@@ -119,10 +119,10 @@ export class TokenVerifier {
     if (key.algorithm !== algorithm) refuse('algorithm-not-of-this-key');
     const verify = () => key.verifies(signingInput, signature);
     const isGenuine = budget ? budget.run(verify) : verify();
-    if (isGenuine === undefined) throw new TokenRefused('busy', 'signature-budget');
+    if (isGenuine === undefined) throw new InvalidTokenError('busy', 'signature-budget');
     if (!isGenuine) refuse('signature');
     const token = this.checkClaims(claims, keyId);
-    this.cache.set(digestOf(text), { token, key });
+    this.verifiedTokens.set(cacheKey(text), { token, key });
     return token;
   }
 
@@ -131,8 +131,8 @@ export class TokenVerifier {
     // RFC 8725 §3.11. Better-Auth signs session caches, OAuth and logout tokens with the same keys
     // and tells them apart by `typ`; its plain tokens have none.
     if (header.has('typ') && header.get('typ') !== 'JWT') refuse('typ');
-    const algorithm = algorithmNamed(header.get('alg'));
-    const allowed = this.rules.algorithms.some((name) => algorithmNamed(name) === algorithm);
+    const algorithm = findAlgorithm(header.get('alg'));
+    const allowed = this.rules.algorithms.some((name) => findAlgorithm(name) === algorithm);
     if (!algorithm || !allowed) return refuse('algorithm-not-allowed');
     const keyId = header.get('kid');
     if (!isKeyId(keyId)) return refuse('kid');
@@ -141,10 +141,10 @@ export class TokenVerifier {
 
   private async keyFor(keyId: string): Promise<VerificationKey> {
     try {
-      return this.keys.current(keyId) ?? (await this.keys.find(keyId)) ?? refuse('unknown-key');
+      return this.keys.get(keyId) ?? (await this.keys.resolve(keyId)) ?? refuse('unknown-key');
     } catch (error) {
-      if (!(error instanceof KeysUnavailable)) throw error;
-      throw new TokenRefused('keys-unavailable', 'keys-unavailable');
+      if (!(error instanceof KeysUnavailableError)) throw error;
+      throw new InvalidTokenError('keys-unavailable', 'keys-unavailable');
     }
   }
 
@@ -155,17 +155,17 @@ export class TokenVerifier {
   private checkClaims(claims: Members, keyId: string): VerifiedToken {
     const { issuer, maxLifetimeSeconds, sessionClaim } = this.rules;
     if (claims.get('iss') !== issuer) refuse('iss');
-    if (!this.isForUs(claims.get('aud'))) refuse('aud');
+    if (!this.isAudienceAccepted(claims.get('aud'))) refuse('aud');
     // Only a claim that is not there means "no session"; `null` is a value, and no string.
     const sessionId = claims.has(sessionClaim)
-      ? oneLine(claims.get(sessionClaim), 'session-claim')
+      ? requireOneLine(claims.get(sessionClaim), 'session-claim')
       : null;
     const token: VerifiedToken = Object.freeze({
-      subject: oneLine(claims.get('sub'), 'sub'),
+      subject: requireOneLine(claims.get('sub'), 'sub'),
       sessionId,
-      issuedAt: seconds(claims.get('iat'), 'iat'),
-      expiresAt: seconds(claims.get('exp'), 'exp'),
-      notBefore: claims.has('nbf') ? seconds(claims.get('nbf'), 'nbf') : null,
+      issuedAt: requireSeconds(claims.get('iat'), 'iat'),
+      expiresAt: requireSeconds(claims.get('exp'), 'exp'),
+      notBefore: claims.has('nbf') ? requireSeconds(claims.get('nbf'), 'nbf') : null,
       keyId,
     });
     if (token.expiresAt - token.issuedAt > maxLifetimeSeconds) refuse('lifetime');
@@ -173,7 +173,7 @@ export class TokenVerifier {
   }
 
   /** RFC 7519 §4.1.3: "a single case-sensitive string" or a list of such, one of them ours. */
-  private isForUs(audience: unknown): boolean {
+  private isAudienceAccepted(audience: unknown): boolean {
     const named: unknown[] = Array.isArray(audience) ? audience : [audience];
     return (
       named.every((name) => typeof name === 'string') &&
@@ -181,15 +181,19 @@ export class TokenVerifier {
     );
   }
 
-  private timeFault({ issuedAt, notBefore, expiresAt }: VerifiedToken): TokenRefused | undefined {
+  private timeError({
+    issuedAt,
+    notBefore,
+    expiresAt,
+  }: VerifiedToken): InvalidTokenError | undefined {
     const now = this.clock() / 1000;
     const { leewaySeconds } = this.rules;
-    if (issuedAt > now + leewaySeconds) return new TokenRefused('invalid', 'iat-ahead');
+    if (issuedAt > now + leewaySeconds) return new InvalidTokenError('invalid', 'iat-ahead');
     if (notBefore !== null && notBefore > now + leewaySeconds) {
-      return new TokenRefused('invalid', 'nbf-ahead');
+      return new InvalidTokenError('invalid', 'nbf-ahead');
     }
     // RFC 7519 §4.1.4: "on or after which the JWT MUST NOT be accepted".
-    if (expiresAt <= now - leewaySeconds) return new TokenRefused('expired', 'expired');
+    if (expiresAt <= now - leewaySeconds) return new InvalidTokenError('expired', 'expired');
     return undefined;
   }
 }
@@ -198,8 +202,8 @@ export class TokenVerifier {
  * The token of an Authorization header (RFC 6750 §2.1), or undefined where it holds none: no
  * header, or another scheme. A Bearer header of any other shape is refused.
  */
-export function bearerToken(authorization: string | undefined): string | undefined {
-  const token = recallableToken(authorization);
+export function requireBearer(authorization: string | undefined): string | undefined {
+  const token = parseBearer(authorization);
   // RFC 9110 §11.1: the scheme is case-insensitive, and ends where its characters do.
   const isBearer =
     token === undefined && /^bearer(?![\w!#$%&'*+.^`|~-])/i.test(authorization ?? '');
@@ -210,7 +214,7 @@ export function bearerToken(authorization: string | undefined): string | undefin
  * The same without a refusal: only a header in the right form has a token. The parts of the expression
  * have no character in common, so it takes linear time; passport-jwt's own extractor does not.
  */
-export function recallableToken(authorization: string | undefined): string | undefined {
+export function parseBearer(authorization: string | undefined): string | undefined {
   return authorization === undefined
     ? undefined
     : /^bearer +([\w.~+/-]+=*)$/i.exec(authorization)?.[1];
@@ -305,20 +309,20 @@ function hasDuplicateMember(json: string): boolean {
   return false;
 }
 
-function oneLine(value: unknown, reason: string): string {
+function requireOneLine(value: unknown, reason: string): string {
   return isOneLine(value, 255) ? value : refuse(reason);
 }
 
 /** RFC 7519 §2 allows fractions; no issuer of ours sends one, and 1e400 is a number in JSON too. */
-function seconds(value: unknown, reason: string): number {
+function requireSeconds(value: unknown, reason: string): number {
   return typeof value === 'number' && Number.isSafeInteger(value) ? value : refuse(reason);
 }
 
 // The memory is named by a hash so that it holds no token that could be replayed, and stays small.
-function digestOf(token: string): string {
+function cacheKey(token: string): string {
   return hash('sha256', token, 'base64url');
 }
 
 function refuse(reason: string): never {
-  throw new TokenRefused('invalid', reason);
+  throw new InvalidTokenError('invalid', reason);
 }

@@ -8,7 +8,7 @@ type Unauthorized = {
  * A 401 with the challenge of RFC 6750, section 3: no error code where no token was sent ("SHOULD NOT
  * include an error code"), else `invalid_token`, which covers "expired, revoked, malformed".
  */
-export function challenged(code: Unauthorized, reason?: string, detail?: string): Problem {
+export function unauthorized(code: Unauthorized, reason?: string, detail?: string): Problem {
   const error =
     code === 'AUTH_MISSING_TOKEN'
       ? ''

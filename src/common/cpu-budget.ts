@@ -3,7 +3,7 @@
  * kept for up to five seconds. The last run may take more than there is, and the next ones wait for it.
  */
 export class CpuBudget {
-  private left: number;
+  private remainingMs: number;
   private refilledAt: number;
 
   constructor(
@@ -11,7 +11,7 @@ export class CpuBudget {
     private readonly clock: () => number = () => performance.now(),
     private readonly cpuTime: () => number = threadCpuTime,
   ) {
-    this.left = share * MAX_KEPT_MS;
+    this.remainingMs = share * MAX_KEPT_MS;
     this.refilledAt = clock();
   }
 
@@ -19,14 +19,14 @@ export class CpuBudget {
   run<Value>(work: () => Value): Value | undefined {
     const now = this.clock();
     const earned = (now - this.refilledAt) * this.share;
-    this.left = Math.min(this.share * MAX_KEPT_MS, this.left + earned);
+    this.remainingMs = Math.min(this.share * MAX_KEPT_MS, this.remainingMs + earned);
     this.refilledAt = now;
-    if (this.left <= 0) return undefined;
+    if (this.remainingMs <= 0) return undefined;
     const before = this.cpuTime();
     try {
       return work();
     } finally {
-      this.left -= this.cpuTime() - before;
+      this.remainingMs -= this.cpuTime() - before;
     }
   }
 }

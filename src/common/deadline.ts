@@ -5,4 +5,4 @@ import { AsyncLocalStorage } from 'node:async_hooks';
  * requests that change something are told: what they commit must not come after the deadline of their
  * answer, and others pay nothing for it.
  */
-export const answerBegan = new AsyncLocalStorage<number>();
+export const responseDeadline = new AsyncLocalStorage<number>();

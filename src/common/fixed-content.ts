@@ -3,7 +3,7 @@ import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import type { Request, RequestHandler, Response } from 'express';
 
-interface Made {
+interface PreparedContent {
   plain: Buffer;
   compressed: Buffer;
   etag: string;
@@ -14,7 +14,7 @@ interface Made {
  * first request. A client may keep it, and asks each time whether it is still the same.
  */
 export function fixedContent(type: string, make: () => Promise<Buffer> | string): RequestHandler {
-  let made: Promise<Made> | undefined;
+  let made: Promise<PreparedContent> | undefined;
   const makeOnce = () =>
     (made ??= prepare(make).catch((error: unknown) => {
       made = undefined;
@@ -30,7 +30,7 @@ export function fixedContent(type: string, make: () => Promise<Buffer> | string)
   };
 }
 
-async function prepare(make: () => Promise<Buffer> | string): Promise<Made> {
+async function prepare(make: () => Promise<Buffer> | string): Promise<PreparedContent> {
   const plain = Buffer.from(await make());
   const compressed = await promisify(gzip)(plain, { level: 9 });
   // Weak, because both codings have it.

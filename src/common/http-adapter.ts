@@ -8,7 +8,7 @@ export class HttpAdapter extends ExpressAdapter {
   override initHttpServer({ httpsOptions }: NestApplicationOptions = {}): void {
     if (httpsOptions) throw new Error('This server speaks HTTP: TLS is for what stands before it.');
     const app = this.getInstance<Express>();
-    const server = createServer({ ...LIMITS, ...bornFor(app) }, (request, response) => {
+    const server = createServer({ ...LIMITS, ...messageClassesFor(app) }, (request, response) => {
       // Another listener may have answered it, or dropped it.
       if (!response.writableEnded && !response.destroyed) app(request, response);
     });
@@ -35,17 +35,17 @@ const LIMITS = {
  * Express gives each request and each answer another prototype, a tenth of the time of a small one: V8 has
  * to find it a new shape. One that was born with it is left as it is.
  */
-function bornFor(app: Express) {
+function messageClassesFor(app: Express) {
   class Request extends IncomingMessage {}
   class Response<Of extends IncomingMessage> extends ServerResponse<Of> {}
-  become(Request.prototype, app.request);
-  become(Response.prototype, app.response);
+  copyPrototype(Request.prototype, app.request);
+  copyPrototype(Response.prototype, app.response);
   Object.assign(app, { request: Request.prototype, response: Response.prototype });
   return { IncomingMessage: Request, ServerResponse: Response };
 }
 
 /** Takes over what the other has of its own, `app`, so that to mount this in another app changes nothing. */
-function become(prototype: object, other: object): void {
+function copyPrototype(prototype: object, other: object): void {
   Object.setPrototypeOf(prototype, Object.getPrototypeOf(other) as object);
   Object.defineProperties(prototype, Object.getOwnPropertyDescriptors(other));
 }

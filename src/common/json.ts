@@ -5,7 +5,7 @@ import type { Express, Response } from 'express';
  * set: a tenth of the time of a small answer. The usual one, of which nothing has to be found out, is sent
  * as it is.
  */
-export function answerPlainly({ response: prototype }: Express): void {
+export function replyWithPlainJson({ response: prototype }: Express): void {
   const standard = prototype.json;
   prototype.json = function json(this: Response, value: unknown): Response {
     const isUsual =

@@ -8,7 +8,10 @@ import type { Environment } from '../config/environment.js';
  * The process's log, on standard output. A log that cannot be written (closed pipe, full disk, a reader
  * that has stopped) loses lines, never the process.
  */
-export function createLog(environment: Environment, output: LogStream = standardOutput()): Logger {
+export function createLogger(
+  environment: Environment,
+  output: LogStream = standardOutput(),
+): Logger {
   const pretty = environment.logFormat === 'pretty' ? loadPrettifier() : undefined;
   const log = pino(
     {
@@ -36,7 +39,7 @@ export function createLog(environment: Environment, output: LogStream = standard
  * One line of known members, as pino would write it. Every request has one, and in a busy process pino's
  * own way costs a tenth of the request: much code, which the rest has driven out of the caches.
  */
-export function writeLine(
+export function logRequest(
   log: Logger,
   level: 'debug' | 'info',
   message: string,
@@ -51,7 +54,7 @@ export function writeLine(
 }
 
 /** Resolves when everything logged so far is written, or cannot be. */
-export function flushed(log: Logger): Promise<void> {
+export function flush(log: Logger): Promise<void> {
   return new Promise((resolve) => log.flush(() => resolve()));
 }
 
@@ -92,7 +95,7 @@ interface DescribedError {
 export function describeError(error: unknown, depth = 0): DescribedError {
   if (!isError(error)) return { type: typeof error };
   const { cause, errors } = error;
-  const deeper = depth < MOST_DEPTH;
+  const deeper = depth < MAX_CAUSE_DEPTH;
   return present({
     type: error.name,
     code: error.code,
@@ -104,13 +107,13 @@ export function describeError(error: unknown, depth = 0): DescribedError {
     cause: deeper && isError(cause) ? describeError(cause, depth + 1) : undefined,
     errors:
       deeper && Array.isArray(errors)
-        ? errors.slice(0, MOST_ERRORS).map((each) => describeError(each, depth + 1))
+        ? errors.slice(0, MAX_ERRORS).map((each) => describeError(each, depth + 1))
         : undefined,
   });
 }
 
-const MOST_DEPTH = 3;
-const MOST_ERRORS = 5;
+const MAX_CAUSE_DEPTH = 3;
+const MAX_ERRORS = 5;
 
 type ErrorLike = Error &
   Partial<Record<'code' | 'errors' | 'constraint' | 'table' | 'column', unknown>>;
@@ -177,7 +180,7 @@ class LogOutput implements LogStream {
 
   write(text: string): void {
     // The first lines of a trouble are worth more than the last.
-    if (this.readerGone || this.waitingLength > MOST_WAITING) return;
+    if (this.readerGone || this.waitingLength > MAX_BUFFERED) return;
     this.waiting.push(text);
     this.waitingLength += text.length;
     if (this.busy) return;
@@ -242,7 +245,7 @@ class LogOutput implements LogStream {
 }
 
 const NOTHING: Buffer = Buffer.alloc(0);
-const MOST_WAITING = 4_000_000;
+const MAX_BUFFERED = 4_000_000;
 const BATCH_MS = 25;
 const RETRY_MS = 100;
 const FLUSH_MS = 500;

@@ -3,7 +3,7 @@ import type { ExecutionContext, Type } from '@nestjs/common';
 type Handler = ReturnType<ExecutionContext['getHandler']>;
 
 /** Decorators do not change, and to look for them costs more than to obey them: once for each route. */
-export function perRoute<Value>(
+export function memoizePerRoute<Value>(
   read: (controller: Type, handler: Handler) => Value,
 ): (context: ExecutionContext) => Value {
   const known = new WeakMap<Type, Map<Handler, Value>>();

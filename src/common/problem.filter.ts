@@ -7,11 +7,11 @@ import {
 } from '@nestjs/common';
 import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { isDatabaseAway } from '../database/faults.js';
-import { isCollision } from '../database/unit-of-work.js';
+import { isDatabaseUnavailable } from '../database/faults.js';
+import { isRetryable } from '../database/unit-of-work.js';
 import { allowedMethods } from './allowed-methods.js';
-import { challenged } from './challenge.js';
-import { LineBudget } from './line-budget.js';
+import { unauthorized } from './challenge.js';
+import { LogThrottle } from './line-budget.js';
 import { describeError } from './log.js';
 import {
   type ErrorCode,
@@ -25,12 +25,12 @@ import {
 /** The one way out for errors: whatever was thrown becomes a problem, and nothing internal goes with it. */
 @Catch()
 export class ProblemFilter implements ExceptionFilter {
-  private readonly faults: LineBudget;
-  private readonly outages: LineBudget;
+  private readonly faults: LogThrottle;
+  private readonly outages: LogThrottle;
 
   constructor(private readonly log: Logger) {
-    this.faults = new LineBudget(log, 'fault');
-    this.outages = new LineBudget(log, 'unavailable');
+    this.faults = new LogThrottle(log, 'fault');
+    this.outages = new LogThrottle(log, 'unavailable');
   }
 
   catch(thrown: unknown, host: ArgumentsHost): void {
@@ -38,7 +38,7 @@ export class ProblemFilter implements ExceptionFilter {
     const response = host.switchToHttp().getResponse<Response>();
     // The answer went out already: the deadline was quicker. A fault is worth its line all the same.
     const isLate = response.headersSent;
-    if (isLate && (isHealthReport(thrown) || cameTooLate(thrown))) return;
+    if (isLate && (isHealthReport(thrown) || isHeadersSentError(thrown))) return;
     if (isHealthReport(thrown)) {
       response
         .status(503)
@@ -53,10 +53,10 @@ export class ProblemFilter implements ExceptionFilter {
 
   /** Our own faults whole. An outage, which every request meets, in one line without frames. */
   private report(thrown: unknown, { code, details }: Problem, { requestId }: Request): void {
-    if (code === 'INTERNAL_ERROR' && this.faults.spend()) {
+    if (code === 'INTERNAL_ERROR' && this.faults.allow()) {
       this.log.error({ err: thrown, requestId, code });
     }
-    if (code !== 'SERVICE_UNAVAILABLE' || !this.outages.spend()) return;
+    if (code !== 'SERVICE_UNAVAILABLE' || !this.outages.allow()) return;
     const { stack: _, ...cause } = describeError(thrown);
     this.log.warn({ cause, requestId, code, reason: details.detail }, 'unavailable');
   }
@@ -72,7 +72,7 @@ export function sendProblem(request: Request, response: Response, refusal: Probl
 }
 
 /** What Node throws at a route that ends well, but after the deadline. */
-function cameTooLate(thrown: unknown): boolean {
+function isHeadersSentError(thrown: unknown): boolean {
   // Not `instanceof Error`: under Jest, Node's own errors come from another realm.
   if (typeof thrown !== 'object' || thrown === null) return false;
   return Reflect.get(thrown, 'code') === 'ERR_HTTP_HEADERS_SENT';
@@ -93,14 +93,14 @@ function pathOf({ originalUrl, url }: Request): string {
 
 function toProblem(thrown: unknown, request: Request): Problem {
   if (thrown instanceof Problem) return thrown;
-  if (isDatabaseAway(thrown)) return unavailable('The database does not answer.');
+  if (isDatabaseUnavailable(thrown)) return unavailable('The database does not answer.');
   // Tried several times, and still in somebody's way.
-  if (isCollision(thrown)) return unavailable('Others are changing the same.');
+  if (isRetryable(thrown)) return unavailable('Others are changing the same.');
 
   // Nest's own exceptions and those of Express' parsers carry a status and little else.
   const status = thrown instanceof HttpException ? thrown.getStatus() : statusOf(thrown);
   if (status === 404) return notFound(request);
-  if (status === 401) return challenged('AUTH_TOKEN_INVALID');
+  if (status === 401) return unauthorized('AUTH_TOKEN_INVALID');
   const isTheirs = status >= 400 && status < 500;
   return problem(CODE_OF_STATUS[status] ?? (isTheirs ? 'MALFORMED_REQUEST' : 'INTERNAL_ERROR'));
 }

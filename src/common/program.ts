@@ -1,13 +1,13 @@
 import { constants } from 'node:os';
-import { EnvironmentFault } from '../config/environment.js';
-import { DatabaseUnusable, explainQueryFault } from '../database/connection.js';
+import { InvalidEnvironmentError } from '../config/environment.js';
+import { UnusableDatabaseError, describeQueryError } from '../database/connection.js';
 
 /**
  * Runs a program of ours and gives a fault that its user can mend the form it deserves: the sentence,
  * no stack trace, exit code 1.
  */
 export async function runProgram(program: () => Promise<void>): Promise<void> {
-  for (const signal of ENDINGS) process.on(signal, endAtOnce);
+  for (const signal of ENDINGS) process.on(signal, exitOnSignal);
   try {
     requireNode();
     await program();
@@ -23,33 +23,36 @@ export async function runProgram(program: () => Promise<void>): Promise<void> {
 function requireNode(): void {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (major > 24 || (major === 24 && minor >= 9)) return;
-  throw new UnsuitableNode(`Gatehouse needs Node 24.9 or newer; this is ${process.version}.`);
+  throw new UnsupportedNodeError(`Gatehouse needs Node 24.9 or newer; this is ${process.version}.`);
 }
 
-class UnsuitableNode extends Error {}
+class UnsupportedNodeError extends Error {}
 
 /** As process 1 of a container a program ignores the signals that it has no listener for. */
-function endAtOnce(signal: NodeJS.Signals): void {
+function exitOnSignal(signal: NodeJS.Signals): void {
   process.exit(128 + constants.signals[signal]);
 }
 
 /** For a program that has come far enough to end in order. */
-export function stopEndingAtOnce(): void {
-  for (const signal of ENDINGS) process.off(signal, endAtOnce);
+export function stopExitingOnSignal(): void {
+  for (const signal of ENDINGS) process.off(signal, exitOnSignal);
 }
 
 const ENDINGS = ['SIGTERM', 'SIGINT'] as const;
 
 function explain(error: unknown): string | undefined {
-  const isOurs = [UnsuitableNode, EnvironmentFault, DatabaseUnusable, CannotListen].some(
-    (kind) => error instanceof kind,
-  );
+  const isOurs = [
+    UnsupportedNodeError,
+    InvalidEnvironmentError,
+    UnusableDatabaseError,
+    ListenError,
+  ].some((kind) => error instanceof kind);
   if (isOurs) return (error as Error).message;
-  return explainQueryFault(error);
+  return describeQueryError(error);
 }
 
 /** The address that the environment names cannot be listened on. */
-export class CannotListen extends Error {
+export class ListenError extends Error {
   constructor(host: string, port: number, cause: unknown) {
     const code = (cause as NodeJS.ErrnoException).code ?? 'unknown';
     const reason = REASONS[code] ?? code;

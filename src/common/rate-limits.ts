@@ -4,28 +4,28 @@ import type { NextFunction, Request, Response } from 'express';
 import { LRUCache } from 'lru-cache';
 import { Environment } from '../config/environment.js';
 import { problem } from './problem.js';
-import { ipOf } from './request.js';
+import { clientAddress } from './request.js';
 
 /** Whose requests are counted together: a user's, or those of an address that nobody is known at. */
-export interface Counted {
+export interface RateLimitKey {
   kind: 'user' | 'address';
   id: string;
 }
 
 /** IPv6 by /64, which is what one household or one machine is given. */
-export function addressOf(request: Request): Counted {
-  return { kind: 'address', id: normalizeIp(ipOf(request) ?? 'unknown') };
+export function addressKey(request: Request): RateLimitKey {
+  return { kind: 'address', id: normalizeIp(clientAddress(request) ?? 'unknown') };
 }
 
-export function userOf(id: string): Counted {
+export function userKey(id: string): RateLimitKey {
   return { kind: 'user', id };
 }
 
-export interface Allowance {
+export interface RateLimitPolicy {
   /** What is counted apart, where a route has an allowance of its own. */
   route?: string;
   limit: number;
-  milliseconds: number;
+  windowMs: number;
 }
 
 interface Window {
@@ -38,91 +38,99 @@ interface Window {
  * counts by itself; bounded, and without a timer, so that a flood of addresses costs nothing more.
  */
 @Injectable()
-export class RateLimits {
-  private readonly windows = new LRUCache<string, Window>({ max: MOST_COUNTED });
+export class RateLimiter {
+  private readonly windows = new LRUCache<string, Window>({ max: MAX_KEYS });
   /**
    * The windows that are used up, once more: a flood of new addresses evicts windows from the other cache.
    * To evict one from here, as many others must be used up within the same minute.
    */
-  private readonly usedUp = new LRUCache<string, Window>({ max: MAX_USED_UP });
-  private readonly usual: Allowance;
+  private readonly exhausted = new LRUCache<string, Window>({ max: MAX_EXHAUSTED });
+  private readonly defaultPolicy: RateLimitPolicy;
   /** Apart, so that good requests are not refused for what others did with an old token of the same user. */
-  private readonly failed: Allowance;
+  private readonly failurePolicy: RateLimitPolicy;
 
   constructor(environment: Environment) {
-    this.usual = { limit: environment.RATE_LIMIT_PER_MINUTE, milliseconds: MINUTE_MS };
-    this.failed = { ...this.usual, route: 'failed' };
+    this.defaultPolicy = { limit: environment.RATE_LIMIT_PER_MINUTE, windowMs: MINUTE_MS };
+    this.failurePolicy = { ...this.defaultPolicy, route: 'failed' };
   }
 
   /** Whether there were too many failures. */
-  isExhausted(who: Counted): boolean {
+  isExhausted(who: RateLimitKey): boolean {
     return this.exhaustedWindow(who, performance.now()) !== undefined;
   }
 
   /** Refuses a caller who has failed too often. Counts nothing. */
-  refuseExhausted(who: Counted, response: Response): void {
+  assertFailuresBelowLimit(who: RateLimitKey, response: Response): void {
     const now = performance.now();
     const window = this.exhaustedWindow(who, now);
     if (!window) return;
-    say(response, who, this.failed, window, now);
-    throw tooMany(window, now);
+    setRateLimitHeaders(response, who, this.failurePolicy, window, now);
+    throw rateLimited(window, now);
   }
 
   /** Counts one failure. It refuses nothing: this answer is the failure itself. */
-  countFailure(who: Counted, response: Response): void {
-    this.addTo(who, response, this.failed);
+  countFailure(who: RateLimitKey, response: Response): void {
+    this.increment(who, response, this.failurePolicy);
   }
 
   /** Counts one request, says in the headers what is left, and refuses it where that is too many. */
-  count(who: Counted, response: Response, allowance = this.usual): void {
-    const window = this.addTo(who, response, allowance);
-    if (window && window.count > allowance.limit) throw tooMany(window, performance.now());
+  count(who: RateLimitKey, response: Response, allowance = this.defaultPolicy): void {
+    const window = this.increment(who, response, allowance);
+    if (window && window.count > allowance.limit) throw rateLimited(window, performance.now());
   }
 
   /** Where no guard does it. */
   readonly countAddress = (request: Request, response: Response, next: NextFunction): void => {
-    this.count(addressOf(request), response);
+    this.count(addressKey(request), response);
     next();
   };
 
-  private addTo(who: Counted, response: Response, allowance: Allowance): Window | undefined {
+  private increment(
+    who: RateLimitKey,
+    response: Response,
+    allowance: RateLimitPolicy,
+  ): Window | undefined {
     if (allowance.limit === 0) return undefined;
     const now = performance.now();
     const key = keyOf(who, allowance);
-    const window = this.current(key, allowance, now);
+    const window = this.currentWindow(key, allowance, now);
     window.count += 1;
-    if (window.count === allowance.limit) this.usedUp.set(key, window);
-    say(response, who, allowance, window, now);
+    if (window.count === allowance.limit) this.exhausted.set(key, window);
+    setRateLimitHeaders(response, who, allowance, window, now);
     return window;
   }
 
-  private current(key: string, { milliseconds }: Allowance, now: number): Window {
-    const held = this.windows.get(key) ?? this.usedUp.get(key);
+  private currentWindow(
+    key: string,
+    { windowMs: milliseconds }: RateLimitPolicy,
+    now: number,
+  ): Window {
+    const held = this.windows.get(key) ?? this.exhausted.get(key);
     if (held && held.endsAt > now) return held;
     const begun = { count: 0, endsAt: now + milliseconds };
     this.windows.set(key, begun);
     return begun;
   }
 
-  private exhaustedWindow(who: Counted, now: number): Window | undefined {
-    const window = this.usedUp.get(keyOf(who, this.failed));
+  private exhaustedWindow(who: RateLimitKey, now: number): Window | undefined {
+    const window = this.exhausted.get(keyOf(who, this.failurePolicy));
     return window && window.endsAt > now ? window : undefined;
   }
 }
 
 export const MINUTE_MS = 60_000;
-const MOST_COUNTED = 100_000;
-const MAX_USED_UP = 10_000;
+const MAX_KEYS = 100_000;
+const MAX_EXHAUSTED = 10_000;
 
-function keyOf({ kind, id }: Counted, { route }: Allowance): string {
+function keyOf({ kind, id }: RateLimitKey, { route }: RateLimitPolicy): string {
   return route === undefined ? `${kind} ${id}` : `${kind} ${id} ${route}`;
 }
 
 /** The fields of draft-ietf-httpapi-ratelimit-headers: what is allowed, what is left, for how long. */
-function say(
+function setRateLimitHeaders(
   response: Response,
-  { kind }: Counted,
-  { limit, milliseconds }: Allowance,
+  { kind }: RateLimitKey,
+  { limit, windowMs: milliseconds }: RateLimitPolicy,
   window: Window,
   now: number,
 ): void {
@@ -131,7 +139,7 @@ function say(
   response.setHeader('RateLimit', `"${kind}";r=${left};t=${secondsLeft(window, now)}`);
 }
 
-function tooMany(window: Window, now: number) {
+function rateLimited(window: Window, now: number) {
   return problem('RATE_LIMITED', { headers: { 'Retry-After': String(secondsLeft(window, now)) } });
 }
 

@@ -3,13 +3,13 @@ import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import { isIP, type Socket } from 'node:net';
 import { json, type NextFunction, type Request, type Response } from 'express';
 import type { Logger } from 'pino';
-import { LineBudgets } from './line-budget.js';
+import { LogThrottles } from './line-budget.js';
 import { type ErrorCode, type Problem, problem, problemBody } from './problem.js';
 import { sendProblem } from './problem.filter.js';
-import { EVERY_ANSWER } from './security-headers.js';
+import { SECURITY_HEADERS } from './security-headers.js';
 
 /** The client's address: behind `TRUST_PROXY` what the proxy wrote, unless that is no address at all. */
-export function ipOf({ ip, socket }: Request): string | null {
+export function clientAddress({ ip, socket }: Request): string | null {
   // Only a link-local address has a zone (RFC 4007 §11), and none comes through a proxy.
   if (ip !== undefined && isIP(ip) !== 0 && !ip.includes('%')) return ip;
   return socket.remoteAddress ?? null;
@@ -22,7 +22,7 @@ type Middleware = (request: Request, response: Response, next: NextFunction) => 
  * Express' parser, and its fields be called missing; HTTP/1.1 asks for a host (RFC 9112 §3.2). `then` is no
  * layer of its own: each costs Express a look at the path.
  */
-export function readBody(limit: number, then: Middleware) {
+export function jsonBody(limit: number, then: Middleware) {
   const parse = json({ limit, strict: true, inflate: false });
   return (request: Request, response: Response, next: NextFunction): void => {
     const { host, 'transfer-encoding': coding, 'content-length': length } = request.headers;
@@ -33,7 +33,7 @@ export function readBody(limit: number, then: Middleware) {
     const isEmpty = coding === undefined && Number(length) === 0;
     const refusal = isEmpty ? undefined : refusalOf(request, limit);
     if (refusal) return sendProblem(request, response, refusal);
-    if (coding !== undefined) stopAt(limit, request, response);
+    if (coding !== undefined) limitBody(limit, request, response);
     parse(request, response, (error) => (error ? next(error) : then(request, response, next)));
   };
 }
@@ -59,7 +59,7 @@ function refusalOf(request: Request, limit: number): Problem | undefined {
  * The parser would read a body without a length to its end before it refuses it. A chunk of one byte costs
  * as much time as one of many, so that small ones are limited, too.
  */
-function stopAt(limit: number, request: Request, response: Response): void {
+function limitBody(limit: number, request: Request, response: Response): void {
   let [size, chunks] = [0, 0];
   request.on('data', (chunk: Buffer) => {
     size += chunk.length;
@@ -104,7 +104,7 @@ const MAX_DISCARD_BYTES = 1_048_576;
  * A target that is a whole URL (RFC 9112 §3.2.2) becomes its path. Express knows some of these; where it
  * finds no path, as in `x://y`, it goes past every layer and answers by itself, after us and in HTML.
  */
-export function takePath(request: IncomingMessage): void {
+export function normalizeTarget(request: IncomingMessage): void {
   const { url = '' } = request;
   if (url.startsWith('/') || url === '*') return;
   const { pathname, search } = URL.parse(url) ?? { pathname: '', search: '' };
@@ -120,10 +120,10 @@ interface AnsweredSocket extends Socket {
  * A request that Node refuses before Express sees it (or while its body is on the way) gets a problem,
  * too, and a line in the log; Node alone would send a bare status line.
  */
-export function refuseUnreadable(logger: Logger) {
-  const lines = new LineBudgets(logger, 'request.unreadable');
+export function onClientError(logger: Logger) {
+  const lines = new LogThrottles(logger, 'request.unreadable');
   return (error: NodeJS.ErrnoException, socket: AnsweredSocket): void => {
-    const refusal = problem(CODE_OF_FAULT[error.code ?? ''] ?? 'MALFORMED_REQUEST');
+    const refusal = problem(CODE_OF_CLIENT_ERROR[error.code ?? ''] ?? 'MALFORMED_REQUEST');
     const response = socket._httpMessage;
     if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
       socket.destroy();
@@ -144,15 +144,15 @@ export function refuseUnreadable(logger: Logger) {
       'Content-Type: application/problem+json; charset=utf-8',
       `Content-Length: ${Buffer.byteLength(body)}`,
       `X-Request-Id: ${requestId}`,
-      ...EVERY_ANSWER.map(([name, value]) => `${name}: ${value}`),
+      ...SECURITY_HEADERS.map(([name, value]) => `${name}: ${value}`),
     ];
     socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
-    if (!lines.spend(refusal.code)) return;
+    if (!lines.allow(refusal.code)) return;
     logger.info({ requestId, method: null, route: null, status, code: refusal.code }, 'request');
   };
 }
 
-const CODE_OF_FAULT: Record<string, ErrorCode> = {
+const CODE_OF_CLIENT_ERROR: Record<string, ErrorCode> = {
   HPE_HEADER_OVERFLOW: 'HEADERS_TOO_LARGE',
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 'PAYLOAD_TOO_LARGE',
   ERR_HTTP_REQUEST_TIMEOUT: 'REQUEST_TIMEOUT',

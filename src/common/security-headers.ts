@@ -1,7 +1,7 @@
 import type { NextFunction, Request, Response } from 'express';
 
 /** For answers that are data. What only a page can make use of, or a browser of long ago, is left out. */
-export const EVERY_ANSWER: readonly [name: string, value: string][] = [
+export const SECURITY_HEADERS: readonly [name: string, value: string][] = [
   // An answer is true for one moment and one caller.
   ['Cache-Control', 'no-store'],
   ['Content-Security-Policy', "default-src 'none';frame-ancestors 'none'"],
@@ -13,7 +13,7 @@ export const EVERY_ANSWER: readonly [name: string, value: string][] = [
 ];
 
 /** Swagger UI is the one page here. It is all our own, but styles itself as it goes. */
-export function allowOwnPage(_request: Request, response: Response, next: NextFunction): void {
+export function swaggerHeaders(_request: Request, response: Response, next: NextFunction): void {
   response.setHeader('Content-Security-Policy', PAGE_POLICY);
   response.setHeader('Cross-Origin-Opener-Policy', 'same-origin');
   next();

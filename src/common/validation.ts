@@ -8,7 +8,7 @@ import { type FieldError, problem } from './problem.js';
 
 /** Bodies and queries become DTOs, or a problem that names each field. Unknown fields are refused. */
 @Injectable()
-export class RequestPipe extends ValidationPipe {
+export class RequestValidationPipe extends ValidationPipe {
   constructor() {
     super({
       transform: true,
@@ -72,12 +72,12 @@ function sizeOf(value: unknown, most: number): number {
 
 export const MAX_ERRORS = 50;
 const MAX_ENTRIES = 50;
-const MOST_DEPTH = 5;
+const MAX_DEPTH = 5;
 
 /** class-transformer walks whatever it is given, however deep, and an array as many bodies. */
 function isPlainBody(value: unknown): boolean {
   if (value === undefined) return true;
-  return isObject(value) && !Array.isArray(value) && !isDeeper(value, MOST_DEPTH);
+  return isObject(value) && !Array.isArray(value) && !isDeeper(value, MAX_DEPTH);
 }
 
 function isDeeper(value: unknown, levels: number): boolean {

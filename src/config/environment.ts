@@ -172,9 +172,9 @@ export class Environment {
 }
 
 /** All that is wrong with an environment, one line for each variable. */
-export class EnvironmentFault extends Error {
-  constructor(readonly faults: string[]) {
-    super(`The environment is not usable:\n${faults.map((fault) => `  - ${fault}`).join('\n')}`);
+export class InvalidEnvironmentError extends Error {
+  constructor(readonly errors: string[]) {
+    super(`The environment is not usable:\n${errors.map((fault) => `  - ${fault}`).join('\n')}`);
   }
 }
 
@@ -199,8 +199,8 @@ export function parseEnvironment(variables: Record<string, string | undefined>):
   const environment = plainToInstance(Environment, Object.fromEntries(given) as object, {
     exposeDefaultValues: true,
   });
-  const faults = [...ruleFaults(environment), ...wholeFaults(environment, variables)];
-  if (faults.length > 0) throw new EnvironmentFault(faults);
+  const faults = [...ruleErrors(environment), ...crossFieldErrors(environment, variables)];
+  if (faults.length > 0) throw new InvalidEnvironmentError(faults);
   return environment;
 }
 
@@ -210,7 +210,7 @@ export function parseEnvironment(variables: Record<string, string | undefined>):
  */
 const NEVER_EMPTY = new Set(['JWT_ISSUER', 'JWT_AUDIENCE']);
 
-function ruleFaults(environment: Environment): string[] {
+function ruleErrors(environment: Environment): string[] {
   // The messages never quote a value: DATABASE_URL holds a password.
   return validateSync(environment).map(({ property, constraints }) => {
     const [message] = Object.values(constraints ?? {});
@@ -219,7 +219,7 @@ function ruleFaults(environment: Environment): string[] {
 }
 
 /** What only several variables together can show. */
-function wholeFaults(
+function crossFieldErrors(
   environment: Environment,
   variables: Record<string, string | undefined>,
 ): string[] {

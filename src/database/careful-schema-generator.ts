@@ -8,11 +8,11 @@ import { type SqlEntityManager, SqlSchemaGenerator } from '@mikro-orm/postgresql
  * MikroORM itself applies `ignoreSchema` to tables and views, but not to enum types, functions and the
  * schemas themselves.
  */
-export class CarefulSchemaGenerator extends SqlSchemaGenerator {
+export class GuardedSchemaGenerator extends SqlSchemaGenerator {
   static override register(orm: MikroORM): void {
     orm.config.registerExtension(
       '@mikro-orm/schema-generator',
-      () => new CarefulSchemaGenerator(orm.em as SqlEntityManager),
+      () => new GuardedSchemaGenerator(orm.em as SqlEntityManager),
     );
   }
 

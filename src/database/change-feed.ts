@@ -20,18 +20,18 @@ import {
   USER_CHANGED,
 } from './change-triggers.js';
 import {
-  CONNECT_MS,
-  cut,
-  DatabaseUnusable,
+  CONNECT_TIMEOUT_MS,
+  destroyConnection,
+  UnusableDatabaseError,
   renewConnections,
   withConnection,
 } from './connection.js';
 import type { PhysicalSchema } from './physical-schema.js';
 
 /** Who remembers what the database said, and must forget it when it changes. */
-export interface Remembering {
-  userChanged(id: string): void;
-  everythingChanged(): void;
+export interface ChangeSubscriber {
+  invalidateUser(id: string): void;
+  invalidateAll(): void;
 }
 
 export type ChangeFeedState = 'off' | 'listening' | 'away';
@@ -43,9 +43,9 @@ export type ChangeFeedState = 'off' | 'listening' | 'away';
  */
 @Injectable()
 export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown {
-  private readonly remembering = new Set<Remembering>();
+  private readonly subscribers = new Set<ChangeSubscriber>();
   private client: Client | undefined;
-  private heardUntil = Number.NEGATIVE_INFINITY;
+  private leaseExpiresAt = Number.NEGATIVE_INFINITY;
   private timer: NodeJS.Timeout | undefined;
   private serverTimer: NodeJS.Timeout | undefined;
   private triggerVersion: string | null = null;
@@ -69,54 +69,54 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     this.stopped = true;
     clearTimeout(this.timer);
     clearTimeout(this.serverTimer);
-    this.heardUntil = Number.NEGATIVE_INFINITY;
-    if (this.client) cut(this.client);
+    this.leaseExpiresAt = Number.NEGATIVE_INFINITY;
+    if (this.client) destroyConnection(this.client);
   }
 
-  get isHearing(): boolean {
-    return performance.now() < this.heardUntil;
+  get isLive(): boolean {
+    return performance.now() < this.leaseExpiresAt;
   }
 
   state(): ChangeFeedState {
     if (!this.environment.CHANGE_FEED) return 'off';
-    return this.isHearing ? 'listening' : 'away';
+    return this.isLive ? 'listening' : 'away';
   }
 
-  subscribe(remembering: Remembering): void {
-    this.remembering.add(remembering);
+  subscribe(remembering: ChangeSubscriber): void {
+    this.subscribers.add(remembering);
   }
 
   /** For a change made here, which the next request must see, whenever PostgreSQL tells of it. */
-  userChanged(id: string): void {
-    for (const each of this.remembering) each.userChanged(id);
+  notifyUserChanged(id: string): void {
+    for (const each of this.subscribers) each.invalidateUser(id);
   }
 
-  private everythingChanged(): void {
-    for (const each of this.remembering) each.everythingChanged();
+  private notifyAllChanged(): void {
+    for (const each of this.subscribers) each.invalidateAll();
   }
 
   private async connect(): Promise<void> {
     const client = new Client({
       connectionString: this.environment.directUrl,
       application_name: 'gatehouse change feed',
-      connectionTimeoutMillis: CONNECT_MS,
-      query_timeout: SILENCE_MS,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      query_timeout: REPLY_TIMEOUT_MS,
       keepAlive: true,
     });
     this.client = client;
     client.on('error', () => undefined);
-    client.on('notification', ({ payload }) => this.hear(payload ?? ''));
-    client.once('end', () => this.lose(client));
+    client.on('notification', ({ payload }) => this.onNotification(payload ?? ''));
+    client.once('end', () => this.disconnect(client));
     try {
       await client.connect();
       await client.query(`listen ${CHANNEL}`);
-      await this.hearOurselves(client);
+      await this.verifyDelivery(client);
       // The pool may still be connected to the server that had this address before.
       await renewConnections(await this.em.getDriver().getConnection().getNativeClient());
       // What is being read now may be from before anybody listened.
-      this.everythingChanged();
-      await this.beat(client);
-      this.checkServerLater(client, performance.now());
+      this.notifyAllChanged();
+      await this.heartbeat(client);
+      this.scheduleServerCheck(client, performance.now());
       this.failures = 0;
       if (this.lastError !== null) this.log.info('changes are told again');
       this.lastError = null;
@@ -125,16 +125,17 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     }
   }
 
-  private hear(message: string): void {
-    if (message.startsWith(USER_CHANGED)) this.userChanged(message.slice(USER_CHANGED.length));
-    if (message === EVERYTHING_CHANGED) this.everythingChanged();
+  private onNotification(message: string): void {
+    if (message.startsWith(USER_CHANGED))
+      this.notifyUserChanged(message.slice(USER_CHANGED.length));
+    if (message === EVERYTHING_CHANGED) this.notifyAllChanged();
   }
 
   /**
    * `DATABASE_URL` and `DATABASE_DIRECT_URL` can lead to different databases, and an address can move to
    * another server while this connection stays with the old one. Asks by a new connection for that reason.
    */
-  private async hearOurselves(client: Client): Promise<void> {
+  private async verifyDelivery(client: Client): Promise<void> {
     const word = `here ${randomUUID()}`;
     const { promise: heard, resolve } = Promise.withResolvers<true>();
     const listener = ({ payload }: { payload?: string | undefined }) => {
@@ -151,9 +152,9 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
           );
           requireWritable(rows[0]);
         },
-        { connectionTimeoutMillis: CONNECT_MS, query_timeout: SILENCE_MS },
+        { connectionTimeoutMillis: CONNECT_TIMEOUT_MS, query_timeout: REPLY_TIMEOUT_MS },
       );
-      if (!(await Promise.race([heard, sleep(SILENCE_MS, false, { ref: false })]))) {
+      if (!(await Promise.race([heard, sleep(REPLY_TIMEOUT_MS, false, { ref: false })]))) {
         throw new Error('DATABASE_DIRECT_URL does not hear what DATABASE_URL says');
       }
     } finally {
@@ -161,21 +162,21 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     }
   }
 
-  private checkServerLater(client: Client, checkedAt: number): void {
+  private scheduleServerCheck(client: Client, checkedAt: number): void {
     if (this.client !== client || this.stopped) return;
     this.serverTimer = setTimeout(() => void this.checkServer(client, checkedAt), CHECK_MS).unref();
   }
 
   private async checkServer(client: Client, checkedAt: number): Promise<void> {
     try {
-      await this.hearOurselves(client);
-      this.checkServerLater(client, performance.now());
+      await this.verifyDelivery(client);
+      this.scheduleServerCheck(client, performance.now());
     } catch (error) {
       if (this.client !== client) return;
       // A database without a free connection is no reason to ask it more often, for a while.
-      const isBusy = error instanceof DatabaseUnusable;
-      if (isBusy && performance.now() - checkedAt < UNCHECKED_MS) {
-        this.checkServerLater(client, checkedAt);
+      const isBusy = error instanceof UnusableDatabaseError;
+      if (isBusy && performance.now() - checkedAt < MAX_UNCHECKED_MS) {
+        this.scheduleServerCheck(client, checkedAt);
         return;
       }
       this.fail(client, error);
@@ -183,7 +184,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   }
 
   /** A table that is made anew loses its triggers, and then nothing would be told and nothing seem wrong. */
-  private async beat(client: Client): Promise<void> {
+  private async heartbeat(client: Client): Promise<void> {
     const asked = performance.now();
     const { rows } = await client.query<TriggerState & Server>(
       `select *, ${READ_ONLY} as "isReadOnly" from (${triggerState(this.physical)}) as triggers`,
@@ -195,12 +196,12 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     if (this.client !== client || this.stopped) return;
     // A trigger was changed, so it may have been disabled for a while.
     const version = state?.version ?? null;
-    if (version !== this.triggerVersion) this.everythingChanged();
+    if (version !== this.triggerVersion) this.notifyAllChanged();
     this.triggerVersion = version;
-    this.heardUntil = asked + TRUST_MS;
+    this.leaseExpiresAt = asked + LEASE_MS;
     this.timer = setTimeout(() => {
-      this.beat(client).catch((error: unknown) => this.fail(client, error));
-    }, BEAT_MS).unref();
+      this.heartbeat(client).catch((error: unknown) => this.fail(client, error));
+    }, HEARTBEAT_MS).unref();
   }
 
   private fail(client: Client, error: unknown): void {
@@ -212,21 +213,21 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
       );
     }
     this.lastError = message;
-    cut(client);
-    this.lose(client);
+    destroyConnection(client);
+    this.disconnect(client);
   }
 
   /** Once for each connection: what it might have told meanwhile is not known. */
-  private lose(client: Client): void {
+  private disconnect(client: Client): void {
     if (this.client !== client) return;
     this.client = undefined;
-    this.heardUntil = Number.NEGATIVE_INFINITY;
-    this.everythingChanged();
+    this.leaseExpiresAt = Number.NEGATIVE_INFINITY;
+    this.notifyAllChanged();
     clearTimeout(this.timer);
     clearTimeout(this.serverTimer);
     if (this.stopped) return;
     this.lastError ??= 'the connection was lost';
-    const pause = Math.min(FIRST_PAUSE_MS * 2 ** this.failures, LONGEST_PAUSE_MS);
+    const pause = Math.min(MIN_RECONNECT_MS * 2 ** this.failures, MAX_RECONNECT_MS);
     this.failures += 1;
     this.timer = setTimeout(() => void this.connect(), pause).unref();
   }
@@ -243,12 +244,12 @@ function requireWritable(server: Server | undefined): void {
   if (server?.isReadOnly !== false) throw new Error('the database is read-only or a standby');
 }
 
-const BEAT_MS = 300;
+const HEARTBEAT_MS = 300;
 /** How often the server behind `DATABASE_URL` is compared, and for how long that may fail to connect. */
 const CHECK_MS = 5000;
-const UNCHECKED_MS = 15_000;
+const MAX_UNCHECKED_MS = 15_000;
 /** How long a connection may be silent before what it said last is worth nothing. */
-const TRUST_MS = 1000;
-const SILENCE_MS = 1000;
-const FIRST_PAUSE_MS = 50;
-const LONGEST_PAUSE_MS = 2000;
+const LEASE_MS = 1000;
+const REPLY_TIMEOUT_MS = 1000;
+const MIN_RECONNECT_MS = 50;
+const MAX_RECONNECT_MS = 2000;

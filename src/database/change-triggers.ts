@@ -7,7 +7,7 @@ export const USER_CHANGED = 'user ';
 export const EVERYTHING_CHANGED = 'everything';
 
 /** A table whose changes are told, and the column that says of whom. */
-interface Watched {
+interface WatchedTable {
   kind: 'user' | 'session';
   table: string;
   column: string;
@@ -15,7 +15,7 @@ interface Watched {
 
 const EVENTS = ['update', 'delete', 'truncate'] as const;
 
-function watched({ schema, tables: { user, session } }: PhysicalSchema): Watched[] {
+function watchedTables({ schema, tables: { user, session } }: PhysicalSchema): WatchedTable[] {
   return [
     ...(user ? [watch('user', schema, user, 'id')] : []),
     ...(session ? [watch('session', schema, session, 'userId')] : []),
@@ -23,11 +23,11 @@ function watched({ schema, tables: { user, session } }: PhysicalSchema): Watched
 }
 
 function watch(
-  kind: Watched['kind'],
+  kind: WatchedTable['kind'],
   schema: string,
   { name, columns }: PhysicalTable,
   property: string,
-): Watched {
+): WatchedTable {
   return { kind, table: `"${schema}"."${name}"`, column: `"${columns[property]?.name}"` };
 }
 
@@ -38,7 +38,7 @@ function watch(
  * long for a message is too long for a token as well.
  */
 export function createTriggers(physical: PhysicalSchema): string[] {
-  return watched(physical).flatMap(({ kind, table, column }) => [
+  return watchedTables(physical).flatMap(({ kind, table, column }) => [
     `create or replace function gatehouse.announce_${kind}_change() returns trigger
       language plpgsql set search_path = pg_catalog, pg_temp as $$
       declare
@@ -68,7 +68,7 @@ export function createTriggers(physical: PhysicalSchema): string[] {
 
 export function dropTriggers(physical: PhysicalSchema): string[] {
   return [
-    ...watched(physical).flatMap(({ table }) =>
+    ...watchedTables(physical).flatMap(({ table }) =>
       EVENTS.map((event) => `drop trigger if exists gatehouse_announce_${event} on ${table}`),
     ),
     'drop function if exists gatehouse.announce_user_change()',
@@ -93,7 +93,7 @@ export interface TriggerState {
  * way of a parent or a child of that table, nor for those that logical replication applies.
  */
 export function triggerState(physical: PhysicalSchema): string {
-  const tables = watched(physical).map(({ table }) => table);
+  const tables = watchedTables(physical).map(({ table }) => table);
   const names = EVENTS.map((event) => `'gatehouse_announce_${event}'`);
   const relations = tables.map((table) => `to_regclass('${table.replaceAll("'", "''")}')`);
   const among = `in (${relations.join(', ')})`;

@@ -1,15 +1,15 @@
 import type { EventEmitter } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
 import { Client, type ClientBase, type ClientConfig, type Pool, type PoolClient } from 'pg';
-import { isDatabaseAway } from './faults.js';
+import { isDatabaseUnavailable } from './faults.js';
 
 /** How long to wait for a connection, for a place in the pool, and for an answer. */
-export const CONNECT_MS = 1000;
-export const PLACE_MS = 2000;
-export const QUERY_MS = 2000;
+export const CONNECT_TIMEOUT_MS = 1000;
+export const POOL_WAIT_TIMEOUT_MS = 2000;
+export const QUERY_TIMEOUT_MS = 2000;
 
 /** A database that cannot be used, in a sentence that names the cause and never the password. */
-export class DatabaseUnusable extends Error {}
+export class UnusableDatabaseError extends Error {}
 
 /** One connection of its own, outside the pool: for migrations, the doctor and the first look. */
 export async function withConnection<Result>(
@@ -29,7 +29,7 @@ export async function withConnection<Result>(
   try {
     await client.connect();
   } catch (error) {
-    throw new DatabaseUnusable(explainConnectionFault(error, url), { cause: error });
+    throw new UnusableDatabaseError(describeConnectionError(error, url), { cause: error });
   }
   try {
     return await work(client);
@@ -46,7 +46,7 @@ export async function withConnection<Result>(
  */
 export class PooledClient extends Client {
   constructor(config?: ClientConfig) {
-    super({ ...config, connectionTimeoutMillis: CONNECT_MS });
+    super({ ...config, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
   }
 }
 
@@ -56,14 +56,14 @@ export class PooledClient extends Client {
  * the server to cancel what it is doing: that works behind PgBouncer too, which refuses
  * `statement_timeout` as a start-up parameter.
  */
-export function limitWaiting(pool: Pool, milliseconds: number): void {
+export function enforceQueryTimeout(pool: Pool, milliseconds: number): void {
   pool.on('connect', (client) => {
     const send = client.query.bind(client) as (...query: unknown[]) => unknown;
     client.query = ((...query: unknown[]) => {
       const answer = send(...query);
       // A cursor is no promise. Nothing here uses one.
       if (!(answer instanceof Promise)) return answer;
-      const timer = setTimeout(() => giveUp(client), milliseconds);
+      const timer = setTimeout(() => cancelQuery(client), milliseconds);
       return answer.finally(() => clearTimeout(timer));
     }) as typeof client.query;
   });
@@ -103,7 +103,7 @@ const membersOf = new WeakMap<Pool, Set<PoolClient>>();
  * next one may lead to the server that took over. PostgreSQL reports both settings by itself since
  * version 14. A connection to a server that was read-only before is kept, since reads still work.
  */
-export function leaveReadOnlyServers(pool: Pool): void {
+export function discardReadOnlyConnections(pool: Pool): void {
   const members = new Set<PoolClient>();
   membersOf.set(pool, members);
   pool.on('connect', (client) => {
@@ -148,14 +148,14 @@ interface Internals {
 }
 
 /** Ends a connection without a farewell, which a dead one would never answer. Its queries reject now. */
-export function cut(client: ClientBase): void {
+export function destroyConnection(client: ClientBase): void {
   (client as ClientBase & Internals).connection.stream.destroy();
 }
 
-function giveUp(client: PoolClient): void {
+function cancelQuery(client: PoolClient): void {
   const { host, port, processID, secretKey } = client as PoolClient & Internals;
   // The pool does not take it back.
-  cut(client);
+  destroyConnection(client);
   if (processID === null || secretKey === null) return;
 
   // PostgreSQL's CancelRequest: length, code, process, secret; no answer comes back. It goes as plain
@@ -169,12 +169,12 @@ function giveUp(client: PoolClient): void {
     ? createConnection(`${host}/.s.PGSQL.${port}`)
     : createConnection(port, host);
   socket.on('error', () => undefined);
-  socket.setTimeout(CONNECT_MS, () => socket.destroy());
+  socket.setTimeout(CONNECT_TIMEOUT_MS, () => socket.destroy());
   socket.end(request);
 }
 
 /** One sentence for each way in which a connection cannot be made. */
-function explainConnectionFault(error: unknown, url: string): string {
+function describeConnectionError(error: unknown, url: string): string {
   const { hostname, port, pathname, username } = new URL(url);
   const place = `${hostname || 'localhost'}:${port || 5432}`;
   const code = codeOf(error);
@@ -202,10 +202,11 @@ function explainConnectionFault(error: unknown, url: string): string {
  * The sentence for what PostgreSQL answered to a query of a program of ours, or undefined where the
  * error is not PostgreSQL's. MikroORM puts the SQL before the message; the cause has it alone.
  */
-export function explainQueryFault(error: unknown): string | undefined {
-  const said = innermost(error);
+export function describeQueryError(error: unknown): string | undefined {
+  const said = rootCause(error);
   const code = codeOf(said);
-  if (isDatabaseAway(said)) return `The connection to PostgreSQL was lost: ${firstLineOf(said)}.`;
+  if (isDatabaseUnavailable(said))
+    return `The connection to PostgreSQL was lost: ${firstLineOf(said)}.`;
   if (code === undefined || !SQLSTATE.test(code)) return undefined;
   const remedy =
     code === '42501' ? ' Grant it, or let DATABASE_DIRECT_URL name a user that may do so.' : '';
@@ -215,9 +216,9 @@ export function explainQueryFault(error: unknown): string | undefined {
 // Node's own codes (EPIPE) can be of five capital letters, too.
 const SQLSTATE = /^(?=.*\d)[0-9A-Z]{5}$/;
 
-function innermost(error: unknown): unknown {
+function rootCause(error: unknown): unknown {
   const cause = property(error, 'cause') ?? property(error, 'previous');
-  return cause === undefined || codeOf(cause) === undefined ? error : innermost(cause);
+  return cause === undefined || codeOf(cause) === undefined ? error : rootCause(cause);
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -26,8 +26,8 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       ...(await databaseWarnings(client, environment, physical)),
     ];
     const advice = [
-      ...physical.faults,
-      ...(pending.length > 0 && physical.faults.length === 0
+      ...physical.errors,
+      ...(pending.length > 0 && physical.errors.length === 0
         ? [`${pending.length} of ${MIGRATIONS.length} migrations are pending. Run: npm run migrate`]
         : []),
     ];
@@ -36,7 +36,7 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
         ? await whyUncached(client, physical)
         : undefined;
     const remarks = [
-      ...physical.remarks,
+      ...physical.warnings,
       ...(uncached === undefined ? [] : [uncached]),
       ...(await oversizedUsers(client, physical)),
     ];

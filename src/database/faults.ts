@@ -1,24 +1,28 @@
 /** SQLSTATE classes and Node errors that mean "the database is not there", not "the query is wrong". */
-const AWAY =
+const UNAVAILABLE_CODES =
   /^(08...|28...|3D000|55000|57P0[1-5]|53[0-4]00|58...|57014|25006|ECONN(REFUSED|RESET|ABORTED)|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)$/;
 
 /** Sentences of `pg` and `pg-pool`, which give these errors no code. */
-const AWAY_SENTENCE =
+const UNAVAILABLE_MESSAGES =
   /^(timeout exceeded when trying to connect|Connection terminated|Client has encountered a connection error|Client was closed|Query read timeout|timeout expired|Cannot use a pool after calling end)/;
 
 /** Whether an error says that the database cannot be reached or cannot answer just now. */
-export function isDatabaseAway(error: unknown): boolean {
+export function isDatabaseUnavailable(error: unknown): boolean {
   // Not `instanceof Error`: under Jest, Node's own errors come from another realm.
   if (typeof error !== 'object' || error === null) return false;
-  if ('errors' in error && Array.isArray(error.errors) && error.errors.some(isDatabaseAway)) {
+  if (
+    'errors' in error &&
+    Array.isArray(error.errors) &&
+    error.errors.some(isDatabaseUnavailable)
+  ) {
     return true;
   }
-  if ('code' in error && AWAY.test(String(error.code))) return true;
-  if ('message' in error && AWAY_SENTENCE.test(String(error.message))) return true;
-  return 'cause' in error && isDatabaseAway(error.cause);
+  if ('code' in error && UNAVAILABLE_CODES.test(String(error.code))) return true;
+  if ('message' in error && UNAVAILABLE_MESSAGES.test(String(error.message))) return true;
+  return 'cause' in error && isDatabaseUnavailable(error.cause);
 }
 
 /** Whether PostgreSQL refused a value that its column's type cannot be: no such day, no uuid, too large a number. */
-export function isImpossibleValue(error: unknown): boolean {
+export function isInvalidValue(error: unknown): boolean {
   return error instanceof Error && 'code' in error && /^22...$/.test(String(error.code));
 }

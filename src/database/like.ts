@@ -1,4 +1,4 @@
 /** The pattern of LIKE for texts that contain this one, in which no character means anything else. */
-export function containing(text: string): string {
+export function likePattern(text: string): string {
   return `%${text.replaceAll(/[\\%_]/g, (character) => `\\${character}`)}%`;
 }

@@ -23,7 +23,7 @@ export class OpaqueId extends Type<string, string> {
     context?: TransformContext,
   ): string {
     if (context?.mode !== 'query' || typeof value !== 'string') return value;
-    return canBeId(this.columnType, value) ? value : nobodys(this.columnType);
+    return canBeId(this.columnType, value) ? value : unmatchableId(this.columnType);
   }
 
   override getColumnType(): string {
@@ -36,7 +36,7 @@ export class OpaqueId extends Type<string, string> {
 }
 
 /** Not null: `is null` would find rows where such a column may be empty. */
-function nobodys(type: string): string {
+function unmatchableId(type: string): string {
   if (type === 'uuid') return 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   if (type === 'integer' || type === 'bigint') return '-1';
   return '';

@@ -12,9 +12,9 @@ export interface PhysicalSchema {
   /** Where they are instead, when nobody said which schema to look in and this one has none of them. */
   elsewhere: string[];
   /** Why Gatehouse could not run on this database; empty when it can. */
-  faults: string[];
+  errors: string[];
   /** What a person may want to know, but nothing waits for. */
-  remarks: string[];
+  warnings: string[];
 }
 
 export interface PhysicalTable {
@@ -28,12 +28,12 @@ export interface PhysicalColumn {
   type: string;
 }
 
-export interface InspectionWish {
+export interface InspectionOptions {
   /** The schema to look in; the first of the connection's search_path, but for our own, when undefined. */
   schema: string | undefined;
   columns: 'auto' | 'camel' | 'snake';
   /** False where sessions live outside PostgreSQL (`SESSION_BINDING=token-only`). */
-  sessionsNeeded: boolean;
+  requireSessions: boolean;
 }
 
 /** What is needed of a database connection here, so that migrations, the doctor and the start can share it. */
@@ -89,33 +89,42 @@ export const EXPECTED = {
 } as const satisfies Record<TableName, Record<string, Kind>>;
 
 /** Columns that Better-Auth's admin plugin adds: missing ones have their own remedy. */
-const OF_ADMIN_PLUGIN = new Set(['role', 'banned', 'banReason', 'banExpires', 'impersonatedBy']);
+const ADMIN_PLUGIN_COLUMNS = new Set([
+  'role',
+  'banned',
+  'banReason',
+  'banExpires',
+  'impersonatedBy',
+]);
 
-const FINISH_FIRST = "Finish Better-Auth's own migration first.";
+const INCOMPLETE_MIGRATION_HINT = "Finish Better-Auth's own migration first.";
 
 const FINISH_OR_TOKEN_ONLY =
   "Finish Better-Auth's own migration first. If it has secondaryStorage, set session.storeSessionInDatabase there, or SESSION_BINDING=token-only here (docs/better-auth.md).";
 
-const TYPES_OF: Record<Kind, RegExp> = {
+const ALLOWED_TYPES: Record<Kind, RegExp> = {
   id: /^(text|uuid|integer|bigint|character varying.*)$/,
   text: /^(text|character varying.*)$/,
   time: /^timestamp(\(\d\))? with(out)? time zone$/,
   flag: /^boolean$/,
 };
 
-export async function inspectDatabase(query: Query, wish: InspectionWish): Promise<PhysicalSchema> {
+export async function inspectDatabase(
+  query: Query,
+  wish: InspectionOptions,
+): Promise<PhysicalSchema> {
   const [first] = (await query(DEFAULT_SCHEMA)) as { schema: string }[];
   const schema = wish.schema ?? first?.schema ?? 'public';
   const schemas = ((await query(SCHEMAS)) as { schema: string }[]).map((row) => row.schema);
   const columns = (await query(columnsQuery(schema))) as ColumnRow[];
   const found = { ...describeColumns(columns, schema, wish), schemas };
   if (wish.schema !== undefined || Object.keys(found.tables).length > 0) return found;
-  const others = (await query(SCHEMAS_OF_BETTER_AUTH)) as { schema: string }[];
+  const others = (await query(BETTER_AUTH_SCHEMAS_QUERY)) as { schema: string }[];
   if (others.length === 0) return found;
   const elsewhere = others.map((other) => other.schema);
   const names = elsewhere.map((name) => `"${name}"`).join(' and ');
   const fault = `None of Better-Auth's tables is in schema "${schema}", but there are some in ${names}. Set DATABASE_SCHEMA.`;
-  return { ...found, elsewhere, faults: [fault] };
+  return { ...found, elsewhere, errors: [fault] };
 }
 
 interface ColumnRow {
@@ -126,18 +135,22 @@ interface ColumnRow {
 }
 
 /** The judgement over what the catalogue says, without a database of its own. */
-function describeColumns(rows: ColumnRow[], schema: string, wish: InspectionWish): PhysicalSchema {
+function describeColumns(
+  rows: ColumnRow[],
+  schema: string,
+  wish: InspectionOptions,
+): PhysicalSchema {
   const found: PhysicalSchema = {
     schema,
     tables: {},
     schemas: [],
     elsewhere: [],
-    faults: [],
-    remarks: [],
+    errors: [],
+    warnings: [],
   };
   const ofAdmin = TABLE_NAMES.flatMap((table) => describeTable(table, rows, wish, found));
   if (ofAdmin.length > 0) {
-    found.faults.push(
+    found.errors.push(
       `Columns of Better-Auth's admin plugin are missing: ${ofAdmin.join(', ')}. Add the plugin to Better-Auth and run its migration.`,
     );
   }
@@ -146,14 +159,14 @@ function describeColumns(rows: ColumnRow[], schema: string, wish: InspectionWish
   const absent = TABLE_NAMES.filter((table) => !found.tables[table]);
   const needed = absent.filter((table) => isNeeded(table, wish));
   if (present.length === 0) {
-    found.faults.push(
+    found.errors.push(
       `None of Better-Auth's tables is in schema "${found.schema}". Run the migrations (npm run migrate), or set DATABASE_SCHEMA.`,
     );
     return found;
   }
   if (needed.length > 0) {
-    found.faults.push(
-      `Only a part of Better-Auth's tables is in schema "${found.schema}": ${present.join(', ')}, but not ${needed.join(', ')}. ${needed.join() === 'session' ? FINISH_OR_TOKEN_ONLY : FINISH_FIRST}`,
+    found.errors.push(
+      `Only a part of Better-Auth's tables is in schema "${found.schema}": ${present.join(', ')}, but not ${needed.join(', ')}. ${needed.join() === 'session' ? FINISH_OR_TOKEN_ONLY : INCOMPLETE_MIGRATION_HINT}`,
     );
   }
   for (const table of absent.filter((name) => !needed.includes(name))) {
@@ -161,7 +174,7 @@ function describeColumns(rows: ColumnRow[], schema: string, wish: InspectionWish
       table === 'session'
         ? ' A ban, a role or a sign-out by Gatehouse does not reach Better-Auth there: docs/better-auth.md.'
         : '';
-    found.remarks.push(
+    found.warnings.push(
       `There is no table "${table}": Better-Auth keeps it elsewhere (secondary storage).${consequence}`,
     );
   }
@@ -190,7 +203,7 @@ export function canBeId(type: string, text: string): boolean {
 function describeTable(
   table: TableName,
   rows: ColumnRow[],
-  wish: InspectionWish,
+  wish: InspectionOptions,
   found: PhysicalSchema,
 ): string[] {
   const candidates = [table, `${table}s`]
@@ -205,20 +218,20 @@ function describeTable(
 
   const known = new Set(Object.values(best.columns).map((column) => column.name));
   const strangers = best.rows.filter((row) => row.required && !known.has(row.column));
-  for (const { column } of strangers.filter((row) => !WRITTEN_BY_BETTER_AUTH.test(row.column))) {
-    found.remarks.push(
+  for (const { column } of strangers.filter((row) => !BETTER_AUTH_DEFAULTS.test(row.column))) {
+    found.warnings.push(
       `${best.name}.${column} is required and has no default. Gatehouse never inserts there, but Better-Auth 1.7.3 and later refuse to serve when they do not know such a column.`,
     );
   }
   if (!isNeeded(table, wish)) return [];
-  found.faults.push(...best.faults.map((fault) => `${best.name}: ${fault}`));
+  found.errors.push(...best.faults.map((fault) => `${best.name}: ${fault}`));
   return best.ofAdmin.map((property) => `${best.name}.${property}`);
 }
 
 /** Required columns that Gatehouse has no use for and Better-Auth fills. */
-const WRITTEN_BY_BETTER_AUTH = /^(issuer|email_?verified)$/i;
+const BETTER_AUTH_DEFAULTS = /^(issuer|email_?verified)$/i;
 
-function matchColumns(table: TableName, rows: ColumnRow[], style: InspectionWish['columns']) {
+function matchColumns(table: TableName, rows: ColumnRow[], style: InspectionOptions['columns']) {
   const byName = new Map(rows.map((row) => [row.column, row]));
   const columns: Record<string, PhysicalColumn> = {};
   const faults: string[] = [];
@@ -230,21 +243,22 @@ function matchColumns(table: TableName, rows: ColumnRow[], style: InspectionWish
     ]);
     const row = [...names].map((name) => byName.get(name)).find((column) => column !== undefined);
     if (!row) {
-      if (OF_ADMIN_PLUGIN.has(property)) ofAdmin.push(property);
-      else faults.push(`column ${[...names].join(' or ')} is missing. ${FINISH_FIRST}`);
+      if (ADMIN_PLUGIN_COLUMNS.has(property)) ofAdmin.push(property);
+      else
+        faults.push(`column ${[...names].join(' or ')} is missing. ${INCOMPLETE_MIGRATION_HINT}`);
       continue;
     }
     columns[property] = { name: row.column, type: row.type };
-    if (!TYPES_OF[kind].test(row.type)) {
+    if (!ALLOWED_TYPES[kind].test(row.type)) {
       faults.push(`column ${row.column} is of type ${row.type}, which Better-Auth never makes it.`);
     }
   }
   return { columns, faults, ofAdmin };
 }
 
-function isNeeded(table: TableName, wish: InspectionWish): boolean {
+function isNeeded(table: TableName, wish: InspectionOptions): boolean {
   if (table === 'verification') return false;
-  return table !== 'session' || wish.sessionsNeeded;
+  return table !== 'session' || wish.requireSessions;
 }
 
 export function snakeCase(property: string): string {
@@ -281,7 +295,7 @@ function columnsQuery(schema: string): string {
  * Where we would make a second set of tables that nobody uses. By columns that Better-Auth's tables have
  * and those of an application hardly, and only where this role may go.
  */
-const SCHEMAS_OF_BETTER_AUTH = `
+const BETTER_AUTH_SCHEMAS_QUERY = `
   select n.nspname as "schema"
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace

@@ -1,5 +1,5 @@
 import { type Client, escapeIdentifier } from 'pg';
-import { DatabaseUnusable } from './connection.js';
+import { UnusableDatabaseError } from './connection.js';
 import { EXPECTED, type PhysicalSchema, type TableName } from './physical-schema.js';
 
 /**
@@ -58,12 +58,12 @@ async function requireRestricted(client: Client, role: string): Promise<void> {
   );
   const [found] = rows;
   if (!found) {
-    throw new DatabaseUnusable(
+    throw new UnusableDatabaseError(
       `There is no role "${role}" (DATABASE_RUNTIME_ROLE). Create it before the migrations run.`,
     );
   }
   if (!found.superuser && !found.owner) return;
-  throw new DatabaseUnusable(
+  throw new UnusableDatabaseError(
     `The role "${role}" (DATABASE_RUNTIME_ROLE) ${found.superuser ? 'is a superuser or may create roles' : 'owns the audit table'}, so it could change audit events. Name another role.`,
   );
 }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
-import { answerBegan } from '../common/deadline.js';
+import { responseDeadline } from '../common/deadline.js';
 import { unavailable } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
 
@@ -11,7 +11,7 @@ import { Environment } from '../config/environment.js';
  * work is done again, a little later and on entities read anew.
  */
 @Injectable()
-export class UnitOfWork {
+export class TransactionRunner {
   constructor(
     private readonly em: EntityManager,
     private readonly environment: Environment,
@@ -19,13 +19,13 @@ export class UnitOfWork {
 
   async run<Result>(work: (em: EntityManager) => Promise<Result>): Promise<Result> {
     // Who asks has waited for more than this: for their session to be looked up, for a place in the pool.
-    const began = answerBegan.getStore() ?? performance.now();
+    const began = responseDeadline.getStore() ?? performance.now();
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.attempt(work, began);
       } catch (error) {
-        const isLast = attempt === MOST_ATTEMPTS || performance.now() - began > LAST_BEGINNING_MS;
-        if (isLast || !isCollision(error)) throw error;
+        const isLast = attempt === MAX_ATTEMPTS || performance.now() - began > RETRY_WINDOW_MS;
+        if (isLast || !isRetryable(error)) throw error;
         await sleep(Math.random() * attempt * 50);
       }
     }
@@ -41,28 +41,28 @@ export class UnitOfWork {
         .getConnection()
         .execute(
           `select set_config('statement_timeout', ?, true), set_config('lock_timeout', ?, true)`,
-          [String(this.environment.DATABASE_STATEMENT_TIMEOUT_MS), String(LOCK_MS)],
+          [String(this.environment.DATABASE_STATEMENT_TIMEOUT_MS), String(LOCK_TIMEOUT_MS)],
           'all',
           em.getTransactionContext(),
         );
       const result = await work(em);
       await em.flush();
       // The caller may have been told by now that it took too long, and that must not turn out untrue.
-      if (performance.now() - began > LAST_COMMIT_MS)
+      if (performance.now() - began > COMMIT_DEADLINE_MS)
         throw unavailable('The change took too long.');
       return result;
     });
   }
 }
 
-const MOST_ATTEMPTS = 4;
-const LOCK_MS = 1000;
+const MAX_ATTEMPTS = 4;
+const LOCK_TIMEOUT_MS = 1000;
 /** Both well before the deadline of the answer (`ANSWER_MS` in `in-flight.ts`). */
-const LAST_BEGINNING_MS = 1200;
-const LAST_COMMIT_MS = 2000;
+const RETRY_WINDOW_MS = 1200;
+const COMMIT_DEADLINE_MS = 2000;
 
 /** Deadlock, serialization failure, lock not available. */
-export function isCollision(error: unknown): boolean {
+export function isRetryable(error: unknown): boolean {
   return (
     error instanceof Error && 'code' in error && /^(40P01|40001|55P03)$/.test(String(error.code))
   );

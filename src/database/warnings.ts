@@ -9,12 +9,12 @@ export async function databaseWarnings(
   environment: Environment,
   physical: PhysicalSchema,
 ): Promise<Warning[]> {
-  if (physical.faults.length > 0) return [];
+  if (physical.errors.length > 0) return [];
   return [
     ...(await clockSkew(client)),
     ...(environment.SESSION_BINDING === 'token-only'
       ? []
-      : await sessionsElsewhere(client, physical)),
+      : await missingSessions(client, physical)),
   ];
 }
 
@@ -43,7 +43,7 @@ const MAX_QUERY_MS = 1000;
  * Better-Auth creates a session when it signs a user up. If many new users have none, it probably
  * keeps sessions in its secondary storage. This is a hint: an admin can create users, too.
  */
-async function sessionsElsewhere(client: Client, physical: PhysicalSchema): Promise<Warning[]> {
+async function missingSessions(client: Client, physical: PhysicalSchema): Promise<Warning[]> {
   const { users, withSession } = await countNewUsers(client, physical);
   if (users < MIN_NEW_USERS || withSession > 0) return [];
   const message = `None of the ${users} newest users has a session in PostgreSQL. If Better-Auth keeps sessions in its secondaryStorage, Gatehouse refuses their tokens: see docs/better-auth.md.`;

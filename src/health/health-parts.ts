@@ -27,7 +27,7 @@ export class HealthParts {
     return this.health
       .check('database')
       .attempt(() => this.ping())
-      .withTimeout(PART_MS);
+      .withTimeout(CHECK_TIMEOUT_MS);
   }
 
   async migrations(): Promise<HealthIndicatorResult> {
@@ -36,7 +36,7 @@ export class HealthParts {
       .attempt(async () => {
         if (!this.migrated) await this.checkMigrations();
       })
-      .withTimeout(PART_MS);
+      .withTimeout(CHECK_TIMEOUT_MS);
   }
 
   issuerKeys(): HealthIndicatorResult {
@@ -104,4 +104,4 @@ function shared(ask: () => Promise<void>): () => Promise<void> {
 const yes = () => true;
 const no = () => false;
 /** Before the deadline of every answer (that of `in-flight.ts`), which would not name the part. */
-const PART_MS = 2100;
+const CHECK_TIMEOUT_MS = 2100;

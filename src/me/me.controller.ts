@@ -30,6 +30,6 @@ export class MeController {
   @ApiOperation({ operationId: 'listMyAccounts', summary: 'The ways in which I can sign in' })
   @ApiOkResponse({ type: AccountList })
   myAccounts(@CurrentUser() me: UserRow, @Query() filter: AccountFilter): Promise<AccountList> {
-    return this.accounts.listOf(me.id, filter.provider);
+    return this.accounts.list(me.id, filter.provider);
   }
 }

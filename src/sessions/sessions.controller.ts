@@ -1,6 +1,6 @@
 import { Controller, Delete, Get, Param, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { type Caller, CurrentCaller } from '../auth/caller.js';
+import { type Actor, CurrentActor } from '../auth/caller.js';
 import { SelfOrAdmin } from '../auth/decorators.js';
 import { Problems } from '../common/problem.decorator.js';
 import { RevocationScope, SessionList, SuccessResponse } from './session.dto.js';
@@ -16,29 +16,29 @@ export class SessionsController {
   @Get()
   @ApiOperation({ operationId: 'listSessions', summary: 'Where a user is signed in' })
   @ApiOkResponse({ type: SessionList })
-  list(@CurrentCaller() by: Caller, @Param('id') id: string): Promise<SessionList> {
-    return this.sessions.listOf(by, id);
+  list(@CurrentActor() by: Actor, @Param('id') id: string): Promise<SessionList> {
+    return this.sessions.list(by, id);
   }
 
   @Delete()
   @ApiOperation({ operationId: 'revokeSessions', summary: 'Sign a user out everywhere' })
   @ApiOkResponse({ type: SuccessResponse })
-  endAll(
-    @CurrentCaller() by: Caller,
+  revokeAll(
+    @CurrentActor() by: Actor,
     @Param('id') id: string,
     @Query() { except }: RevocationScope,
   ): Promise<SuccessResponse> {
-    return this.sessions.endAll(by, id, except);
+    return this.sessions.revokeAll(by, id, except);
   }
 
   @Delete(':sessionId')
   @ApiOperation({ operationId: 'revokeSession', summary: 'End one session' })
   @ApiOkResponse({ type: SuccessResponse })
-  endOne(
-    @CurrentCaller() by: Caller,
+  revoke(
+    @CurrentActor() by: Actor,
     @Param('id') id: string,
     @Param('sessionId') sessionId: string,
   ): Promise<SuccessResponse> {
-    return this.sessions.endOne(by, id, sessionId);
+    return this.sessions.revoke(by, id, sessionId);
   }
 }

@@ -1,12 +1,12 @@
 import type { EntityDictionary } from '@mikro-orm/core';
 import { EntityRepository, type QBFilterQuery } from '@mikro-orm/postgresql';
 import { mappedOnly } from '../database/bounded-text.js';
-import type { EndedSession } from './ended-session.js';
+import type { RevokedSession } from './ended-session.js';
 import type { Session } from './session.entity.js';
 
 export class SessionsRepository extends EntityRepository<Session> {
   /** The newest, and how many there are. To be read, not changed. */
-  newestOf(userId: string, now: Date, most: number): Promise<[Session[], number]> {
+  findActive(userId: string, now: Date, most: number): Promise<[Session[], number]> {
     return this.getEntityManager()
       .fork()
       .findAndCount(
@@ -21,23 +21,23 @@ export class SessionsRepository extends EntityRepository<Session> {
   }
 
   /** Ends the sessions of a user, and those in which this user impersonates somebody. */
-  endAllOf(userId: string, exceptId?: string): Promise<EndedSession[]> {
-    return this.end({
+  revokeAll(userId: string, exceptId?: string): Promise<RevokedSession[]> {
+    return this.deleteReturning({
       $or: [{ user: userId }, { impersonatedBy: userId }],
       ...(exceptId === undefined ? {} : { id: { $ne: exceptId } }),
     });
   }
 
-  endImpersonationsBy(userId: string): Promise<EndedSession[]> {
-    return this.end({ impersonatedBy: userId });
+  revokeImpersonationsBy(userId: string): Promise<RevokedSession[]> {
+    return this.deleteReturning({ impersonatedBy: userId });
   }
 
-  endOne(userId: string, sessionId: string): Promise<EndedSession[]> {
-    return this.end({ user: userId, id: sessionId });
+  revoke(userId: string, sessionId: string): Promise<RevokedSession[]> {
+    return this.deleteReturning({ user: userId, id: sessionId });
   }
 
   /** MikroORM's query builder leaves `returning` out of a DELETE, the query below it does not. */
-  private async end(where: QBFilterQuery<Session>): Promise<EndedSession[]> {
+  private async deleteReturning(where: QBFilterQuery<Session>): Promise<RevokedSession[]> {
     const em = this.getEntityManager();
     const meta = em.getMetadata().get<Session>(this.entityName);
     const { id, user, expiresAt } = meta.properties;

@@ -1,16 +1,16 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { AuditService, type Change } from '../audit/audit.service.js';
-import type { Caller } from '../auth/caller.js';
+import type { Actor } from '../auth/caller.js';
 import type { SessionRow } from '../auth/principal.js';
 import { problem } from '../common/problem.js';
 import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
-import { UnitOfWork } from '../database/unit-of-work.js';
-import { Administration } from '../users/administration.js';
+import { TransactionRunner } from '../database/unit-of-work.js';
+import { AdminCheck } from '../users/administration.js';
 import { UsersRepository } from '../users/users.repository.js';
-import { type EndedSession, impersonationsEnded } from './ended-session.js';
+import { type RevokedSession, countImpersonations } from './ended-session.js';
 import { SessionList, SessionRead, SuccessResponse } from './session.dto.js';
 import { Session } from './session.entity.js';
 import { SessionsRepository } from './sessions.repository.js';
@@ -20,8 +20,8 @@ export class SessionsService {
   constructor(
     private readonly sessions: SessionsRepository,
     private readonly users: UsersRepository,
-    private readonly work: UnitOfWork,
-    private readonly administration: Administration,
+    private readonly work: TransactionRunner,
+    private readonly administration: AdminCheck,
     private readonly audit: AuditService,
     private readonly feed: ChangeFeed,
     private readonly environment: Environment,
@@ -29,30 +29,30 @@ export class SessionsService {
   ) {}
 
   /** With `SESSION_BINDING=token-only` Better-Auth may keep them where no table is. */
-  private get areHere(): boolean {
+  private get hasSessionTable(): boolean {
     return this.physical.tables.session !== undefined;
   }
 
   /** The sessions that have not ended, newest first, with the caller's own among them. */
-  async listOf(by: Caller, id: string): Promise<SessionList> {
-    const userId = await this.canonical(id);
-    if (!this.areHere) return { items: [], total: 0 };
-    const [newest, total] = await this.sessions.newestOf(userId, new Date(), MOST_LISTED);
+  async list(by: Actor, id: string): Promise<SessionList> {
+    const userId = await this.resolveUserId(id);
+    if (!this.hasSessionTable) return { items: [], total: 0 };
+    const [newest, total] = await this.sessions.findActive(userId, new Date(), MAX_LISTED);
     const rows: SessionRow[] = newest.map((session) => ({ ...rowOf(session), userId }));
     const { session: own, isAdmin } = by.principal;
     const isLeftOut = own?.userId === userId && rows.every((row) => row.id !== own.id);
-    if (own && isLeftOut && total > rows.length) rows.splice(MOST_LISTED - 1, 1, own);
+    if (own && isLeftOut && total > rows.length) rows.splice(MAX_LISTED - 1, 1, own);
     return { items: rows.map((row) => SessionRead.of(row, own?.id ?? null, isAdmin)), total };
   }
 
   /** Ends one session. Of another user's it says what it says of one that is not there. */
-  async endOne(by: Caller, id: string, sessionId: string): Promise<SuccessResponse> {
-    const userId = await this.canonical(id);
-    if (!this.areHere) throw problem('NOT_FOUND');
+  async revoke(by: Actor, id: string, sessionId: string): Promise<SuccessResponse> {
+    const userId = await this.resolveUserId(id);
+    if (!this.hasSessionTable) throw problem('NOT_FOUND');
     const ended = await this.end(
       by,
       userId,
-      (sessions) => sessions.endOne(userId, sessionId),
+      (sessions) => sessions.revoke(userId, sessionId),
       ([session]) => {
         if (!session) throw problem('NOT_FOUND');
         // By the row: a uuid can be written in several ways.
@@ -66,20 +66,20 @@ export class SessionsService {
    * Ends all sessions of a user, or all but the one in which the caller asks for it. The sessions in which
    * the user impersonates somebody end in either case.
    */
-  async endAll(by: Caller, id: string, except?: 'current'): Promise<SuccessResponse> {
-    const userId = await this.canonical(id);
+  async revokeAll(by: Actor, id: string, except?: 'current'): Promise<SuccessResponse> {
+    const userId = await this.resolveUserId(id);
     const kept = except === 'current' ? currentSession(by, userId) : undefined;
-    if (!this.areHere) return this.answer('', []);
+    if (!this.hasSessionTable) return this.answer('', []);
     const ended = await this.end(
       by,
       userId,
-      (sessions) => sessions.endAllOf(userId, kept),
+      (sessions) => sessions.revokeAll(userId, kept),
       (rows) => ({
         action: 'session.revoked_all',
         after: {
           revoked: rows.length,
           kept: kept ?? null,
-          ...impersonationsEnded(userId, rows),
+          ...countImpersonations(userId, rows),
         },
       }),
     );
@@ -87,11 +87,11 @@ export class SessionsService {
   }
 
   private async end(
-    by: Caller,
+    by: Actor,
     userId: string,
-    remove: (sessions: SessionsRepository) => Promise<EndedSession[]>,
-    eventOf: (ended: EndedSession[]) => Omit<Change, 'targetUserId'>,
-  ): Promise<EndedSession[]> {
+    remove: (sessions: SessionsRepository) => Promise<RevokedSession[]>,
+    eventOf: (ended: RevokedSession[]) => Omit<Change, 'targetUserId'>,
+  ): Promise<RevokedSession[]> {
     const ended = await this.work.run(async (em) => {
       const rows = await remove(em.getRepository(Session));
       // After the rows are locked, so that an admin who was demoted meanwhile is refused.
@@ -100,21 +100,21 @@ export class SessionsService {
       return rows;
     });
     for (const changed of new Set([userId, ...ended.map((session) => session.userId)])) {
-      this.feed.userChanged(changed);
+      this.feed.notifyUserChanged(changed);
     }
     return ended;
   }
 
   /** The id as the row has it: a uuid can be written in several ways, and the record knows one. */
-  private async canonical(id: string): Promise<string> {
-    const user = await this.users.read(id);
+  private async resolveUserId(id: string): Promise<string> {
+    const user = await this.users.findReadOnly(id);
     if (!user) throw problem('NOT_FOUND');
     return user.id;
   }
 
-  private answer(message: string, ended: EndedSession[]): SuccessResponse {
+  private answer(message: string, ended: RevokedSession[]): SuccessResponse {
     const isChecked = this.environment.SESSION_BINDING !== 'token-only';
-    const text = isChecked ? message : this.areHere ? UNCHECKED : NOT_HERE;
+    const text = isChecked ? message : this.hasSessionTable ? UNCHECKED : NOT_HERE;
     return SuccessResponse.of(text, ended.length, this.residual(ended));
   }
 
@@ -124,7 +124,7 @@ export class SessionsService {
    * cached copy lasts, at most until that session would have expired. Such a token can be younger than
    * the new session, and nothing tells it from a token of the new session.
    */
-  private residual(ended: EndedSession[]): Date | null {
+  private residual(ended: RevokedSession[]): Date | null {
     const { SESSION_BINDING, JWT_MAX_LIFETIME_SECONDS, JWT_LEEWAY_SECONDS } = this.environment;
     if (SESSION_BINDING === 'require-sid') return null;
     const expiries = ended.map(({ expiresAt }) => expiresAt.getTime()).filter(Number.isFinite);
@@ -140,9 +140,9 @@ const UNCHECKED =
   'The session rows were deleted, but this service does not check sessions. Tokens stay valid until they expire.';
 
 /** More than anybody looks at; somebody's program may sign in by the thousand. */
-const MOST_LISTED = 100;
+const MAX_LISTED = 100;
 
-function currentSession(by: Caller, userId: string): string {
+function currentSession(by: Actor, userId: string): string {
   const { session } = by.principal;
   if (session?.userId === userId) return session.id;
   throw problem('VALIDATION_ERROR', {

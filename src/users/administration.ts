@@ -1,8 +1,8 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
-import type { Caller } from '../auth/caller.js';
+import type { Actor } from '../auth/caller.js';
 import { isAdmin, isBanned } from '../auth/user-rules.js';
-import { challenged } from '../common/challenge.js';
+import { unauthorized } from '../common/challenge.js';
 import { problem } from '../common/problem.js';
 import { Environment } from '../config/environment.js';
 import { Session } from '../sessions/session.entity.js';
@@ -10,7 +10,7 @@ import { User } from './user.entity.js';
 
 /** The rights of an admin, checked again inside the transaction of a change to somebody else. */
 @Injectable()
-export class Administration {
+export class AdminCheck {
   constructor(private readonly environment: Environment) {}
 
   /**
@@ -21,7 +21,7 @@ export class Administration {
     const context = em.getTransactionContext();
     await em
       .getConnection()
-      .execute('select pg_advisory_xact_lock(?)', [ADMINISTRATION], 'all', context);
+      .execute('select pg_advisory_xact_lock(?)', [ADMIN_LOCK_ID], 'all', context);
   }
 
   /**
@@ -29,9 +29,9 @@ export class Administration {
    * The lock keeps the caller's row as it is until the change commits. The session is read without a
    * lock, which would need the right to update sessions.
    */
-  async requireAdmin(em: EntityManager, { principal }: Caller): Promise<void> {
+  async requireAdmin(em: EntityManager, { principal }: Actor): Promise<void> {
     const { user, session } = principal;
-    const caller = await em.getRepository(User).readLocked(user.id);
+    const caller = await em.getRepository(User).findForShare(user.id);
     const now = new Date();
     // In an impersonated session nobody is an admin, whatever the row says meanwhile.
     const isImpersonated = principal.impersonatedBy !== null;
@@ -40,9 +40,9 @@ export class Administration {
     }
     if (session === null) return;
     if (!(await em.getRepository(Session).isActive(session.id, now))) {
-      throw challenged('AUTH_SESSION_REVOKED');
+      throw unauthorized('AUTH_SESSION_REVOKED');
     }
   }
 }
 
-const ADMINISTRATION = 7_426_283_452;
+const ADMIN_LOCK_ID = 7_426_283_452;

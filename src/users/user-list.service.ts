@@ -2,17 +2,17 @@ import { Injectable } from '@nestjs/common';
 import { type Cursor, decodeCursor, encodeCursor } from '../common/cursor.js';
 import type { Pagination } from '../common/page.dto.js';
 import { problem } from '../common/problem.js';
-import { isImpossibleValue } from '../database/faults.js';
-import { type UserFilter, UserPagesRepository } from './user-pages.repository.js';
+import { isInvalidValue } from '../database/faults.js';
+import { type UserFilter, UserListRepository } from './user-pages.repository.js';
 import { type UserList, type UserQuery } from './user-list.dto.js';
 import { UserRead } from './user.dto.js';
 
 /** Up to here a total is counted. */
-const COUNTED = 10_000;
+const MAX_EXACT_TOTAL = 10_000;
 
 @Injectable()
 export class UserListService {
-  constructor(private readonly pages: UserPagesRepository) {}
+  constructor(private readonly pages: UserListRepository) {}
 
   async list(query: UserQuery): Promise<UserList> {
     const { sort, limit } = query;
@@ -21,14 +21,14 @@ export class UserListService {
     const page = after ? null : (query.page ?? 1);
     const offset = page === null ? 0 : (page - 1) * limit;
     const { role, banned, emailVerified, q } = query;
-    const stored = role === undefined ? undefined : await this.pages.storedAs(role);
+    const stored = role === undefined ? undefined : await this.pages.storedRoleValues(role);
     const filter = { role: stored, banned, emailVerified, ...range, q };
 
     const found = await this.pages
       .find(filter, { sort, limit, offset, after })
       .catch((error: unknown) => {
         // Anybody can make a cursor, and PostgreSQL alone knows every date and id that there cannot be.
-        throw after && isImpossibleValue(error) ? refused('cursor', FOREIGN) : error;
+        throw after && isInvalidValue(error) ? refused('cursor', INVALID_CURSOR) : error;
       });
     const items = found.slice(0, limit);
     const last = items.at(-1);
@@ -42,7 +42,7 @@ export class UserListService {
         page,
         limit,
         ...(await this.totals(filter, query, seen, last ? offset + found.length : 0)),
-        nextCursor: goesOn ? encodeCursor({ sort, value: last.place, id: last.user.id }) : null,
+        nextCursor: goesOn ? encodeCursor({ sort, value: last.cursorKey, id: last.user.id }) : null,
       },
     };
   }
@@ -55,33 +55,33 @@ export class UserListService {
   ): Promise<Pick<Pagination, 'total' | 'totalPages' | 'totalIsEstimate'>> {
     if (wanted === 'none') return { total: null, totalPages: null, totalIsEstimate: false };
     const exact = seen ?? (wanted === 'exact' ? await this.pages.countUpTo(filter, null) : null);
-    const total = exact ?? Math.max(least, await this.roughly(filter));
+    const total = exact ?? Math.max(least, await this.estimatedTotal(filter));
     return {
       total,
       totalPages: Math.ceil(total / limit),
-      totalIsEstimate: exact === null && total > COUNTED,
+      totalIsEstimate: exact === null && total > MAX_EXACT_TOTAL,
     };
   }
 
   /** Where more are expected than are counted, not one is: to find so many of a search takes long. */
-  private async roughly(filter: UserFilter): Promise<number> {
+  private async estimatedTotal(filter: UserFilter): Promise<number> {
     const expected = await this.pages.estimate(filter);
-    if (expected > COUNTED) return expected;
+    if (expected > MAX_EXACT_TOTAL) return expected;
     // The statistics may lag behind; the count does not.
-    return this.pages.countUpTo(filter, COUNTED);
+    return this.pages.countUpTo(filter, MAX_EXACT_TOTAL);
   }
 }
 
 /** As PostgreSQL writes a time, with a zone and without. */
 const TIME = /^\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?([+-]\d\d(:\d\d){0,2})?$/;
 const ANY_TEXT = /^/;
-const FOREIGN = 'cursor is not one of this list in this order';
+const INVALID_CURSOR = 'cursor is not one of this list in this order';
 
 function readCursor({ cursor, page, sort }: UserQuery): Cursor | null {
   if (cursor === undefined) return null;
   if (page !== undefined) throw refused('cursor', 'cursor and page exclude each other');
   const place = decodeCursor(cursor, sort, sort.endsWith('createdAt') ? TIME : ANY_TEXT);
-  if (!place) throw refused('cursor', FOREIGN);
+  if (!place) throw refused('cursor', INVALID_CURSOR);
   return place;
 }
 

@@ -6,7 +6,7 @@ import { rolesOf } from '../auth/user-rules.js';
 import type { Cursor } from '../common/cursor.js';
 import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
 import { boundedKey, MAX_KEY_CHARACTERS } from '../database/bounded-key.js';
-import { containing } from '../database/like.js';
+import { likePattern } from '../database/like.js';
 import type { PhysicalSchema, PhysicalTable } from '../database/physical-schema.js';
 import type { UserSort } from './user-list.dto.js';
 
@@ -26,7 +26,7 @@ export interface StoredRole {
   stored: (string | null)[] | null;
 }
 
-export interface UserPlace {
+export interface PageRequest {
   sort: UserSort;
   limit: number;
   offset: number;
@@ -34,9 +34,9 @@ export interface UserPlace {
 }
 
 /** A user, and the place in the sort to the microsecond, which a JavaScript date does not hold. */
-export interface PlacedUser {
+export interface UserWithCursor {
   user: UserRow;
-  place: string;
+  cursorKey: string;
 }
 
 /**
@@ -44,7 +44,7 @@ export interface PlacedUser {
  * indexes of the migrations `list-indexes` and `bounded-indexes`; keep them together.
  */
 @Injectable()
-export class UserPagesRepository {
+export class UserListRepository {
   constructor(
     private readonly em: EntityManager,
     @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
@@ -54,7 +54,7 @@ export class UserPagesRepository {
    * Roles are stored joined by commas, in any order, so no index can look for one of them. But there are
    * few such texts, however many users, and the index on them leads from each to the next.
    */
-  async storedAs(role: string): Promise<StoredRole> {
+  async storedRoleValues(role: string): Promise<StoredRole> {
     const key = this.key('role');
     const next = (than: string) =>
       `(select ${key} as role from ${this.from} where ${key} ${than} order by ${key} limit 1)`;
@@ -64,21 +64,21 @@ export class UserPagesRepository {
           select ${next('> stored.role')} from stored where stored.role is not null
         )
         select role from stored where role is not null limit ?`,
-      parameters: [MOST_TEXTS + 1],
+      parameters: [MAX_ROLE_VALUES + 1],
     });
     const all = [...texts.map((row) => row.role), null];
     const stored = all.filter((text) => rolesOf({ role: text }).includes(role));
     // The index has the beginning of a text. What the end of a long one says, only its row knows.
     const isCut = texts.some((row) => row.role.length >= MAX_KEY_CHARACTERS);
-    return { name: role, stored: isCut || texts.length > MOST_TEXTS ? null : stored };
+    return { name: role, stored: isCut || texts.length > MAX_ROLE_VALUES ? null : stored };
   }
 
   /** One row more than asked for, when there is one: so the caller knows whether it goes on. */
-  async find(filter: UserFilter, place: UserPlace): Promise<PlacedUser[]> {
+  async find(filter: UserFilter, place: PageRequest): Promise<UserWithCursor[]> {
     const order = this.orderOf(place.sort);
     const least = place.offset + place.limit + 1;
-    const parts = this.inOrder(filter, place.sort).map(({ filter: part, first = '' }) => {
-      const where = and([...this.conditions(part), ...this.behind(place)]);
+    const parts = this.splitByRole(filter, place.sort).map(({ filter: part, first = '' }) => {
+      const where = and([...this.conditions(part), ...this.afterCursor(place)]);
       return {
         sql: `(select ${order.key} as key, ${this.column('id')} from ${this.from} where ${where.sql}
           order by ${first}${order.of(order.key)} limit ?)`,
@@ -92,7 +92,7 @@ export class UserPagesRepository {
         join ${this.from} using (${this.name('id')}) order by ${order.of('page.key')}`,
       parameters: [...all.parameters, place.limit + 1, place.offset],
     });
-    return rows.map((row) => ({ user: toUser(row), place: String(row['place']) }));
+    return rows.map((row) => ({ user: toUser(row), cursorKey: String(row['place']) }));
   }
 
   /** Counts no further than `most` + 1. */
@@ -120,12 +120,16 @@ export class UserPagesRepository {
    * on roles has each text by time; of a search, or by name, there is no such index and the planner
    * knows best.
    */
-  private inOrder(filter: UserFilter, sort: UserSort): { filter: UserFilter; first?: string }[] {
+  private splitByRole(
+    filter: UserFilter,
+    sort: UserSort,
+  ): { filter: UserFilter; first?: string }[] {
     const { role, q } = filter;
     const texts = role?.stored ?? [];
     const { property, direction } = readSort(sort);
     const isByTime = q === undefined && property === 'createdAt';
-    if (!role || !isByTime || texts.length === 0 || texts.length > MOST_PARTS) return [{ filter }];
+    if (!role || !isByTime || texts.length === 0 || texts.length > MAX_UNION_PARTS)
+      return [{ filter }];
     return texts.map((text) => ({
       filter: { ...filter, role: { ...role, stored: [text] } },
       // The same in all rows, and yet PostgreSQL must hear it where it is NULL, or it would not see the order.
@@ -158,7 +162,7 @@ export class UserPagesRepository {
       conditions.push(joined([plain(column('createdAt')), to], ' <= '));
     }
     if (q !== undefined) {
-      const pattern = containing(q);
+      const pattern = likePattern(q);
       conditions.push({
         sql: `(${column('email')} ilike ? or ${column('name')} ilike ?)`,
         parameters: [pattern, pattern],
@@ -189,7 +193,7 @@ export class UserPagesRepository {
   }
 
   /** Compared as a row, which is what an index on the two columns is ordered by. */
-  private behind({ sort, after }: UserPlace): Sql[] {
+  private afterCursor({ sort, after }: PageRequest): Sql[] {
     if (!after) return [];
     const { property, direction } = readSort(sort);
     const columns = `(${this.key(property)}, ${this.column('id')})`;
@@ -281,5 +285,5 @@ function readSort(sort: UserSort): {
 }
 
 /** A database with more texts in its role column than this does not keep roles there as Better-Auth does. */
-const MOST_TEXTS = 200;
-const MOST_PARTS = 20;
+const MAX_ROLE_VALUES = 200;
+const MAX_UNION_PARTS = 20;

@@ -11,12 +11,12 @@ import type { Response } from 'express';
 import { map, type Observable } from 'rxjs';
 import { Problems } from '../common/problem.decorator.js';
 import type { UserRead } from './user.dto.js';
-import type { Tagged } from './users.service.js';
+import type { UserWithEtag } from './users.service.js';
 
 /** Sends the user as the body and its tag as the header. */
 @Injectable()
-class TagInterceptor implements NestInterceptor<Tagged, UserRead> {
-  intercept(context: ExecutionContext, next: CallHandler<Tagged>): Observable<UserRead> {
+class EtagInterceptor implements NestInterceptor<UserWithEtag, UserRead> {
+  intercept(context: ExecutionContext, next: CallHandler<UserWithEtag>): Observable<UserRead> {
     const response = context.switchToHttp().getResponse<Response>();
     return next.handle().pipe(
       map(({ user, etag }) => {
@@ -28,12 +28,12 @@ class TagInterceptor implements NestInterceptor<Tagged, UserRead> {
 }
 
 /** A controller whose routes answer with one user and its `ETag`. */
-export function TaggedUser() {
-  return UseInterceptors(TagInterceptor);
+export function SendsEtag() {
+  return UseInterceptors(EtagInterceptor);
 }
 
 /** A change that `If-Match` can tie to the version that the client has seen. */
-export function Conditional() {
+export function AcceptsIfMatch() {
   return applyDecorators(
     ApiHeader({
       name: 'If-Match',

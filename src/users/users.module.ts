@@ -2,18 +2,18 @@ import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { Module } from '@nestjs/common';
 import { AuditModule } from '../audit/audit.module.js';
 import { DatabaseModule } from '../database/database.module.js';
-import { Administration } from './administration.js';
+import { AdminCheck } from './administration.js';
 import { User } from './user.entity.js';
 import { UserListController } from './user-list.controller.js';
 import { UserListService } from './user-list.service.js';
-import { UserPagesRepository } from './user-pages.repository.js';
+import { UserListRepository } from './user-pages.repository.js';
 import { UsersController } from './users.controller.js';
 import { UsersService } from './users.service.js';
 
 @Module({
   imports: [MikroOrmModule.forFeature([User]), AuditModule, DatabaseModule],
   controllers: [UserListController, UsersController],
-  providers: [Administration, UsersService, UserListService, UserPagesRepository],
-  exports: [MikroOrmModule, Administration],
+  providers: [AdminCheck, UsersService, UserListService, UserListRepository],
+  exports: [MikroOrmModule, AdminCheck],
 })
 export class UsersModule {}

@@ -2,7 +2,7 @@ import type { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
 import { type AuditAction } from '../audit/audit-event.entity.js';
 import { AuditService } from '../audit/audit.service.js';
-import type { Caller } from '../auth/caller.js';
+import type { Actor } from '../auth/caller.js';
 import { isAdmin, isBanned } from '../auth/user-rules.js';
 import { etagOf, requireMatch } from '../common/etag.js';
 import { problem } from '../common/problem.js';
@@ -10,18 +10,18 @@ import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
-import { UnitOfWork } from '../database/unit-of-work.js';
-import { type EndedSession, impersonationsEnded } from '../sessions/ended-session.js';
+import { TransactionRunner } from '../database/unit-of-work.js';
+import { type RevokedSession, countImpersonations } from '../sessions/ended-session.js';
 import { SessionsRepository } from '../sessions/sessions.repository.js';
 import { Session } from '../sessions/session.entity.js';
-import { Administration } from './administration.js';
+import { AdminCheck } from './administration.js';
 import type { BanRequest, UserUpdate } from './user-changes.dto.js';
 import { UserRead } from './user.dto.js';
 import { User } from './user.entity.js';
 import { UsersRepository } from './users.repository.js';
 
 /** A user and the tag of what the client is shown. */
-export interface Tagged {
+export interface UserWithEtag {
   user: UserRead;
   etag: string;
 }
@@ -31,29 +31,29 @@ export interface Tagged {
 export class UsersService {
   constructor(
     private readonly users: UsersRepository,
-    private readonly work: UnitOfWork,
-    private readonly administration: Administration,
+    private readonly work: TransactionRunner,
+    private readonly administration: AdminCheck,
     private readonly audit: AuditService,
     private readonly feed: ChangeFeed,
     private readonly environment: Environment,
     @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
   ) {}
 
-  async read(id: string): Promise<Tagged> {
-    const user = await this.users.read(id);
+  async read(id: string): Promise<UserWithEtag> {
+    const user = await this.users.findReadOnly(id);
     if (!user) throw problem('NOT_FOUND');
-    return tagged(user);
+    return withEtag(user);
   }
 
   /** The fields that users may change about themselves. */
-  update(by: Caller, id: string, update: UserUpdate, ifMatch?: string): Promise<Tagged> {
+  update(by: Actor, id: string, update: UserUpdate, ifMatch?: string): Promise<UserWithEtag> {
     return this.change(by, id, ifMatch, 'user.updated', (user) => {
       if (update.name !== undefined) user.name = update.name;
       if (update.image !== undefined) user.image = update.image;
     });
   }
 
-  changeRole(by: Caller, id: string, roles: string[], ifMatch?: string): Promise<Tagged> {
+  changeRole(by: Actor, id: string, roles: string[], ifMatch?: string): Promise<UserWithEtag> {
     const unknown = roles.filter((role) => !this.environment.ROLES.includes(role));
     if (unknown.length > 0) {
       const message = `role must be one of ${this.environment.ROLES.join(', ')}`;
@@ -64,13 +64,13 @@ export class UsersService {
       user.role = roles.join(',');
       if (!wasAdmin || this.isAdmin(user)) return [];
       if (user.id === by.principal.user.id) throw problem('SELF_DEMOTION');
-      await this.requireAnotherAdmin(em, user);
-      return this.hasSessions ? sessionsOf(em).endImpersonationsBy(user.id) : [];
+      await this.assertAnotherAdmin(em, user);
+      return this.hasSessions ? sessionsOf(em).revokeImpersonationsBy(user.id) : [];
     });
   }
 
   /** Sets the ban and ends every session: Better-Auth itself looks at a ban only when a session begins. */
-  ban(by: Caller, id: string, ban: BanRequest, ifMatch?: string): Promise<Tagged> {
+  ban(by: Actor, id: string, ban: BanRequest, ifMatch?: string): Promise<UserWithEtag> {
     const banExpires = ban.expiresAt == null ? null : new Date(ban.expiresAt);
     if (banExpires && banExpires <= new Date()) {
       const message = 'expiresAt must be in the future';
@@ -79,55 +79,56 @@ export class UsersService {
     return this.change(by, id, ifMatch, 'user.banned', async (user, em) => {
       // By the row: a uuid can be written in several ways.
       if (user.id === by.principal.user.id) throw problem('SELF_BAN');
-      if (this.isAdmin(user)) await this.requireAnotherAdmin(em, user);
+      if (this.isAdmin(user)) await this.assertAnotherAdmin(em, user);
       Object.assign(user, { banned: true, banReason: ban.reason ?? null, banExpires });
-      return this.hasSessions ? sessionsOf(em).endAllOf(user.id) : [];
+      return this.hasSessions ? sessionsOf(em).revokeAll(user.id) : [];
     });
   }
 
-  unban(by: Caller, id: string, ifMatch?: string): Promise<Tagged> {
+  unban(by: Actor, id: string, ifMatch?: string): Promise<UserWithEtag> {
     return this.change(by, id, ifMatch, 'user.unbanned', (user) => {
       Object.assign(user, { banned: false, banReason: null, banExpires: null });
     });
   }
 
   private async change(
-    by: Caller,
+    by: Actor,
     id: string,
     ifMatch: string | undefined,
     action: AuditAction,
     apply: (user: User, em: EntityManager) => Applied | Promise<Applied>,
-  ): Promise<Tagged> {
+  ): Promise<UserWithEtag> {
     const self = by.principal.user.id;
     // Roles and bans are for admins, also where the target is the caller.
     const isFree = (userId: string | undefined) => action === 'user.updated' && userId === self;
     const { changed, ended } = await this.work.run(async (em) => {
       if (!isFree(id)) await this.administration.lock(em);
-      const user = await usersOf(em).lock(id);
+      const user = await usersOf(em).findForUpdate(id);
       // By the row: a uuid can be written in several ways.
       if (!isFree(user?.id)) await this.administration.requireAdmin(em, by);
       if (!user) throw problem('NOT_FOUND');
-      requireMatch(ifMatch, tagged(user).etag);
+      requireMatch(ifMatch, withEtag(user).etag);
 
-      const before = changeable(user);
+      const before = snapshot(user);
       const ended = (await apply(user, em)) ?? [];
-      const after = changeable(user);
+      const after = snapshot(user);
       const changed = Object.keys(after).filter((key) => !same(before[key], after[key]));
       // Said again, a ban ends the sessions that began meanwhile; otherwise nothing has happened.
-      if (changed.length === 0 && action !== 'user.banned') return { changed: tagged(user), ended };
+      if (changed.length === 0 && action !== 'user.banned')
+        return { changed: withEtag(user), ended };
 
       user.updatedAt = new Date();
       this.audit.record(em, by, {
         action,
         targetUserId: user.id,
         before: pick(before, changed),
-        after: { ...pick(after, changed), ...impersonationsEnded(user.id, ended) },
+        after: { ...pick(after, changed), ...countImpersonations(user.id, ended) },
         reason: (action === 'user.banned' && user.banReason) || null,
       });
-      return { changed: tagged(user), ended };
+      return { changed: withEtag(user), ended };
     });
     for (const userId of new Set([changed.user.id, ...ended.map((session) => session.userId)])) {
-      this.feed.userChanged(userId);
+      this.feed.notifyUserChanged(userId);
     }
     return changed;
   }
@@ -137,9 +138,9 @@ export class UsersService {
     return this.physical.tables.session !== undefined;
   }
 
-  private async requireAnotherAdmin(em: EntityManager, user: User): Promise<void> {
+  private async assertAnotherAdmin(em: EntityManager, user: User): Promise<void> {
     const { ADMIN_ROLES, ADMIN_USER_IDS } = this.environment;
-    const holders = await usersOf(em).holdersOf(ADMIN_ROLES, ADMIN_USER_IDS);
+    const holders = await usersOf(em).findByRoles(ADMIN_ROLES, ADMIN_USER_IDS);
     const now = new Date();
     const others = holders.filter(
       (other) => other.id !== user.id && this.isAdmin(other) && !isBanned(other, now),
@@ -153,7 +154,7 @@ export class UsersService {
 }
 
 /** The sessions that a change ended, if any. */
-type Applied = EndedSession[] | void;
+type Applied = RevokedSession[] | void;
 
 function usersOf(em: EntityManager): UsersRepository {
   return em.getRepository(User);
@@ -163,12 +164,12 @@ function sessionsOf(em: EntityManager): SessionsRepository {
   return em.getRepository(Session);
 }
 
-function tagged(user: User): Tagged {
+function withEtag(user: User): UserWithEtag {
   const read = UserRead.of(user, new Date());
   return { user: read, etag: etagOf(read) };
 }
 
-function changeable({ name, image, role, banned, banReason, banExpires }: User) {
+function snapshot({ name, image, role, banned, banReason, banExpires }: User) {
   return { name, image, role, banned, banReason, banExpires } as Record<string, unknown>;
 }
 
