@@ -77,8 +77,8 @@ describe('who is remembered', () => {
     await replica.close();
   });
 
-  it('is no more than REMEMBERED_USERS', async () => {
-    const replica = await startReplica({ REMEMBERED_USERS: '1' });
+  it('is no more than USER_CACHE_MAX', async () => {
+    const replica = await startReplica({ USER_CACHE_MAX: '1' });
     const ada = await remembered(replica);
     const bob = await remembered(replica);
     expect(await whileNobodyReads(() => ask(bob, replica))).toBe(200);

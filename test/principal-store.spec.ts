@@ -147,7 +147,7 @@ describe('the maximum age of an entry', () => {
 });
 
 const storeOf = (users: number, large: (id: string) => UserWithSession) => {
-  const environment = Object.assign(new Environment(), { REMEMBERED_USERS: users });
+  const environment = Object.assign(new Environment(), { USER_CACHE_MAX: users });
   const principals = { find: (id: string) => Promise.resolve(large(id)) };
   const feed = { isHearing: true, subscribe: () => undefined };
   return new UserCache(
@@ -179,7 +179,7 @@ describe('the memory of the cache', () => {
     expect(cache.get('nobody', WITNESS)).toBeUndefined();
   });
 
-  it('holds as many ordinary users as REMEMBERED_USERS says', async () => {
+  it('holds as many ordinary users as USER_CACHE_MAX says', async () => {
     const cache = storeOf(1000, (id) => standing(id, false));
     for (let user = 0; user < 1000; user += 1) {
       for (const sessionId of ['s1', 's2']) await cache.load(`u${user}`, { sessionId });

@@ -79,7 +79,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
             sessionClaim: environment.JWT_SESSION_CLAIM,
           },
           Date.now,
-          environment.REMEMBERED_TOKENS,
+          environment.TOKEN_CACHE_MAX,
         ),
     },
     KeyRingLife,

@@ -34,10 +34,10 @@ export class UserCache implements ChangeSubscriber {
     private readonly feed: ChangeFeed,
     environment: Environment,
   ) {
-    const { REMEMBERED_USERS, CACHE_MAX_AGE_SECONDS } = environment;
+    const { USER_CACHE_MAX, CACHE_MAX_AGE_SECONDS } = environment;
     this.entries = new LRUCache({
-      max: REMEMBERED_USERS,
-      maxSize: REMEMBERED_USERS * MAX_AVERAGE_BYTES,
+      max: USER_CACHE_MAX,
+      maxSize: USER_CACHE_MAX * MAX_AVERAGE_BYTES,
       sizeCalculation: (entries) => entries.reduce((sum, { bytes }) => sum + bytes, 0),
     });
     this.maxAgeMs = CACHE_MAX_AGE_SECONDS * 1000;

@@ -101,10 +101,10 @@ export class Environment {
   CHANGE_FEED = true;
 
   @Whole(1, 10_000_000)
-  REMEMBERED_TOKENS = 50_000;
+  TOKEN_CACHE_MAX = 50_000;
 
   @Whole(1, 10_000_000)
-  REMEMBERED_USERS = 50_000;
+  USER_CACHE_MAX = 50_000;
 
   @Whole(1, 3600)
   CACHE_MAX_AGE_SECONDS = 30;

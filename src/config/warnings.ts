@@ -27,7 +27,8 @@ function tokenOnly({ SESSION_BINDING }: Environment): Warning[] {
 // ── Names that look like ours ───────────────────────────────────────────────────────────────────
 
 /** Families that hardly another program uses, unlike `DATABASE_` or `SESSION_`. */
-const FAMILIES = /^(JWT|JWKS|RATE_LIMIT|TRUST_PROXY|CHANGE_FEED|DATABASE_POOL)_/;
+/** `REMEMBERED_` is the former name of the cache limits. */
+const FAMILIES = /^(JWT|JWKS|RATE_LIMIT|TRUST_PROXY|CHANGE_FEED|DATABASE_POOL|REMEMBERED)_/;
 /** Kubernetes and Docker describe a service `jwks` in JWKS_SERVICE_HOST, JWKS_PORT and the like. */
 const SERVICE_LINK = /_(SERVICE_(HOST|PORT)|PORT)(_|$)/;
 /** Shorter names differ by two letters from many others: HOST, PORT and POST. */
