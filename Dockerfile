@@ -1,4 +1,4 @@
-# `npm run smoke` reads this file and does what it says, without Docker (dev/dockerfile.ts).
+# `npm run smoke` reads this file and does what it says, without Docker (tools/dockerfile.ts).
 
 # --- Build: everything, dev dependencies included
 FROM node:26-slim AS build
@@ -21,7 +21,7 @@ ENV NODE_ENV=development
 USER 1000
 EXPOSE 3000
 STOPSIGNAL SIGTERM
-CMD ["node", "dev/better-auth-server.ts"]
+CMD ["node", "tools/better-auth-server.ts"]
 
 # --- The image: the last stage is what `docker build .` makes
 FROM node:26-slim AS gatehouse

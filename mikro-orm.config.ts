@@ -9,10 +9,10 @@ import { BoundedIndexes } from './migrations/20261128000000-bounded-indexes.js';
 import { AuditRequestIds } from './migrations/20261128010000-audit-request-ids.js';
 import { ImpersonationIndex } from './migrations/20261128011000-impersonation-index.js';
 import { AlwaysTriggers } from './migrations/20261128020000-always-triggers.js';
-import { Account } from './src/accounts/account.entity.js';
+import { Account } from './src/better-auth/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
-import { GuardedSchemaGenerator } from './src/database/careful-schema-generator.js';
+import { GuardedSchemaGenerator } from './src/database/guarded-schema-generator.js';
 import {
   discardReadOnlyConnections,
   enforceQueryTimeout,
@@ -23,12 +23,12 @@ import {
   releaseLostConnections,
   withConnection,
 } from './src/database/connection.js';
-import { mapToPhysical } from './src/database/mapping.js';
+import { mapToPhysical } from './src/database/entity-mapping.js';
 import { inspectWith, requireUsable } from './src/database/inspect.js';
 import type { PhysicalSchema } from './src/database/physical-schema.js';
-import { Verification } from './src/database/verification.entity.js';
-import { Session } from './src/sessions/session.entity.js';
-import { User } from './src/users/user.entity.js';
+import { Verification } from './src/better-auth/verification.entity.js';
+import { Session } from './src/better-auth/session.entity.js';
+import { User } from './src/better-auth/user.entity.js';
 
 const ENTITIES = [User, Session, Account, Verification, AuditEvent];
 

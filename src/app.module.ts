@@ -7,13 +7,13 @@ import { AuthModule } from './auth/auth.module.js';
 import { SessionsModule } from './sessions/sessions.module.js';
 import { AuditModule } from './audit/audit.module.js';
 import { UsersModule } from './users/users.module.js';
-import { CoreModule } from './common/foundation.module.js';
+import { CoreModule } from './core.module.js';
 import type { Environment } from './config/environment.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
 import { AccountsModule } from './accounts/accounts.module.js';
-import { MeModule } from './me/me.module.js';
+import { MeModule } from './auth/me.module.js';
 import { HealthModule } from './health/health.module.js';
-import { SwaggerUi } from './docs.js';
+import { SwaggerUi } from './openapi/swagger-ui.js';
 
 /** What is known before the first module is made. */
 export interface AppOptions {

@@ -1,11 +1,11 @@
-import { ListenError, runProgram } from './common/program.js';
-import { createLogger } from './common/log.js';
+import { ListenError, runProgram } from './cli/program.js';
+import { createLogger } from './logging/logger.js';
 import { environmentNames, readEnvironment } from './config/environment.js';
 import { configurationWarnings } from './config/warnings.js';
 import { UnusableDatabaseError, withConnection } from './database/connection.js';
 import { inspectWith } from './database/inspect.js';
 import { databaseWarnings } from './database/warnings.js';
-import { createApp } from './setup.js';
+import { createApp } from './app.js';
 import { shutDownOnSignal, logUncaughtErrors } from './shutdown.js';
 
 await runProgram(async () => {

@@ -1,9 +1,9 @@
 import type { Server } from 'node:http';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { Logger } from 'pino';
-import { RequestTracker } from './common/in-flight.js';
-import { flush } from './common/log.js';
-import { stopExitingOnSignal } from './common/program.js';
+import { RequestTracker } from './http/request-tracker.js';
+import { flush } from './logging/logger.js';
+import { stopExitingOnSignal } from './cli/program.js';
 import { Environment } from './config/environment.js';
 
 /**

@@ -1,7 +1,7 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
-import { PlainText } from '../common/plain-text.js';
-import type { Account } from './account.entity.js';
+import { PlainText } from '../validation/plain-text.js';
+import type { Account } from '../better-auth/account.entity.js';
 
 export class AccountFilter {
   @ApiPropertyOptional({ description: 'Only accounts of this provider, such as github' })

@@ -1,7 +1,7 @@
 import { Controller, Get, Param, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { SelfOrAdmin } from '../auth/decorators.js';
-import { Problems } from '../common/problem.decorator.js';
+import { SelfOrAdmin } from '../access/decorators.js';
+import { Problems } from '../problems/problems.decorator.js';
 import { AccountFilter, AccountList } from './account.dto.js';
 import { AccountsService } from './accounts.service.js';
 

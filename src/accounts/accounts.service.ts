@@ -1,8 +1,8 @@
 import { Injectable } from '@nestjs/common';
-import { problem } from '../common/problem.js';
-import { UsersRepository } from '../users/users.repository.js';
+import { problem } from '../problems/problem.js';
+import { UsersRepository } from '../better-auth/users.repository.js';
 import { AccountList, AccountRead } from './account.dto.js';
-import { AccountsRepository } from './accounts.repository.js';
+import { AccountsRepository } from '../better-auth/accounts.repository.js';
 
 @Injectable()
 export class AccountsService {

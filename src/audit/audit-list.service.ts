@@ -2,12 +2,12 @@ import { Readable } from 'node:stream';
 import { Inject, Injectable, StreamableFile } from '@nestjs/common';
 import type { Request } from 'express';
 import type { Logger } from 'pino';
-import { ActorCheck } from '../auth/caller-check.js';
-import type { Principal } from '../auth/principal.js';
-import { decodeCursor, encodeCursor } from '../common/cursor.js';
-import { LOG } from '../common/foundation.module.js';
-import { describeError } from '../common/log.js';
-import { problem } from '../common/problem.js';
+import { ActorCheck } from '../auth/actor-check.js';
+import type { Principal } from '../access/principal.js';
+import { decodeCursor, encodeCursor } from '../validation/cursor.js';
+import { LOG } from '../core.module.js';
+import { describeError } from '../logging/logger.js';
+import { problem } from '../problems/problem.js';
 import { type AuditEventList, AuditEventRead, type AuditQuery } from './audit.dto.js';
 import {
   type AuditFilter,

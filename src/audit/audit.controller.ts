@@ -7,8 +7,8 @@ import {
   getSchemaPath,
 } from '@nestjs/swagger';
 import type { Request } from 'express';
-import { CurrentPrincipal, Roles } from '../auth/decorators.js';
-import type { Principal } from '../auth/principal.js';
+import { CurrentPrincipal, Roles } from '../access/decorators.js';
+import type { Principal } from '../access/principal.js';
 import { AuditListService } from './audit-list.service.js';
 import { AuditEventList, AuditEventRead, AuditQuery } from './audit.dto.js';
 

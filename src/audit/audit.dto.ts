@@ -1,9 +1,9 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { Transform } from 'class-transformer';
 import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
-import { CursorPagination } from '../common/page.dto.js';
-import { PlainText } from '../common/plain-text.js';
-import { PointInTime } from '../common/point-in-time.js';
+import { CursorPagination } from '../validation/pagination.dto.js';
+import { PlainText } from '../validation/plain-text.js';
+import { PointInTime } from '../validation/iso-date-time.js';
 import { AUDIT_ACTIONS, type AuditAction } from './audit-event.entity.js';
 import type { AuditRow } from './audit.repository.js';
 

@@ -1,7 +1,7 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
-import type { Actor } from '../auth/caller.js';
-import { uuidV7 } from '../common/uuid.js';
+import type { Actor } from '../access/actor.js';
+import { uuidV7 } from './uuid-v7.js';
 import { type AuditAction, AuditEvent } from './audit-event.entity.js';
 
 export interface Change {

@@ -1,12 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { Request } from 'express';
 import type { Logger } from 'pino';
-import { LOG } from '../common/foundation.module.js';
-import { LogThrottle, LogThrottles } from '../common/line-budget.js';
-import { Problem } from '../common/problem.js';
+import { LOG } from '../core.module.js';
+import { LogThrottle, LogThrottles } from '../logging/log-throttle.js';
+import { Problem } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
-import { clientAddress } from '../common/request.js';
-import type { Principal } from './principal.js';
+import { clientAddress } from '../http/request.js';
+import type { Principal } from '../access/principal.js';
 
 /**
  * What happened at the door, in the log and not in a table, which strangers could fill. Never with the

@@ -1,12 +1,12 @@
 import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
 import type { Request, Response } from 'express';
-import { CpuBudget } from '../common/cpu-budget.js';
-import { Problem } from '../common/problem.js';
-import { addressKey, RateLimiter, userKey } from '../common/rate-limits.js';
+import { CpuBudget } from '../rate-limit/cpu-budget.js';
+import { Problem } from '../problems/problem.js';
+import { addressKey, RateLimiter, userKey } from '../rate-limit/rate-limiter.js';
 import { AuthEvents } from './auth-events.js';
-import { routeAccess } from './demands.js';
+import { routeAccess } from '../access/route-access.js';
 import { JwtStrategy } from './jwt.strategy.js';
-import type { Principal } from './principal.js';
+import type { Principal } from '../access/principal.js';
 import type { VerifiedToken } from './token-verifier.js';
 
 /** Before every route: private, unless it says `@Public()`. */

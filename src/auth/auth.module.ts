@@ -7,20 +7,20 @@ import {
 import { APP_GUARD } from '@nestjs/core';
 import { ThrottlerModule } from '@nestjs/throttler';
 import type { Logger } from 'pino';
-import { LOG } from '../common/foundation.module.js';
-import { UnknownQueryGuard } from './query.guard.js';
-import { MINUTE_MS, RateLimiter } from '../common/rate-limits.js';
+import { LOG } from '../core.module.js';
+import { UnknownQueryGuard } from '../validation/unknown-query.guard.js';
+import { MINUTE_MS, RateLimiter } from '../rate-limit/rate-limiter.js';
 import { Environment } from '../config/environment.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthGuard } from './auth.guard.js';
-import { ActorCheck } from './caller-check.js';
+import { ActorCheck } from './actor-check.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
 import { DatabaseModule } from '../database/database.module.js';
-import { UserCache } from './principal-store.js';
-import { AuthRepository } from './principals.repository.js';
-import { DecoratedRoutes, RateLimitGuard } from './rate-limit.guard.js';
-import { RolesGuard } from './roles.guard.js';
+import { UserCache } from './user-cache.js';
+import { AuthRepository } from './auth.repository.js';
+import { DecoratedRoutes, RateLimitGuard } from '../rate-limit/rate-limit.guard.js';
+import { RolesGuard } from '../access/roles.guard.js';
 import { TokenVerifier } from './token-verifier.js';
 
 /** Begins to fetch the issuer's keys when the application starts, and stops when it ends. */

@@ -1,5 +1,5 @@
 import { isLoopback } from '../config/environment.js';
-import { isObject } from './json-web-key.js';
+import { isObject } from './jwk.js';
 
 const DEADLINE_MS = 2_000;
 const MAX_BYTES = 256 * 1024;

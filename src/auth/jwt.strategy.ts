@@ -3,12 +3,12 @@ import { PassportStrategy } from '@nestjs/passport';
 import type { Request } from 'express';
 import passportJwt, { type StrategyOptionsWithoutRequest } from 'passport-jwt';
 import { Environment } from '../config/environment.js';
-import { type Problem, problem, RETRY_AFTER_SECONDS, unavailable } from '../common/problem.js';
-import { unauthorized } from '../common/challenge.js';
-import type { CpuBudget } from '../common/cpu-budget.js';
-import type { Principal } from './principal.js';
-import { UserCache } from './principal-store.js';
-import type { UserWithSession, SessionLookup } from './principals.repository.js';
+import { type Problem, problem, RETRY_AFTER_SECONDS, unavailable } from '../problems/problem.js';
+import { unauthorized } from '../problems/unauthorized.js';
+import type { CpuBudget } from '../rate-limit/cpu-budget.js';
+import type { Principal } from '../access/principal.js';
+import { UserCache } from './user-cache.js';
+import type { UserWithSession, SessionLookup } from './auth.repository.js';
 import {
   requireBearer,
   parseBearer,
@@ -16,7 +16,7 @@ import {
   TokenVerifier,
   type VerifiedToken,
 } from './token-verifier.js';
-import { isAdmin, isBanned } from './user-rules.js';
+import { isAdmin, isBanned } from '../access/user-rules.js';
 
 /**
  * passport-jwt verifies with `jsonwebtoken`, which cannot verify EdDSA, Better-Auth's default. This is

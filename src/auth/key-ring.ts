@@ -1,5 +1,5 @@
 import jwksRsa from 'jwks-rsa';
-import { selectKeys, type RejectedKey, type VerificationKey } from './json-web-key.js';
+import { selectKeys, type RejectedKey, type VerificationKey } from './jwk.js';
 import { fetchKeySet, requireSecureUrl } from './jwks-fetcher.js';
 import { KeysUnavailableError, type KeySource } from './token-verifier.js';
 

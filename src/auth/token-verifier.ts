@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import type { CpuBudget } from '../common/cpu-budget.js';
+import type { CpuBudget } from '../rate-limit/cpu-budget.js';
 import {
   findAlgorithm,
   isKeyId,
@@ -8,7 +8,7 @@ import {
   isOneLine,
   type Algorithm,
   type VerificationKey,
-} from './json-web-key.js';
+} from './jwk.js';
 
 /** Where the verifier gets the issuer's keys: the KeyRing, and in tests a handful of them. */
 export interface KeySource {

@@ -12,7 +12,7 @@ import {
   Text,
   TrustedProxies,
   Whole,
-} from './rules.js';
+} from './validators.js';
 
 export const ALGORITHMS = ['EdDSA', 'Ed25519', 'ES256', 'ES512', 'RS256', 'PS256'] as const;
 

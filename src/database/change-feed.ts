@@ -9,7 +9,7 @@ import {
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Client } from 'pg';
 import type { Logger } from 'pino';
-import { LOG, PHYSICAL_SCHEMA } from '../common/foundation.module.js';
+import { LOG, PHYSICAL_SCHEMA } from '../core.module.js';
 import { Environment } from '../config/environment.js';
 import {
   CHANNEL,

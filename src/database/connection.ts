@@ -1,7 +1,7 @@
 import type { EventEmitter } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
 import { Client, type ClientBase, type ClientConfig, type Pool, type PoolClient } from 'pg';
-import { isDatabaseUnavailable } from './faults.js';
+import { isDatabaseUnavailable } from './postgres-errors.js';
 
 /** How long to wait for a connection, for a place in the pool, and for an answer. */
 export const CONNECT_TIMEOUT_MS = 1000;

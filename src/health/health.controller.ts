@@ -5,7 +5,7 @@ import { HealthCheck, HealthCheckService } from '@nestjs/terminus';
 import { SkipThrottle } from '@nestjs/throttler';
 import { Environment } from '../config/environment.js';
 import { TOKEN_ONLY_WARNING } from '../config/warnings.js';
-import { Public } from '../auth/decorators.js';
+import { Public } from '../access/decorators.js';
 import { HealthSummary, Liveness } from './health.dto.js';
 import { HealthParts } from './health-parts.js';
 

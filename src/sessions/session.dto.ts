@@ -1,6 +1,6 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { IsIn, IsOptional } from 'class-validator';
-import type { SessionRow } from '../auth/principal.js';
+import type { SessionRow } from '../access/principal.js';
 import { DeviceRead, deviceOf } from './device.js';
 
 /** A session as clients see one; never its token. */

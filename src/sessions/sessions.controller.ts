@@ -1,8 +1,8 @@
 import { Controller, Delete, Get, Param, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { type Actor, CurrentActor } from '../auth/caller.js';
-import { SelfOrAdmin } from '../auth/decorators.js';
-import { Problems } from '../common/problem.decorator.js';
+import { type Actor, CurrentActor } from '../access/actor.js';
+import { SelfOrAdmin } from '../access/decorators.js';
+import { Problems } from '../problems/problems.decorator.js';
 import { RevocationScope, SessionList, SuccessResponse } from './session.dto.js';
 import { SessionsService } from './sessions.service.js';
 

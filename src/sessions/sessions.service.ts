@@ -1,19 +1,19 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { AuditService, type Change } from '../audit/audit.service.js';
-import type { Actor } from '../auth/caller.js';
-import type { SessionRow } from '../auth/principal.js';
-import { problem } from '../common/problem.js';
-import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
+import type { Actor } from '../access/actor.js';
+import type { SessionRow } from '../access/principal.js';
+import { problem } from '../problems/problem.js';
+import { PHYSICAL_SCHEMA } from '../core.module.js';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
-import { TransactionRunner } from '../database/unit-of-work.js';
-import { AdminCheck } from '../users/administration.js';
-import { UsersRepository } from '../users/users.repository.js';
-import { type RevokedSession, countImpersonations } from './ended-session.js';
+import { TransactionRunner } from '../database/transaction-runner.js';
+import { AdminCheck } from '../administration/admin-check.js';
+import { UsersRepository } from '../better-auth/users.repository.js';
+import { type RevokedSession, countImpersonations } from '../better-auth/revoked-session.js';
 import { SessionList, SessionRead, SuccessResponse } from './session.dto.js';
-import { Session } from './session.entity.js';
-import { SessionsRepository } from './sessions.repository.js';
+import { Session } from '../better-auth/session.entity.js';
+import { SessionsRepository } from '../better-auth/sessions.repository.js';
 
 @Injectable()
 export class SessionsService {

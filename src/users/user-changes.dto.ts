@@ -11,8 +11,8 @@ import {
   MaxLength,
   ValidateIf,
 } from 'class-validator';
-import { OneLine, PlainText } from '../common/plain-text.js';
-import { PointInTime } from '../common/point-in-time.js';
+import { OneLine, PlainText } from '../validation/plain-text.js';
+import { PointInTime } from '../validation/iso-date-time.js';
 
 export class UserUpdate {
   @ApiPropertyOptional({ minLength: 1, maxLength: 100, example: 'Ada Lovelace' })

@@ -1,6 +1,6 @@
 import { Controller, Get, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { Roles } from '../auth/decorators.js';
+import { Roles } from '../access/decorators.js';
 import { UserList, UserQuery } from './user-list.dto.js';
 import { UserListService } from './user-list.service.js';
 

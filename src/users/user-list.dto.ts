@@ -1,9 +1,9 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { Transform } from 'class-transformer';
 import { IsBoolean, IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
-import { Pagination } from '../common/page.dto.js';
-import { PlainText } from '../common/plain-text.js';
-import { PointInTime } from '../common/point-in-time.js';
+import { Pagination } from '../validation/pagination.dto.js';
+import { PlainText } from '../validation/plain-text.js';
+import { PointInTime } from '../validation/iso-date-time.js';
 import { UserRead } from './user.dto.js';
 
 const USER_SORTS = ['createdAt', '-createdAt', 'email', '-email', 'name', '-name'] as const;

@@ -1,9 +1,9 @@
 import { Injectable } from '@nestjs/common';
-import { type Cursor, decodeCursor, encodeCursor } from '../common/cursor.js';
-import type { Pagination } from '../common/page.dto.js';
-import { problem } from '../common/problem.js';
-import { isInvalidValue } from '../database/faults.js';
-import { type UserFilter, UserListRepository } from './user-pages.repository.js';
+import { type Cursor, decodeCursor, encodeCursor } from '../validation/cursor.js';
+import type { Pagination } from '../validation/pagination.dto.js';
+import { problem } from '../problems/problem.js';
+import { isInvalidValue } from '../database/postgres-errors.js';
+import { type UserFilter, UserListRepository } from './user-list.repository.js';
 import { type UserList, type UserQuery } from './user-list.dto.js';
 import { UserRead } from './user.dto.js';
 

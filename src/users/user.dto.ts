@@ -1,6 +1,6 @@
 import { ApiProperty } from '@nestjs/swagger';
-import type { UserRow } from '../auth/principal.js';
-import { isBanned, rolesOf } from '../auth/user-rules.js';
+import type { UserRow } from '../access/principal.js';
+import { isBanned, rolesOf } from '../access/user-rules.js';
 
 /** A user as clients see one. */
 export class UserRead {

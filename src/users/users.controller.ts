@@ -1,12 +1,12 @@
 import { Body, Controller, Delete, Get, HttpCode, Param, Patch, Post, Put } from '@nestjs/common';
 import { ApiBody, ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { type Actor, CurrentActor } from '../auth/caller.js';
-import { Roles, SelfOrAdmin } from '../auth/decorators.js';
-import { IfMatch } from '../common/etag.js';
-import { Problems } from '../common/problem.decorator.js';
+import { type Actor, CurrentActor } from '../access/actor.js';
+import { Roles, SelfOrAdmin } from '../access/decorators.js';
+import { IfMatch } from '../http/etag.js';
+import { Problems } from '../problems/problems.decorator.js';
 import { BanRequest, RoleUpdate, UserUpdate } from './user-changes.dto.js';
 import { UserRead } from './user.dto.js';
-import { AcceptsIfMatch, SendsEtag } from './user-tag.js';
+import { AcceptsIfMatch, SendsEtag } from './user-etag.js';
 import { type UserWithEtag, UsersService } from './users.service.js';
 
 @Controller('users/:id')

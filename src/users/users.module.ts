@@ -2,11 +2,11 @@ import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { Module } from '@nestjs/common';
 import { AuditModule } from '../audit/audit.module.js';
 import { DatabaseModule } from '../database/database.module.js';
-import { AdminCheck } from './administration.js';
-import { User } from './user.entity.js';
+import { AdminCheck } from '../administration/admin-check.js';
+import { User } from '../better-auth/user.entity.js';
 import { UserListController } from './user-list.controller.js';
 import { UserListService } from './user-list.service.js';
-import { UserListRepository } from './user-pages.repository.js';
+import { UserListRepository } from './user-list.repository.js';
 import { UsersController } from './users.controller.js';
 import { UsersService } from './users.service.js';
 

@@ -2,23 +2,23 @@ import type { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
 import { type AuditAction } from '../audit/audit-event.entity.js';
 import { AuditService } from '../audit/audit.service.js';
-import type { Actor } from '../auth/caller.js';
-import { isAdmin, isBanned } from '../auth/user-rules.js';
-import { etagOf, requireMatch } from '../common/etag.js';
-import { problem } from '../common/problem.js';
-import { PHYSICAL_SCHEMA } from '../common/foundation.module.js';
+import type { Actor } from '../access/actor.js';
+import { isAdmin, isBanned } from '../access/user-rules.js';
+import { etagOf, requireMatch } from '../http/etag.js';
+import { problem } from '../problems/problem.js';
+import { PHYSICAL_SCHEMA } from '../core.module.js';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
-import { TransactionRunner } from '../database/unit-of-work.js';
-import { type RevokedSession, countImpersonations } from '../sessions/ended-session.js';
-import { SessionsRepository } from '../sessions/sessions.repository.js';
-import { Session } from '../sessions/session.entity.js';
-import { AdminCheck } from './administration.js';
+import { TransactionRunner } from '../database/transaction-runner.js';
+import { type RevokedSession, countImpersonations } from '../better-auth/revoked-session.js';
+import { SessionsRepository } from '../better-auth/sessions.repository.js';
+import { Session } from '../better-auth/session.entity.js';
+import { AdminCheck } from '../administration/admin-check.js';
 import type { BanRequest, UserUpdate } from './user-changes.dto.js';
 import { UserRead } from './user.dto.js';
-import { User } from './user.entity.js';
-import { UsersRepository } from './users.repository.js';
+import { User } from '../better-auth/user.entity.js';
+import { UsersRepository } from '../better-auth/users.repository.js';
 
 /** A user and the tag of what the client is shown. */
 export interface UserWithEtag {

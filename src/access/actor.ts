@@ -1,0 +1,25 @@
+import { createParamDecorator } from '@nestjs/common';
+import type { Request } from 'express';
+import { clientAddress } from '../http/request.js';
+import { principalOf } from './decorators.js';
+import type { Principal } from './principal.js';
+
+/** Who asks for a change, and all that goes on record about it. */
+export interface Actor {
+  readonly principal: Principal;
+  readonly requestId: string;
+  readonly clientRequestId: string | null;
+  readonly ip: string | null;
+  readonly userAgent: string | null;
+}
+
+export const CurrentActor = createParamDecorator((_: unknown, context): Actor => {
+  const request = context.switchToHttp().getRequest<Request>();
+  return {
+    principal: principalOf(context),
+    requestId: request.requestId,
+    clientRequestId: request.clientRequestId ?? null,
+    ip: clientAddress(request),
+    userAgent: request.headers['user-agent']?.slice(0, 512) ?? null,
+  };
+});

@@ -1,0 +1,37 @@
+import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
+import type { Request } from 'express';
+import { problem } from '../problems/problem.js';
+import { Environment } from '../config/environment.js';
+import { routeAccess } from './route-access.js';
+import type { Principal } from './principal.js';
+import { rolesOf } from './user-rules.js';
+
+/** After the AuthGuard: what the route asks of its caller beyond being somebody. */
+@Injectable()
+export class RolesGuard implements CanActivate {
+  constructor(private readonly environment: Environment) {}
+
+  canActivate(context: ExecutionContext): boolean {
+    const { principal, params } = context.switchToHttp().getRequest<Request>();
+    if (!principal) return true;
+    const { user, isAdmin } = principal;
+    const { verified, roles, self } = routeAccess(context);
+
+    if (verified && !user.emailVerified) throw problem('EMAIL_NOT_VERIFIED');
+    if (roles && !this.hasOneOf(principal, roles)) throw problem('AUTH_FORBIDDEN');
+    if (self && params[self] !== user.id && !isAdmin) {
+      // The same answer whether or not that user exists.
+      throw problem('AUTH_FORBIDDEN');
+    }
+    return true;
+  }
+
+  private hasOneOf({ user, isAdmin }: Principal, roles: string[]): boolean {
+    const { ADMIN_ROLES } = this.environment;
+    const own = rolesOf(user);
+    return roles.some((role) =>
+      // A role that administers counts only where its holder does: not in an impersonated session.
+      role === 'admin' ? isAdmin : own.includes(role) && (isAdmin || !ADMIN_ROLES.includes(role)),
+    );
+  }
+}

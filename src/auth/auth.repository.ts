@@ -1,0 +1,189 @@
+import { EntityManager } from '@mikro-orm/postgresql';
+import { Inject, Injectable } from '@nestjs/common';
+import { PHYSICAL_SCHEMA } from '../core.module.js';
+import {
+  canBeId,
+  type PhysicalSchema,
+  type PhysicalTable,
+  type TableName,
+} from '../database/physical-schema.js';
+import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
+import type { SessionRow, UserRow } from '../access/principal.js';
+
+/** Which session may vouch for a token: the one it names, or any that was there when it was issued. */
+export type SessionLookup = { sessionId: string } | { maxCreatedAt: Date };
+
+export interface UserWithSession {
+  user: UserRow;
+  /** The witness, the one that lasts longest where several could be it; null where there is none. */
+  session: SessionRow | null;
+  /** The admin of an impersonated session, with a session of their own from before it began. */
+  impersonator: UserWithSession | null;
+}
+
+/**
+ * Who a token speaks for, as the database has it now. Every request asks this, so it is one query for
+ * both rows, by primary key and by an index, into plain values and not into entities.
+ */
+@Injectable()
+export class AuthRepository {
+  constructor(
+    private readonly em: EntityManager,
+    @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
+  ) {}
+
+  async find(userId: string, witness: SessionLookup | null): Promise<UserWithSession | null> {
+    const standing = await this.load(userId, witness);
+    const session = standing?.session;
+    if (!session || session.impersonatedBy === null) return standing;
+    // Another query, so that requests without impersonation do not pay for a join.
+    const notAfter = new Date(session.createdAt.getTime() + MAX_CLOCK_DIFFERENCE_MS);
+    return {
+      ...standing,
+      impersonator: await this.load(session.impersonatedBy, { maxCreatedAt: notAfter }),
+    };
+  }
+
+  private async load(
+    userId: string,
+    witness: SessionLookup | null,
+  ): Promise<UserWithSession | null> {
+    if (!this.canBe('user', userId)) return null;
+    const byId = witness !== null && 'sessionId' in witness;
+    if (byId && !this.canBe('session', witness.sessionId)) {
+      return this.load(userId, null);
+    }
+    const { sql, parameters } = this.compose(userId, witness);
+    const [row] = await this.em.getConnection().execute<JoinedRow[]>(sql, parameters);
+    return row ? toUserWithSession(row) : null;
+  }
+
+  private compose(userId: string, witness: SessionLookup | null) {
+    const { user, session } = this.physical.tables;
+    if (!user) throw new Error('The service does not start without a user table.');
+    const from = `${this.name(user)} u`;
+    const where = `u.${column(user, 'id')} = ?`;
+    if (!witness || !session) {
+      return {
+        sql: `select ${userColumns(user)} from ${from} where ${where}`,
+        parameters: [userId],
+      };
+    }
+    const byId = 'sessionId' in witness;
+    const condition = byId
+      ? `s.${column(session, 'id')} = ?`
+      : `extract(epoch from s.${column(session, 'createdAt')}) <= ?
+            and extract(epoch from s.${column(session, 'expiresAt')}) > ?`;
+    // The user's own session first: an impersonated one counts only where it is the only one.
+    return {
+      sql: `select ${userColumns(user)}, ${sessionColumns(session)} from ${from}
+        left join lateral (
+          select * from ${this.name(session)} s
+          where s.${column(session, 'userId')} = u.${column(user, 'id')} and ${condition}
+          order by s.${column(session, 'impersonatedBy')} is not null,
+            s.${column(session, 'expiresAt')} desc limit 1
+        ) s on true
+        where ${where}`,
+      parameters: [
+        ...(byId
+          ? [witness.sessionId]
+          : [witness.maxCreatedAt.getTime() / 1000, Date.now() / 1000]),
+        userId,
+      ],
+    };
+  }
+
+  private name(table: PhysicalTable): string {
+    return `"${this.physical.schema}"."${table.name}"`;
+  }
+
+  private canBe(table: TableName, id: string): boolean {
+    return canBeId(this.physical.tables[table]?.columns['id']?.type ?? 'text', id);
+  }
+}
+
+/** The servers of one Better-Auth may have clocks that differ; a token has the same second. */
+const MAX_CLOCK_DIFFERENCE_MS = 1000;
+
+export type JoinedRow = Record<string, string | number | boolean | null>;
+
+const USER_TEXTS = ['id', 'email', 'name', 'image', 'role', 'banReason'] as const;
+const USER_FLAGS = ['emailVerified', 'banned'] as const;
+const USER_TIMES = ['banExpires', 'createdAt', 'updatedAt'] as const;
+const SESSION_TEXTS = ['id', 'userId', 'ipAddress', 'userAgent', 'impersonatedBy'] as const;
+const SESSION_TIMES = ['createdAt', 'updatedAt', 'expiresAt'] as const;
+
+export function userColumns(user: PhysicalTable): string {
+  return [
+    ...USER_TEXTS.map((name) => `${boundedText(`u.${column(user, name)}`, name)} as "${name}"`),
+    ...USER_FLAGS.map((name) => `u.${column(user, name)} as "${name}"`),
+    ...USER_TIMES.map((name) => `${milliseconds(`u.${column(user, name)}`)} as "${name}"`),
+  ].join(', ');
+}
+
+function sessionColumns(session: PhysicalTable): string {
+  return [
+    ...SESSION_TEXTS.map(
+      (name) => `${boundedText(`s.${column(session, name)}`, name)} as "s_${name}"`,
+    ),
+    ...SESSION_TIMES.map((name) => `${milliseconds(`s.${column(session, name)}`)} as "s_${name}"`),
+  ].join(', ');
+}
+
+function boundedText(column: string, property: string): string {
+  const limit = (MAX_CHARACTERS as Record<string, number | undefined>)[property];
+  return limit === undefined ? `${column}::text` : leftOf(`${column}::text`, limit);
+}
+
+/** The same number with and without a time zone in the column, whatever the connection's zone is. */
+function milliseconds(time: string): string {
+  return `(extract(epoch from ${time}) * 1000)::float8`;
+}
+
+function column(table: PhysicalTable, property: string): string {
+  const found = table.columns[property];
+  if (!found) throw new Error(`The service does not start without ${table.name}.${property}.`);
+  return `"${found.name}"`;
+}
+
+function toUserWithSession(row: JoinedRow): UserWithSession {
+  const session = row['s_id'] == null ? null : toSession(row);
+  return { user: toUser(row), session, impersonator: null };
+}
+
+export function toUser(row: JoinedRow): UserRow {
+  return {
+    id: String(row['id']),
+    email: String(row['email']),
+    emailVerified: row['emailVerified'] === true,
+    name: String(row['name']),
+    image: text(row['image']),
+    role: text(row['role']),
+    banned: row['banned'] === true,
+    banReason: text(row['banReason']),
+    banExpires: Number.isFinite(row['banExpires']) ? time(row['banExpires']) : null,
+    createdAt: time(row['createdAt']),
+    updatedAt: time(row['updatedAt']),
+  };
+}
+
+function toSession(row: JoinedRow): SessionRow {
+  return {
+    id: String(row['s_id']),
+    userId: String(row['s_userId']),
+    createdAt: time(row['s_createdAt']),
+    updatedAt: time(row['s_updatedAt']),
+    expiresAt: time(row['s_expiresAt']),
+    ipAddress: text(row['s_ipAddress']),
+    userAgent: text(row['s_userAgent']),
+    impersonatedBy: text(row['s_impersonatedBy']),
+  };
+}
+
+function text(value: JoinedRow[string] | undefined): string | null {
+  return value == null ? null : String(value);
+}
+
+function time(value: JoinedRow[string] | undefined): Date {
+  return new Date(Number(value));
+}

@@ -1,0 +1,145 @@
+import type { Client } from 'pg';
+import { MIGRATIONS } from '../../mikro-orm.config.js';
+import { runProgram } from './program.js';
+import { type Environment, environmentNames, readEnvironment } from '../config/environment.js';
+import { configurationWarnings } from '../config/warnings.js';
+import { withConnection } from '../database/connection.js';
+import { explainTriggers, type TriggerState, triggerState } from '../database/change-triggers.js';
+import { inspectWith } from '../database/inspect.js';
+import { pendingMigrations } from '../database/pending-migrations.js';
+import { MAX_CHARACTERS } from '../database/bounded-text.js';
+import { EXPECTED, type PhysicalSchema, TABLE_NAMES } from '../database/physical-schema.js';
+import { databaseWarnings } from '../database/warnings.js';
+
+interface Diagnosis {
+  report: string;
+  healthy: boolean;
+}
+
+/** What is in the database, what Gatehouse expects there, and what to do about the difference. */
+function diagnose(environment: Environment): Promise<Diagnosis> {
+  return withConnection(environment.directUrl, async (client) => {
+    const physical = await inspectWith(client, environment);
+    const pending = await pendingMigrations((sql) => client.query(sql).then(({ rows }) => rows));
+    const warnings = [
+      ...configurationWarnings(environment, environmentNames()),
+      ...(await databaseWarnings(client, environment, physical)),
+    ];
+    const advice = [
+      ...physical.errors,
+      ...(pending.length > 0 && physical.errors.length === 0
+        ? [`${pending.length} of ${MIGRATIONS.length} migrations are pending. Run: npm run migrate`]
+        : []),
+    ];
+    const uncached =
+      environment.CHANGE_FEED && advice.length === 0
+        ? await whyUncached(client, physical)
+        : undefined;
+    const remarks = [
+      ...physical.warnings,
+      ...(uncached === undefined ? [] : [uncached]),
+      ...(await oversizedUsers(client, physical)),
+    ];
+    const report = [
+      `PostgreSQL ${await serverVersion(client)}, schema "${physical.schema}"`,
+      '',
+      ...tables(physical),
+      '',
+      ...tokens(environment),
+      '',
+      ...advice.map((line) => `FAULT   ${line}`),
+      ...warnings.map(({ message }) => `warning ${message}`),
+      ...remarks.map((line) => `remark  ${line}`),
+      advice.length === 0
+        ? 'Gatehouse can run on this database.'
+        : 'Gatehouse cannot run on this database yet.',
+    ];
+    return { report: report.join('\n'), healthy: advice.length === 0 };
+  });
+}
+
+/**
+ * Better-Auth reads such texts whole, and puts them into each token. Their length is found without
+ * reading them, so this is one look at each row; a table that is too large for that is left alone.
+ */
+async function oversizedUsers(
+  client: Client,
+  { schema, tables }: PhysicalSchema,
+): Promise<string[]> {
+  const { name, image } = tables.user?.columns ?? {};
+  if (!name || !image) return [];
+  const [names, images] = [name, image].map((column) => `octet_length("${column.name}")`);
+  try {
+    await client.query('begin read only');
+    await client.query(`set local statement_timeout = ${MAX_LOOK_MS}`);
+    const { rows } = await client.query<{ users: number; largest: number }>(
+      `select count(*)::int as users, max(size)::float8 as largest from (
+         select coalesce(${names}, 0)::bigint + coalesce(${images}, 0) as size
+         from "${schema}"."${tables.user?.name}"
+       ) sizes where size > ${MAX_PROFILE_BYTES}`,
+    );
+    const { users = 0, largest = 0 } = rows[0] ?? {};
+    if (users === 0) return [];
+    return [
+      `The name and the picture of ${users} users have more than ${MAX_PROFILE_BYTES} bytes (the largest: ${largest}). Gatehouse shows ${MAX_CHARACTERS.name} and ${MAX_CHARACTERS.image} characters of them and refuses tokens of more than 8 KB; keep pictures elsewhere and store their address.`,
+    ];
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === QUERY_CANCELED)) throw error;
+    return ['There are too many users to look for oversized names and pictures.'];
+  } finally {
+    await client.query('rollback');
+  }
+}
+
+const MAX_LOOK_MS = 5000;
+const MAX_PROFILE_BYTES = 4096;
+const QUERY_CANCELED = '57014';
+
+/** Why the change feed could not be used on this server, in a sentence. */
+async function whyUncached(client: Client, physical: PhysicalSchema): Promise<string | undefined> {
+  const { rows } = await client.query<TriggerState>(triggerState(physical));
+  const reason = explainTriggers(rows[0]);
+  return reason && `The change feed cannot be used, so every request asks the database: ${reason}.`;
+}
+
+async function serverVersion(client: Client): Promise<string> {
+  const { rows } = await client.query<{ server_version: string }>('show server_version');
+  return rows[0]?.server_version ?? 'of unknown version';
+}
+
+/** Not asked for: whether they come so, the log of the first requests says (`reason`). */
+function tokens({ issuer, audiences, jwksUrl, JWT_SESSION_CLAIM }: Environment): string[] {
+  return [
+    `tokens  iss "${issuer}", aud ${audiences.map((name) => `"${name}"`).join(' or ')}, session claim "${JWT_SESSION_CLAIM}"`,
+    `keys    ${jwksUrl}`,
+  ];
+}
+
+/** One line for each property: where it was found, and as what. */
+function tables(physical: PhysicalSchema): string[] {
+  const rows = TABLE_NAMES.flatMap((table) => {
+    const found = physical.tables[table];
+    return Object.keys(EXPECTED[table]).map((property) => {
+      const column = found?.columns[property];
+      return [
+        `${table}.${property}`,
+        column ? `${found.name}.${column.name}` : 'missing',
+        column?.type ?? '',
+      ];
+    });
+  });
+  const lines = [['expected', 'found', 'type'], ...rows];
+  const widths = [0, 1].map((index) => Math.max(...lines.map((line) => line[index]?.length ?? 0)));
+  return lines.map(([expected = '', found = '', type = '']) =>
+    `${expected.padEnd(widths[0] ?? 0)}  ${found.padEnd(widths[1] ?? 0)}  ${type}`.trimEnd(),
+  );
+}
+
+// Node before 24.2 does not know; `runProgram` tells it apart.
+if (import.meta.main ?? true) {
+  await runProgram(async () => {
+    const { report, healthy } = await diagnose(readEnvironment());
+    process.stdout.write(`${report}\n`);
+    if (!healthy) process.exitCode = 1;
+  });
+}

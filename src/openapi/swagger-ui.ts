@@ -1,0 +1,72 @@
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { dirname, extname, join } from 'node:path';
+import { Injectable, type OnModuleInit } from '@nestjs/common';
+import type { NestExpressApplication } from '@nestjs/platform-express';
+import { type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import type { Express } from 'express';
+import { fixedContent } from '../http/fixed-content.js';
+import { RateLimiter } from '../rate-limit/rate-limiter.js';
+import { swaggerHeaders } from '../http/security-headers.js';
+import { createDocument, withoutExamples } from './document.js';
+
+/**
+ * Swagger UI and the document it shows. They come behind the routes of the API, which are there when Nest
+ * calls this: Express holds the path of a request against every layer before the one that answers it. A
+ * route of yours that matches `/api/v1/docs` answers in their place.
+ */
+@Injectable()
+export class SwaggerUi implements OnModuleInit {
+  private app: NestExpressApplication | undefined;
+  private document: OpenAPIObject | undefined;
+
+  serveOn(app: NestExpressApplication): void {
+    this.app = app;
+  }
+
+  onModuleInit(): void {
+    const { app } = this;
+    if (!app) return;
+    // Not Nest's routes, so no guard counts them, and they are dear.
+    app.use(['/api/v1/docs', '/api/v1/openapi.json'], app.get(RateLimiter).countAddress);
+    app.use('/api/v1/docs', swaggerHeaders);
+    const express: Express = app.getHttpAdapter().getInstance();
+    const describe = () => (this.document ??= createDocument(app));
+    express.get(
+      '/api/v1/openapi.json',
+      fixedContent('json', () => JSON.stringify(describe())),
+    );
+    express.get(
+      UI_DOCUMENT,
+      fixedContent('json', () => JSON.stringify(withoutExamples(describe()))),
+    );
+    const folder = swaggerUiFolder();
+    for (const file of SWAGGER_UI_FILES) {
+      const content = fixedContent(extname(file), () => readFile(join(folder, file)));
+      express.get(`/api/v1/docs/${file}`, content);
+    }
+    // The page fetches the document. Nest would write it into a script, anew for each request.
+    SwaggerModule.setup('api/v1/docs', app, {} as OpenAPIObject, {
+      raw: false,
+      swaggerUrl: UI_DOCUMENT,
+      customSiteTitle: 'Gatehouse API',
+      swaggerOptions: { persistAuthorization: true },
+    });
+  }
+}
+
+const UI_DOCUMENT = '/api/v1/docs/openapi.json';
+/** Those that the page loads: before Nest's own files, which are neither compressed nor kept. */
+const SWAGGER_UI_FILES = [
+  'swagger-ui.css',
+  'swagger-ui-bundle.js',
+  'swagger-ui-standalone-preset.js',
+  'favicon-16x16.png',
+  'favicon-32x32.png',
+];
+
+/** The package is a dependency of Nest's, and not of ours. */
+function swaggerUiFolder(): string {
+  const ofNest = createRequire(createRequire(import.meta.url).resolve('@nestjs/swagger'));
+  return dirname(ofNest.resolve('swagger-ui-dist/package.json'));
+}

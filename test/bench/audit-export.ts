@@ -1,0 +1,121 @@
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { get, type IncomingMessage } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startBetterAuth } from '../../tools/better-auth.ts';
+import { startPostgres } from '../../tools/postgres.ts';
+import { runBuilt } from '../support/built-program.ts';
+import { serve } from '../support/app-process.ts';
+import { withClient } from './crowd.ts';
+import { pin, SERVER_CORES } from './load.ts';
+import { printRows, type Row } from './row.ts';
+
+/** So many of them first, a minute apart. */
+const WARM_UP = 50_000;
+const MOST_GROWTH_MB = 50;
+/** What the slow reader takes at once, and how long it rests after it. */
+const SIP = { bytes: 256 * 1024, restMs: 20 };
+
+/** The memory of the server while somebody takes so many events away, quickly and slowly. */
+export async function benchAuditExport(events: number): Promise<Row[]> {
+  const folder = await mkdtemp(join(tmpdir(), 'gatehouse-bench-'));
+  const started: { stop(): Promise<unknown> }[] = [];
+  try {
+    const postgres = await startPostgres({
+      dataDir: join(folder, 'postgres'),
+      settings: { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' },
+    });
+    started.push(postgres);
+    await postgres.createDatabase('audit');
+    const databaseUrl = postgres.url('audit');
+    await runBuilt('src/cli/migrate.js', { DATABASE_URL: databaseUrl });
+    const auth = await startBetterAuth({ databaseUrl, sid: true, nodeEnv: 'production' });
+    started.push(auth);
+    const { user, sessionToken } = await auth.signUp({
+      email: 'root@example.edu',
+      password: 'a long password',
+      name: 'Root',
+    });
+    await withClient(databaseUrl, async (client) => {
+      await client.query(`update "user" set role = 'admin' where id = $1`, [user.id]);
+      await client.query(seed(events));
+      await client.query('vacuum analyze gatehouse.audit_event');
+    });
+    const product = await serve({
+      DATABASE_URL: databaseUrl,
+      BETTER_AUTH_URL: auth.origin,
+      RATE_LIMIT_PER_MINUTE: '0',
+    });
+    await pin(product.child.pid, SERVER_CORES);
+    started.push({ stop: () => product.end('SIGINT') });
+
+    const url = `${product.url}/api/v1/audit-events`;
+    const token = await auth.tokenFor(sessionToken);
+    // Once, so that what a server needs at work is not taken for what an export needs.
+    const since = new Date(Date.now() - WARM_UP * 60_000).toISOString();
+    await read(await begin(`${url}?from=${since}`, token), 0);
+    const rows: Row[] = [];
+    for (const [what, restMs] of [
+      ['a reader as fast as it goes', 0],
+      ['a slow reader', SIP.restMs],
+    ] as const) {
+      await sleep(1000);
+      const before = product.residentMegabytes();
+      let most = before;
+      const watch = setInterval(() => (most = Math.max(most, product.residentMegabytes())), 100);
+      const began = performance.now();
+      const lines = await read(await begin(url, token), restMs);
+      const seconds = (performance.now() - began) / 1000;
+      clearInterval(watch);
+      if (lines !== events) throw new Error(`${what} got ${lines} events of ${events}`);
+      await sleep(1000);
+      const after = product.residentMegabytes();
+      rows.push({
+        what: `export of ${events} events, ${what}: memory at most to before`,
+        figure: `${most.toFixed(0)} MB to ${before.toFixed(0)} MB, ${after.toFixed(0)} MB after; ${seconds.toFixed(0)} s`,
+        ratio: most / before,
+        wanted: `+${MOST_GROWTH_MB} MB at most`,
+        met: most - before <= MOST_GROWTH_MB,
+      });
+    }
+    return rows;
+  } finally {
+    for (const part of started.toReversed()) await part.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+const seed = (events: number) => `
+  insert into gatehouse.audit_event (id, at, action, actor_id, target_user_id, before, after, reason,
+    request_id, ip, user_agent)
+  select uuidv7((n - ${events}) * interval '1 minute'), now() + (n - ${events}) * interval '1 minute',
+    'user.banned', md5((n % 20)::text), md5(n::text), '{"banned": false, "banReason": null}',
+    '{"banned": true, "banReason": "spam"}', 'spam', gen_random_uuid()::text, '203.0.113.7',
+    'Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0'
+  from generate_series(1, ${events}) n`;
+
+async function begin(url: string, token: string): Promise<IncomingMessage> {
+  const headers = { authorization: `Bearer ${token}`, accept: 'application/x-ndjson' };
+  const [response] = (await once(get(url, { headers }), 'response')) as [IncomingMessage];
+  if (response.statusCode !== 200)
+    throw new Error(`The export was answered ${response.statusCode}`);
+  return response;
+}
+
+/** How many lines came. */
+async function read(response: IncomingMessage, restMs: number): Promise<number> {
+  let lines = 0;
+  let sip = 0;
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    for (const byte of chunk) if (byte === 10) lines += 1;
+    sip += chunk.length;
+    if (restMs === 0 || sip < SIP.bytes) continue;
+    sip = 0;
+    await sleep(restMs);
+  }
+  return lines;
+}
+
+if (import.meta.main) printRows(await benchAuditExport(1_000_000));

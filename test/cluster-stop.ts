@@ -1,1 +1,0 @@
-export { stopCluster as default } from './cluster.ts';

@@ -1,0 +1,199 @@
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { brotliCompressSync, gzipSync } from 'node:zlib';
+import { type Person, signUp } from '../support/users.js';
+import { type Stack, startStack } from '../support/stack.js';
+import { until } from '../support/app-process.js';
+
+let stack: Stack;
+let ada: Person;
+
+beforeAll(async () => {
+  stack = await startStack({}, { BODY_LIMIT: '4096' });
+  ada = await signUp(stack.authWithSid);
+});
+afterAll(() => stack.end());
+
+const port = () => Number(new URL(stack.gatehouse.url).port);
+
+/** What a client receives that sends these parts, one after the other, and waits for the end. */
+async function sendParts(parts: (string | Buffer)[], afterAnswer: string[] = []): Promise<string> {
+  let answer = '';
+  const socket = connect(port(), '127.0.0.1');
+  const failures: string[] = [];
+  socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
+  socket.on('error', (error: NodeJS.ErrnoException) => failures.push(error.code ?? ''));
+  const closed = new Promise((resolve) => socket.on('close', resolve));
+  for (const part of parts) socket.write(part);
+  const isAnswered = async () => {
+    for (let tries = 0; answer === '' && tries < 200; tries += 1) await sleep(10);
+  };
+  if (afterAnswer.length > 0) await isAnswered();
+  for (const part of afterAnswer) socket.write(part);
+  await closed;
+  return [answer, ...failures].join('\n');
+}
+
+const POST = 'POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n';
+const NEXT = 'GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n';
+
+const inChunks = (bytes: number, count: number) =>
+  `${POST}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n` +
+  `2\r\n{}\r\n${`${bytes.toString(16)}\r\n${' '.repeat(bytes)}\r\n`.repeat(count)}0\r\n\r\n`;
+
+describe('the size of a body', () => {
+  it('is limited by BODY_LIMIT, and the problem names the limit', async () => {
+    const fitting = await stack.gatehouse.http
+      .post('/health')
+      .set('Content-Type', 'application/json')
+      .send(JSON.stringify({ a: 'a'.repeat(4096 - 8) }));
+    expect(fitting.body.code).toBe('METHOD_NOT_ALLOWED');
+    const answer = await stack.gatehouse.http
+      .post('/health')
+      .set('Content-Type', 'application/json')
+      .send(JSON.stringify({ a: 'a'.repeat(4096 - 7) }));
+    expect(answer.status).toBe(413);
+    expect(answer.body).toMatchObject({
+      code: 'PAYLOAD_TOO_LARGE',
+      detail: 'A body may have 4096 bytes.',
+    });
+  });
+
+  it('is refused by its length, before the body arrives', async () => {
+    const answer = await sendParts(
+      [`${POST}Content-Length: 5000\r\n\r\n`],
+      ['a'.repeat(5000), NEXT],
+    );
+    expect(answer).toMatch(/^HTTP\/1.1 413 /);
+    // The rest was taken, so that the connection goes on.
+    expect(answer).toContain('HTTP/1.1 200 ');
+  });
+
+  it('is refused without a length at the byte that is too many, before the body ends', async () => {
+    const chunk = `1001\r\n${'a'.repeat(4097)}\r\n`;
+    const answer = await sendParts(
+      [`${POST}Transfer-Encoding: chunked\r\n\r\n${chunk}`],
+      ['0\r\n\r\n', NEXT],
+    );
+    expect(answer).toMatch(/^HTTP\/1.1 413 /);
+    expect(answer).toContain('HTTP/1.1 200 ');
+  });
+
+  it.each([
+    ['with a length', `${POST}Content-Length: 100000000\r\n\r\n`, 'a'.repeat(4_000_000)],
+    [
+      'without a length',
+      `${POST}Transfer-Encoding: chunked\r\n\r\n`,
+      `10000\r\n${'a'.repeat(65_536)}\r\n`.repeat(60),
+    ],
+    [
+      'to a preflight',
+      'OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n',
+      'a'.repeat(4_000_000),
+    ],
+  ])('ends the connection of a client that sends on regardless, %s', async (_how, head, body) => {
+    const answer = await sendParts([head, body.slice(0, 70_000)], [body]);
+    expect(answer).toMatch(/^HTTP\/1.1 4\d\d /);
+  });
+
+  it('may come in many chunks of 64 bytes, but not in many of a byte', async () => {
+    expect(await sendParts([inChunks(64, 60)])).toContain('METHOD_NOT_ALLOWED');
+    expect(await sendParts([inChunks(1, 100)])).toContain('METHOD_NOT_ALLOWED');
+    const refused = await sendParts([inChunks(1, 1000)]);
+    expect(refused).toMatch(/^HTTP\/1.1 413 /);
+    expect(refused).toContain('The body has too many chunks of less than 64 bytes.');
+  });
+
+  it('ends the connection of a client that does not send what it announced', async () => {
+    const answer = await sendParts([`${POST}Content-Length: 5000\r\n\r\n`, 'a']);
+    expect(answer).toMatch(/^HTTP\/1.1 413 /);
+  });
+});
+
+describe('the coding of a body', () => {
+  it.each([
+    ['gzip', gzipSync('{}')],
+    ['br', brotliCompressSync('{}')],
+    ['deflate', Buffer.from('{}')],
+    ['zstd', Buffer.from('{}')],
+    ['identity, gzip', gzipSync('{}')],
+    ['GZIP', gzipSync('{}')],
+  ])('is refused as %s, unread', async (coding, body) => {
+    const answer = await fetch(`${stack.gatehouse.url}/health`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', 'content-encoding': coding },
+      body,
+    });
+    expect([answer.status, answer.headers.get('accept-encoding')]).toEqual([415, 'identity']);
+    expect(await answer.json()).toMatchObject({
+      code: 'UNSUPPORTED_MEDIA_TYPE',
+      detail: expect.stringContaining('compressed bodies are not accepted'),
+    });
+  });
+
+  it('may be named identity', async () => {
+    const answer = await stack.gatehouse.http
+      .post('/health')
+      .set('Content-Type', 'application/json')
+      .set('Content-Encoding', 'Identity')
+      .send('{}');
+    expect(answer.body.code).toBe('METHOD_NOT_ALLOWED');
+  });
+});
+
+const send = async (type: string) => {
+  const answer = await stack.gatehouse.http.post('/health').set('Content-Type', type).send('{}');
+  return answer.body.code as string;
+};
+
+describe('the character set of a body', () => {
+  it.each(['utf-8', 'UTF-8', '"utf-8"', '"Utf-8"'])('is accepted as %s', async (name) => {
+    expect(await send(`application/json; charset=${name}`)).toBe('METHOD_NOT_ALLOWED');
+  });
+
+  it.each(['utf-16', 'UTF-16LE', '"utf-32"', 'utf-7', 'latin1', '""', 'utf-8; charset=utf-16'])(
+    'is refused as %s',
+    async (name) => {
+      expect(await send(`application/json; charset=${name}`)).toBe('UNSUPPORTED_MEDIA_TYPE');
+    },
+  );
+});
+
+const patch = (body: unknown) =>
+  stack.gatehouse.call(`/api/v1/users/${ada.id}`, { method: 'PATCH', token: ada.token, body });
+const fields = (count: number) =>
+  Object.fromEntries(Array.from({ length: count }, (_, n) => [`f${n}`, 1]));
+
+describe('the number of fields', () => {
+  it('may be 50, each of which is named when it is unknown', async () => {
+    const { status, body } = await patch(fields(50));
+    expect([status, body.errors.length]).toEqual([400, 50]);
+  });
+
+  it.each([
+    ['of one object', fields(51)],
+    ['of a list', { name: Array.from({ length: 50 }, () => 1) }],
+    ['at all depths', { name: { a: fields(24), b: [fields(24)] } }],
+    ['of a list of lists', { name: Array.from({ length: 26 }, () => [1]) }],
+  ])('may not be 51, %s', async (_what, body) => {
+    expect(await patch(body)).toMatchObject({
+      status: 400,
+      body: {
+        code: 'VALIDATION_ERROR',
+        detail: 'A request may have 50 fields and list entries in all.',
+      },
+    });
+  });
+
+  it('is limited in a query, of a route with a query and of one without', async () => {
+    const query = Array.from({ length: 900 }, (_, n) => `f${n}=1`).join('&');
+    const read = async (path: string) => {
+      const answer = await stack.gatehouse.call(`${path}?${query}`, { token: ada.token });
+      return [answer.status, answer.body.code, answer.body.errors?.length];
+    };
+    await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [ada.id]);
+    await until(async () => (await read('/api/v1/users'))[0], 400);
+    expect(await read('/api/v1/users')).toEqual([400, 'VALIDATION_ERROR', undefined]);
+    expect(await read('/api/v1/auth/me')).toEqual([400, 'VALIDATION_ERROR', 50]);
+  });
+});

@@ -1,0 +1,446 @@
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Controller, Get, Module } from '@nestjs/common';
+import { Throttle } from '@nestjs/throttler';
+import { type RunningApp, startApp } from '../support/test-app.js';
+import { claimsOf, type Person, signUp } from '../support/users.js';
+import {
+  everyUser,
+  Gatehouse,
+  greet,
+  mySessions,
+  ProblemError,
+  rename,
+  signOutElsewhere,
+  signOutFrom,
+} from '../docs/client.js';
+import { until } from '../support/app-process.js';
+import { type Stack, startStack } from '../support/stack.js';
+
+@Controller('seldom')
+class SeldomController {
+  @Get()
+  @Throttle({ default: { limit: 1, ttl: 1000 } })
+  read() {
+    return { title: 'once a second' };
+  }
+}
+
+@Module({ controllers: [SeldomController] })
+class SeldomModule {}
+
+let stack: Stack;
+let server: RunningApp;
+beforeAll(async () => {
+  stack = await startStack({ expirationTime: '4s' });
+  server = await startApp(
+    {
+      DATABASE_URL: stack.database.url,
+      BETTER_AUTH_URL: stack.auth.origin,
+      JWT_LEEWAY_SECONDS: '0',
+    },
+    [SeldomModule],
+  );
+});
+afterAll(async () => {
+  await server.close();
+  await stack.end();
+});
+
+/** A client of somebody who is signed in, with the session in a header where a browser has a cookie. */
+function clientOf(session: string): Gatehouse {
+  return new Gatehouse(`${server.url}/api/v1`, `${stack.authWithSid.url}/api/auth`, {
+    headers: { authorization: `Bearer ${session}` },
+  });
+}
+
+async function newAdmin(): Promise<Person> {
+  const person = await signUp(stack.authWithSid, 'Admin');
+  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
+  return person;
+}
+
+/** Somebody else is about to change the user, until what this resolves with is called. */
+async function holdRow({ id }: Person): Promise<() => Promise<unknown>> {
+  await stack.database.sql('begin');
+  await stack.database.sql('select 1 from "user" where id = $1 for update', [id]);
+  return () => stack.database.sql('commit');
+}
+
+/** How often a request has been refused so, since `from`. */
+const refusals = (code: string, from = 0) =>
+  server.lines.slice(from).filter((line) => line['msg'] === 'request' && line['code'] === code)
+    .length;
+
+/** How many requests of a method were answered since `from`. */
+const requests = (method: string, from: number) =>
+  server.lines.slice(from).filter((line) => line['msg'] === 'request' && line['method'] === method)
+    .length;
+
+const reasonOf = (error: unknown) => error;
+
+interface Front {
+  url: string;
+  requests: number;
+  close(): void;
+}
+
+/** A server in front of another one, or in its place, that counts. */
+async function startFront(
+  handle: (request: IncomingMessage, response: ServerResponse) => unknown,
+): Promise<Front> {
+  const listener = createServer((request, response) => {
+    front.requests += 1;
+    void handle(request, response);
+  }).listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const front: Front = {
+    url: `http://127.0.0.1:${(listener.address() as AddressInfo).port}`,
+    requests: 0,
+    close: () => {
+      listener.closeAllConnections();
+      listener.close();
+    },
+  };
+  return front;
+}
+
+it('is the code that docs/clients.md shows', () => {
+  const blocks = readFileSync('docs/clients.md', 'utf8').matchAll(/```ts\n(.*?)```\n/gs);
+  const shown = [...blocks].map(([, code]) => code).join('\n');
+  expect(shown).toBe(readFileSync('test/docs/client.ts', 'utf8'));
+});
+
+const run = (...args: string[]) => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  return { status, output: stdout + stderr };
+};
+
+it('compiles in a new Vite project, and runs in Node as it is', () => {
+  const done = { status: 0, output: '' };
+  expect(run('node_modules/typescript/bin/tsc', '-p', 'test/docs/vite.tsconfig.json')).toEqual(
+    done,
+  );
+  expect(run('test/docs/client.ts')).toEqual(done);
+});
+
+it('fetches a token, keeps it, and fetches another when it has expired', async () => {
+  const ada = await signUp(stack.authWithSid);
+  const client = clientOf(ada.session);
+  const from = server.lines.length;
+  expect(await greet(client)).toBe('Hello, Ada Lovelace.');
+  expect(await greet(client)).toBe('Hello, Ada Lovelace.');
+  const { iat, exp } = claimsOf(ada.token);
+  await sleep((Number(exp) - Number(iat) + 1) * 1000);
+  expect(await greet(client)).toBe('Hello, Ada Lovelace.');
+  expect(refusals('AUTH_TOKEN_EXPIRED', from)).toBe(1);
+});
+
+it('asks to sign in again when the session has ended, with a token in hand and without', async () => {
+  const ada = await signUp(stack.authWithSid);
+  const client = clientOf(ada.session);
+  await greet(client);
+  await stack.authWithSid.signOut(ada.session);
+  await until(() => greet(client), 'Please sign in again.');
+  expect(await greet(clientOf(ada.session))).toBe('Please sign in again.');
+});
+
+it('says why and until when somebody is banned', async () => {
+  const [ada, admin] = [await signUp(stack.authWithSid), await newAdmin()];
+  const client = clientOf(ada.session);
+  await greet(client);
+  const ban = (body: object) =>
+    clientOf(admin.session).call('POST', `/users/${ada.id}/ban`, { body });
+  await ban({ reason: 'Spam' });
+  expect(await greet(client)).toBe('You are banned until further notice: Spam.');
+  const expiresAt = new Date(Date.now() + 60_000).toISOString();
+  await ban({ expiresAt });
+  expect(await greet(client)).toBe(`You are banned until ${expiresAt}: no reason given.`);
+});
+
+it('overwrites nothing that was changed meanwhile', async () => {
+  const ada = await signUp(stack.authWithSid);
+  const client = clientOf(ada.session);
+  const from = server.lines.length;
+  const seen: string[] = [];
+  const free = await holdRow(ada);
+  const both = ['a', 'b'].map((letter) =>
+    rename(client, ada.id, (name) => {
+      seen.push(name);
+      return `${name} ${letter}`;
+    }),
+  );
+  // Both have seen the same version before either can change it.
+  await until(() => seen.length, 2);
+  await free();
+  const names = (await Promise.all(both)).map(({ body }) => body.name);
+  expect(refusals('PRECONDITION_FAILED', from)).toBe(1);
+  expect(seen).toEqual(['Ada Lovelace', 'Ada Lovelace', expect.stringMatching(/^Ada Lovelace .$/)]);
+  expect(names.map((name) => name.split(' ').length).toSorted((a, b) => a - b)).toEqual([3, 4]);
+});
+
+it('tries again when it is told to: 429', async () => {
+  const client = clientOf((await signUp(stack.authWithSid)).session);
+  await client.call('GET', '/seldom');
+  const from = server.lines.length;
+  expect((await client.call('GET', '/seldom')).body).toEqual({ title: 'once a second' });
+  expect(refusals('RATE_LIMITED', from)).toBe(1);
+});
+
+const statusOf = (call: Promise<unknown>) =>
+  call.then(
+    () => 200,
+    (error: unknown) => (error as ProblemError).problem.status,
+  );
+
+describe('a 503', () => {
+  it('of an idempotent method is repeated', async () => {
+    const [ada, admin] = [await signUp(stack.authWithSid), await newAdmin()];
+    const from = server.lines.length;
+    const free = await holdRow(ada);
+    const changed = clientOf(admin.session).call<{ role: string }>('PUT', `/users/${ada.id}/role`, {
+      body: { role: 'admin' },
+    });
+    await until(() => refusals('SERVICE_UNAVAILABLE', from), 1);
+    await free();
+    expect((await changed).body.role).toBe('admin');
+  });
+
+  it.each([
+    ['POST', 'ban', { body: {} }],
+    ['PATCH', '', { body: { name: 'Once' } }],
+    // It may have been executed: a repetition would get a 412 for the caller's own change.
+    ['PUT', 'role', { body: { role: 'admin' }, ifMatch: '*' }],
+  ])(
+    'of a %s is not repeated, if that could execute it twice (%s)',
+    async (method, path, options) => {
+      const [ada, admin] = [await signUp(stack.authWithSid), await newAdmin()];
+      const from = server.lines.length;
+      const free = await holdRow(ada);
+      const address = `/users/${ada.id}/${path}`.replace(/\/$/, '');
+      expect(await statusOf(clientOf(admin.session).call(method, address, options))).toBe(503);
+      await free();
+      expect(requests(method, from)).toBe(1);
+    },
+  );
+});
+
+it('gives all that a problem has', async () => {
+  const ada = await signUp(stack.authWithSid);
+  const client = clientOf(ada.session);
+  const from = server.lines.length;
+  const failing = (method: string, path: string, body?: object) =>
+    client.call(method, path, { body }).catch((error: unknown) => error);
+  const forbidden = await failing('GET', '/users');
+  expect(forbidden).toBeInstanceOf(ProblemError);
+  expect(forbidden).toMatchObject({
+    name: 'ProblemError',
+    message: expect.stringMatching(/^403 AUTH_FORBIDDEN: ./),
+    problem: {
+      type: 'urn:gatehouse:problem:auth-forbidden',
+      title: expect.any(String),
+      status: 403,
+      detail: expect.stringMatching(/./),
+      instance: '/api/v1/users',
+      code: 'AUTH_FORBIDDEN',
+      requestId: expect.stringMatching(/./),
+    },
+  });
+  expect(await failing('PATCH', `/users/${ada.id}`, { name: '' })).toMatchObject({
+    problem: { code: 'VALIDATION_ERROR', errors: [{ field: 'name', message: expect.any(String) }] },
+  });
+  expect(requests('GET', from)).toBe(1);
+});
+
+const credentials = (session: string) => ({ headers: { authorization: `Bearer ${session}` } });
+
+async function forward({ url, headers }: IncomingMessage, response: ServerResponse) {
+  const { authorization = '' } = headers;
+  const answer = await fetch(stack.authWithSid.url + url, { headers: { authorization } });
+  response.writeHead(answer.status).end(await answer.text());
+}
+
+describe('tokens', () => {
+  let front: Front;
+  beforeAll(async () => {
+    front = await startFront((request, response) => forward(request, response));
+  });
+  afterAll(() => front.close());
+
+  /** As `clientOf`, but Better-Auth is behind a proxy that counts. */
+  const countedClient = (signedIn: { headers: Record<string, string> }) =>
+    new Gatehouse(`${server.url}/api/v1`, `${front.url}/api/auth`, signedIn);
+  it('are requested once for parallel calls, also when they have expired', async () => {
+    const ada = await signUp(stack.authWithSid);
+    const client = countedClient(credentials(ada.session));
+    const five = () => Promise.all(Array.from({ length: 5 }, () => greet(client)));
+    const before = front.requests;
+    expect(new Set(await five())).toEqual(new Set(['Hello, Ada Lovelace.']));
+    expect(front.requests - before).toBe(1);
+    const { iat, exp } = claimsOf(ada.token);
+    await sleep((Number(exp) - Number(iat) + 1) * 1000);
+    const from = server.lines.length;
+    expect(new Set(await five())).toEqual(new Set(['Hello, Ada Lovelace.']));
+    expect(refusals('AUTH_TOKEN_EXPIRED', from)).toBe(5);
+    expect(front.requests - before).toBe(2);
+  });
+
+  it('are dropped after a 401, so that signing in again helps at once', async () => {
+    const ada = await signUp(stack.authWithSid);
+    const signedIn = credentials(ada.session);
+    const client = countedClient(signedIn);
+    await greet(client);
+    await stack.authWithSid.signOut(ada.session);
+    await until(() => greet(client), 'Please sign in again.');
+    const { sessionToken } = await stack.authWithSid.signIn(ada);
+    Object.assign(signedIn, credentials(sessionToken));
+    const from = server.lines.length;
+    expect(await greet(client)).toBe('Hello, Ada Lovelace.');
+    expect(requests('GET', from)).toBe(1);
+  });
+
+  it('are forgotten on demand, when somebody else signs in', async () => {
+    const [ada, grace] = [
+      await signUp(stack.authWithSid),
+      await signUp(stack.authWithSid, 'Grace Hopper'),
+    ];
+    const signedIn = credentials(ada.session);
+    const client = countedClient(signedIn);
+    await greet(client);
+    Object.assign(signedIn, credentials(grace.session));
+    client.forgetToken();
+    expect(await greet(client)).toBe('Hello, Grace Hopper.');
+  });
+
+  it('are waited for by the others when one caller aborts', async () => {
+    const client = countedClient(credentials((await signUp(stack.authWithSid)).session));
+    const aborted = new AbortController();
+    const before = front.requests;
+    const first = client.call('GET', '/auth/me', { signal: aborted.signal }).catch(reasonOf);
+    const second = greet(client);
+    aborted.abort('enough');
+    expect(await first).toBe('enough');
+    expect(await second).toBe('Hello, Ada Lovelace.');
+    expect(front.requests - before).toBe(1);
+  });
+});
+
+// What Gatehouse itself never answers, but a proxy before it does.
+describe('behind a proxy', () => {
+  let answer: { status: number; headers?: Record<string, string>; body?: string };
+  let front: Front;
+  let client: Gatehouse;
+  beforeAll(async () => {
+    front = await startFront((_request, response) =>
+      response.writeHead(answer.status, answer.headers).end(answer.body),
+    );
+    const { session } = await signUp(stack.authWithSid);
+    client = new Gatehouse(front.url, `${stack.authWithSid.url}/api/auth`, {
+      headers: { authorization: `Bearer ${session}` },
+    });
+  });
+  afterAll(() => front.close());
+
+  it('takes a response without a body', async () => {
+    answer = { status: 204 };
+    expect(await client.call('DELETE', '/things/1')).toEqual({ body: undefined, etag: null });
+  });
+
+  it.each([
+    [502, '<h1>Bad gateway</h1>'],
+    [500, ''],
+    [404, 'null'],
+    [400, '{"message":"no"}'],
+    [200, '<h1>Welcome to this network</h1>'],
+  ])('makes a problem of a %d with %j', async (status, body) => {
+    answer = { status, body };
+    const before = front.requests;
+    expect(await client.call('GET', '/things').catch((error: unknown) => error)).toMatchObject({
+      name: 'ProblemError',
+      problem: {
+        status,
+        code: 'UNEXPECTED_RESPONSE',
+        title: `HTTP ${status}`,
+        instance: '/things',
+      },
+    });
+    expect(front.requests - before).toBe(1);
+  });
+
+  it('renews the token once after any 401 of any method, and not again', async () => {
+    answer = { status: 401 };
+    const before = front.requests;
+    for (const method of ['GET', 'POST']) {
+      expect(await client.call(method, '/things').catch(reasonOf)).toMatchObject({
+        problem: { status: 401 },
+      });
+    }
+    expect(front.requests - before).toBe(4);
+  });
+
+  it('sends a request three times at the most', async () => {
+    answer = { status: 429, headers: { 'retry-after': '0' } };
+    const before = front.requests;
+    expect(await client.call('POST', '/things').catch((error: unknown) => error)).toMatchObject({
+      problem: { status: 429 },
+      retryAfterSeconds: 0,
+    });
+    expect(front.requests - before).toBe(3);
+  });
+
+  it('does not wait longer than it is worth', async () => {
+    answer = { status: 503, headers: { 'retry-after': '31' } };
+    const before = front.requests;
+    expect(await client.call('GET', '/things').catch((error: unknown) => error)).toMatchObject({
+      problem: { status: 503 },
+      retryAfterSeconds: 31,
+    });
+    expect(front.requests - before).toBe(1);
+  });
+
+  it('is interrupted while it waits', async () => {
+    answer = { status: 503, headers: { 'retry-after': '30' } };
+    const before = front.requests;
+    const aborted = new AbortController();
+    const waiting = client.call('GET', '/things', { signal: aborted.signal }).catch(reasonOf);
+    await until(() => front.requests - before, 1);
+    // The answer has arrived, and the wait has begun.
+    await sleep(200);
+    aborted.abort('enough');
+    expect(await waiting).toBe('enough');
+    expect(front.requests - before).toBe(1);
+  });
+});
+
+it('walks through all users, or those that it looks for', async () => {
+  const admin = await newAdmin();
+  await stack.database.sql(`insert into "user" (id, name, email, "emailVerified", "updatedAt")
+    select 'w' || n, 'Walker', 'w' || n || '@example.com', false, now() from generate_series(1, 250) n`);
+  const found: string[] = [];
+  for await (const user of everyUser(clientOf(admin.session), { q: 'walker' })) found.push(user.id);
+  expect(found).toHaveLength(250);
+  expect(new Set(found).size).toBe(250);
+  let all = 0;
+  for await (const _ of everyUser(clientOf(admin.session))) all += 1;
+  expect(all).toBeGreaterThan(250);
+});
+
+it('shows and ends own sessions', async () => {
+  const ada = await signUp(stack.authWithSid);
+  const client = clientOf(ada.session);
+  const signInAgain = async () => (await stack.authWithSid.signIn(ada)).sessionToken;
+  const [phone, laptop] = [await signInAgain(), await signInAgain()];
+  const sessions = await mySessions(client, ada.id);
+  expect(sessions.map(({ current }) => current)).toEqual([false, false, true]);
+  await signOutFrom(client, ada.id, sessions[0]?.id ?? '');
+  expect(await greet(clientOf(laptop))).toBe('Please sign in again.');
+  await signOutFrom(client, ada.id, sessions[0]?.id ?? '');
+  expect(await greet(clientOf(phone))).toBe('Hello, Ada Lovelace.');
+  await signOutElsewhere(client, ada.id);
+  expect(await greet(clientOf(phone))).toBe('Please sign in again.');
+  expect((await mySessions(client, ada.id)).map(({ current }) => current)).toEqual([true]);
+});

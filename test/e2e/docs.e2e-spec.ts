@@ -1,0 +1,118 @@
+import { gunzipSync } from 'node:zlib';
+import { request as rawRequest, type IncomingMessage } from 'node:http';
+import { once } from 'node:events';
+import { jest } from '@jest/globals';
+import { createDocument } from '../../src/openapi/document.js';
+import { type RunningApp, startApp } from '../support/test-app.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+
+let database: TestDatabase;
+let gatehouse: RunningApp;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  gatehouse = await startApp({
+    DATABASE_URL: database.url,
+    BETTER_AUTH_URL: 'http://127.0.0.1:9',
+  });
+});
+afterAll(async () => {
+  await gatehouse.close();
+  await database.drop();
+});
+
+/** The answer as it is on the wire. */
+async function read(path: string, headers: Record<string, string> = {}, method = 'GET') {
+  const request = rawRequest(`${gatehouse.url}${path}`, { method, headers }).end();
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  const chunks: Buffer[] = [];
+  for await (const chunk of response) chunks.push(chunk as Buffer);
+  return { status: response.statusCode, headers: response.headers, body: Buffer.concat(chunks) };
+}
+
+const GZIP = { 'accept-encoding': 'gzip, deflate, br' };
+const PAGE = [
+  '/api/v1/docs',
+  '/api/v1/docs/swagger-ui.css',
+  '/api/v1/docs/swagger-ui-bundle.js',
+  '/api/v1/docs/swagger-ui-standalone-preset.js',
+  '/api/v1/docs/swagger-ui-init.js',
+  '/api/v1/docs/openapi.json',
+  '/api/v1/docs/favicon-32x32.png',
+];
+const KEPT = [
+  '/api/v1/openapi.json',
+  ...PAGE.filter((path) => /css|bundle|preset|json|png/.test(path)),
+];
+
+it('has a page of less than 1 MB on the wire, and of less than 30 KB when it is loaded again', async () => {
+  let [first, again] = [0, 0];
+  for (const path of PAGE) {
+    const { status, headers, body } = await read(path, GZIP);
+    expect([path, status]).toEqual([path, 200]);
+    first += body.length;
+    const tag = headers.etag && KEPT.includes(path) ? { 'if-none-match': headers.etag } : {};
+    again += (await read(path, { ...GZIP, ...tag })).body.length;
+  }
+  expect(first).toBeLessThan(1_000_000);
+  expect(again).toBeLessThan(30_000);
+});
+
+describe.each(KEPT)('%s', (path) => {
+  it('is the same with gzip and without, and may be kept by its tag', async () => {
+    const [plain, compressed] = [await read(path), await read(path, GZIP)];
+    expect(compressed.headers).toMatchObject({
+      'content-encoding': 'gzip',
+      'cache-control': 'public, no-cache',
+      'content-length': String(compressed.body.length),
+      vary: expect.stringContaining('Accept-Encoding'),
+      etag: expect.stringMatching(/^W\/"[\w-]{27}"$/),
+      'x-content-type-options': 'nosniff',
+    });
+    expect(plain.headers['content-encoding']).toBeUndefined();
+    expect(plain.headers.vary).toContain('Accept-Encoding');
+    expect(gunzipSync(compressed.body).equals(plain.body)).toBe(true);
+    expect(plain.headers.etag).toBe(compressed.headers.etag);
+  });
+
+  it('is not sent again to a client that has it', async () => {
+    const { etag = '' } = (await read(path, GZIP)).headers;
+    const again = await read(path, { ...GZIP, 'if-none-match': etag });
+    expect([again.status, again.body.length, again.headers.etag]).toEqual([304, 0, etag]);
+    const other = await read(path, { ...GZIP, 'if-none-match': 'W/"other"' });
+    expect(other.status).toBe(200);
+  });
+
+  it('has the same headers for HEAD', async () => {
+    const [get, head] = [await read(path, GZIP), await read(path, GZIP, 'HEAD')];
+    const { date: _, 'x-request-id': __, ratelimit: ___, ...headers } = get.headers;
+    expect(head).toMatchObject({ status: 200, headers });
+    expect(head.body).toHaveLength(0);
+  });
+
+  it('is refused with other methods', async () => {
+    expect((await read(path, {}, 'DELETE')).status).toBe(405);
+  });
+});
+
+const parse = async (path: string) => JSON.parse((await read(path)).body.toString()) as unknown;
+
+it('serves the document of the API, and one without examples for the page', async () => {
+  const document = JSON.parse(JSON.stringify(createDocument(gatehouse.app))) as unknown;
+  expect(await parse('/api/v1/openapi.json')).toEqual(document);
+  const ofPage = await parse('/api/v1/docs/openapi.json');
+  expect(ofPage).not.toEqual(document);
+  expect(ofPage).toMatchObject({ info: { title: 'Gatehouse' } });
+});
+
+it('serialises the document once', async () => {
+  await read('/api/v1/openapi.json');
+  const stringify = jest.spyOn(JSON, 'stringify');
+  try {
+    for (let n = 0; n < 5; n += 1) await read('/api/v1/openapi.json', GZIP);
+    const large = stringify.mock.results.filter(({ value }) => String(value).length > 10_000);
+    expect(large).toEqual([]);
+  } finally {
+    stringify.mockRestore();
+  }
+});

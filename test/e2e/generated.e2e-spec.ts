@@ -1,0 +1,48 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { format } from 'prettier';
+import { PROBLEMS } from '../../src/problems/problem.js';
+import { createDocument } from '../../src/openapi/document.js';
+import { startApp } from '../support/test-app.js';
+import { createDatabase } from '../support/database.js';
+
+/** `UPDATE_GENERATED=1 npm test -- generated` writes them. */
+async function expectGenerated(path: string, text: string): Promise<void> {
+  const wanted = await format(text, { filepath: path, printWidth: 100 });
+  if (process.env['UPDATE_GENERATED']) writeFileSync(path, wanted);
+  expect(readFileSync(path, 'utf8')).toBe(wanted);
+}
+
+it('docs/errors.md lists every error code as the source has it', async () => {
+  const rows = Object.entries(PROBLEMS).map(
+    ([code, { status, title, meaning }]) => `| \`${code}\` | ${status} | ${title} | ${meaning} |`,
+  );
+  await expectGenerated(
+    'docs/errors.md',
+    `# Errors
+
+Every error is a problem as RFC 9457 has it, of type \`application/problem+json\`:
+\`{ type, title, status, detail, instance, code, requestId, errors? }\`. Clients switch on \`code\`, which
+stays; sentences may improve. Quote the \`requestId\` when you ask for help: the log has it.
+
+This page is written by \`UPDATE_GENERATED=1 npm test -- generated\` from \`src/problems/problem.ts\`.
+
+| code | status | title | meaning |
+| --- | --- | --- | --- |
+${rows.join('\n')}
+`,
+  );
+});
+
+it('openapi.json is the document of the API as it is', async () => {
+  const database = await createDatabase();
+  const gatehouse = await startApp({
+    DATABASE_URL: database.url,
+    BETTER_AUTH_URL: 'http://127.0.0.1:9',
+  });
+  try {
+    await expectGenerated('openapi.json', JSON.stringify(createDocument(gatehouse.app)));
+  } finally {
+    await gatehouse.close();
+    await database.drop();
+  }
+});

@@ -1,0 +1,88 @@
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type RunningApp, startApp } from '../support/test-app.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+
+let database: TestDatabase;
+let gatehouse: RunningApp;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  gatehouse = await startApp({
+    DATABASE_URL: database.url,
+    BETTER_AUTH_URL: 'http://127.0.0.1:9',
+    CORS_ORIGINS: 'https://app.example.com',
+  });
+});
+afterAll(async () => {
+  await gatehouse.close();
+  await database.drop();
+});
+beforeEach(() => (gatehouse.lines.length = 0));
+
+const GET = 'GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n';
+
+/** The answers to requests that are sent all at once, and whether the connection is closed then. */
+async function pipeline(requests: number, wanted = requests) {
+  let text = '';
+  let isClosed = false;
+  const socket = connect(Number(new URL(gatehouse.url).port), '127.0.0.1');
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
+  socket.on('error', () => undefined);
+  socket.on('close', () => (isClosed = true));
+  socket.write(GET.repeat(requests));
+  const statuses = () =>
+    [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
+  for (let tries = 0; tries < 500 && !isClosed && statuses().length < wanted; tries += 1) {
+    await sleep(10);
+  }
+  await sleep(50);
+  socket.destroy();
+  return { statuses: statuses(), isClosed, text };
+}
+
+const requestLines = () => gatehouse.lines.filter(({ msg }) => msg === 'request');
+
+describe('requests that are sent before the answer to the one ahead', () => {
+  it('are answered in their order, up to 32 at a time', async () => {
+    const { statuses, isClosed } = await pipeline(32);
+    expect(statuses).toEqual(Array.from({ length: 32 }, () => 404));
+    expect(isClosed).toBe(false);
+  });
+
+  it('are answered up to 32, and the next with a problem that ends the connection', async () => {
+    const { statuses, isClosed, text } = await pipeline(100);
+    expect(statuses).toEqual([...Array.from({ length: 32 }, () => 404), 429]);
+    expect(isClosed).toBe(true);
+    const [head = '', body = ''] = text.slice(text.indexOf('HTTP/1.1 429')).split('\r\n\r\n', 2);
+    expect(head).toMatch(/^Connection: close/m);
+    expect(head).toMatch(/^X-Content-Type-Options: nosniff/m);
+    expect(JSON.parse(body)).toMatchObject({
+      code: 'RATE_LIMITED',
+      instance: '/nothing',
+      detail: 'A connection may have 32 requests at a time.',
+    });
+    expect(requestLines()).toHaveLength(33);
+    expect(requestLines()).toContainEqual(expect.objectContaining({ code: 'RATE_LIMITED' }));
+  });
+
+  it('are not worked on when there are 50,000, and the connection is closed', async () => {
+    const { statuses, isClosed } = await pipeline(50_000);
+    expect(statuses.length).toBeLessThanOrEqual(33);
+    expect(isClosed).toBe(true);
+    expect(requestLines().length).toBeLessThanOrEqual(33);
+  });
+
+  it('may be as many as one likes, 32 at a time', async () => {
+    const port = Number(new URL(gatehouse.url).port);
+    const socket = connect(port, '127.0.0.1');
+    let text = '';
+    socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    for (let round = 1; round <= 40; round += 1) {
+      socket.write(GET.repeat(32));
+      while (text.split('HTTP/1.1 404').length - 1 < round * 32) await sleep(1);
+    }
+    expect(text).not.toContain('HTTP/1.1 429');
+    socket.destroy();
+  });
+});

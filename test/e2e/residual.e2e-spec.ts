@@ -1,0 +1,113 @@
+import type { BetterAuth } from '../../tools/better-auth.ts';
+import { claimsOf, type Person, signUp } from '../support/users.js';
+import { plant, plantToken } from '../support/secrets.js';
+import { type Stack, startStack } from '../support/stack.js';
+
+/** A browser, whose cookies Better-Auth takes for its session as long as they are fresh. */
+class Browser {
+  private readonly cookies = new Map<string, string>();
+
+  constructor(private readonly auth: BetterAuth) {}
+
+  async signIn({ email, password }: Person): Promise<void> {
+    const response = await this.send('/sign-in/email', { email, password });
+    expect(response.status).toBe(200);
+  }
+
+  async token(): Promise<string> {
+    const response = await this.send('/token');
+    expect(response.status).toBe(200);
+    const { token } = (await response.json()) as { token: string };
+    plantToken(token);
+    return token;
+  }
+
+  async sessionId(): Promise<string> {
+    const response = await this.send('/get-session');
+    const { session } = (await response.json()) as { session: { id: string } };
+    return session.id;
+  }
+
+  private async send(path: string, body?: object): Promise<Response> {
+    const cookie = [...this.cookies].map(([name, value]) => `${name}=${value}`).join('; ');
+    const response = await fetch(`${this.auth.url}/api/auth${path}`, {
+      method: body ? 'POST' : 'GET',
+      headers: { origin: this.auth.origin, 'content-type': 'application/json', cookie },
+      ...(body ? { body: JSON.stringify(body) } : {}),
+    });
+    for (const line of response.headers.getSetCookie()) {
+      const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(line) ?? [];
+      this.cookies.set(name, value);
+      if (value.length > 20) plant('a cookie', value);
+    }
+    return response;
+  }
+}
+
+describe.each(['prefer-sid', 'require-sid', 'token-only'])('SESSION_BINDING=%s', (binding) => {
+  let stack: Stack;
+  beforeAll(async () => {
+    stack = await startStack({ cookieCache: 300 }, { SESSION_BINDING: binding });
+  });
+  afterAll(() => stack.end());
+
+  const ask = (token: string, method: string, path: string) =>
+    stack.gatehouse.call(`/api/v1/users/${path}`, { method, token });
+
+  /** Signs out everywhere and in again; resolves with the answer and a token of the old cookies. */
+  async function tokenOfEndedSession(
+    issuer: BetterAuth,
+    path: (id: string, sid: string) => string,
+  ) {
+    const ada = await signUp(issuer);
+    const old = new Browser(issuer);
+    await old.signIn(ada);
+    const token = await stack.authWithSid.tokenFor(ada.session);
+    const { status, body } = await ask(token, 'DELETE', path(ada.id, await old.sessionId()));
+    expect([status, body.success]).toEqual([200, true]);
+    await new Browser(issuer).signIn(ada);
+    const late = await old.token();
+    return { body, token: late, answer: await ask(late, 'GET', ada.id) };
+  }
+
+  it.each([
+    ['all sessions', (id: string) => `${id}/sessions`],
+    ['one session', (id: string, sid: string) => `${id}/sessions/${sid}`],
+  ])('states how long a token without `sid` can outlive %s', async (_what, path) => {
+    const { body, token, answer } = await tokenOfEndedSession(stack.auth, path);
+    const exp = Number(claimsOf(token)['exp']) * 1000;
+    if (binding === 'require-sid') {
+      expect([answer.body.code, body.residual]).toEqual(['AUTH_TOKEN_INVALID', null]);
+      return;
+    }
+    // The cookie cache has issued it after its session ended, and it is accepted.
+    expect(answer.status).toBe(200);
+    expect(Date.parse(body.residual)).toBeGreaterThan(exp);
+  });
+
+  it('is refused with a `sid`, except where sessions are not checked', async () => {
+    const { body, answer } = await tokenOfEndedSession(stack.authWithSid, (id) => `${id}/sessions`);
+    if (binding === 'token-only') {
+      expect(answer.status).toBe(200);
+      expect(body.message).toMatch(/does not check sessions\. Tokens stay valid until they expire/);
+    } else {
+      expect(answer.body.code).toBe('AUTH_SESSION_REVOKED');
+      expect(body.message).toBe('The sessions have ended.');
+    }
+  });
+
+  it('covers a cookie that is kept as long as its session', async () => {
+    const ada = await signUp(stack.authWithSid);
+    const [row] = await stack.database.sql<{ expiresAt: Date }>(
+      'select "expiresAt" from session where "userId" = $1',
+      [ada.id],
+    );
+    const { body } = await ask(ada.token, 'DELETE', `${ada.id}/sessions`);
+    if (binding === 'require-sid') {
+      expect(body.residual).toBeNull();
+      return;
+    }
+    const day = 86_400_000;
+    expect(Date.parse(body.residual) - Number(row?.expiresAt)).toBe(day + 10_000);
+  });
+});

@@ -1,0 +1,131 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { defineEntity, p } from '@mikro-orm/core';
+import { MikroORM, type Options } from '@mikro-orm/postgresql';
+import { ormOptions } from '../../mikro-orm.config.js';
+import { parseEnvironment } from '../../src/config/environment.js';
+import { withConnection } from '../../src/database/connection.js';
+import { inspectWith } from '../../src/database/inspect.js';
+import { catalogOf } from '../support/pg-catalog.js';
+import { User } from '../../src/better-auth/user.entity.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { runBuilt } from '../support/built-program.js';
+
+const file = (name: string) =>
+  readFileSync(new URL(`../schemas/${name}.sql`, import.meta.url), 'utf8');
+
+const DRIZZLE = file('drizzle-1.7.7-full');
+
+const KINDS: { name: string; ddl: string; schema?: string }[] = [
+  { name: 'camelCase with plugins', ddl: file('kysely-1.7.24-full') },
+  {
+    name: 'snake_case, plural',
+    ddl: DRIZZLE.replace(/"(user|session|account|verification|jwks)"/g, '"$1s"'),
+  },
+  { name: 'integer ids', ddl: file('kysely-1.7.24-serial') },
+  { name: 'uuid ids', ddl: file('kysely-1.7.24-uuid') },
+  { name: 'Prisma', ddl: file('prisma-1.7.7-full') },
+  {
+    name: 'a schema of their own',
+    ddl: `create schema "Sign in"; ${file('kysely-1.7.24-full').replaceAll('public.', '"Sign in".')}`,
+    schema: 'Sign in',
+  },
+];
+
+/** What an application keeps beside Better-Auth's tables, and in a schema of its own. */
+const ofTheApplication = (schema: string) => `
+  create type "${schema}".mood as enum ('good', 'bad');
+  create table "${schema}".invoice (id serial primary key, amount numeric not null, mood "${schema}".mood);
+  create index invoice_amount_idx on "${schema}".invoice (amount);
+  create view "${schema}".open_invoice as select * from "${schema}".invoice where amount > 0;
+  create function "${schema}".nothing() returns int language sql as 'select 0';
+  create schema app;
+  create table app.project (id serial primary key, name text);
+  create function app.nothing() returns int language sql as 'select 0'`;
+
+describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
+  let database: TestDatabase;
+  let options: Options;
+  let orm: MikroORM;
+
+  beforeAll(async () => {
+    database = await createDatabase({ empty: true });
+    await database.sql(ddl);
+    await database.sql(ofTheApplication(schema ?? 'public'));
+    const variables = {
+      DATABASE_URL: database.url,
+      ...(schema === undefined ? {} : { DATABASE_SCHEMA: schema }),
+    };
+    await runBuilt('src/cli/migrate.js', variables);
+    const environment = parseEnvironment({ NODE_ENV: 'test', ...variables });
+    const url = environment.DATABASE_URL;
+    const physical = await withConnection(url, (client) => inspectWith(client, environment));
+    options = ormOptions({ url, poolMax: 2, physical });
+    orm = await MikroORM.init(options);
+  });
+
+  afterAll(async () => {
+    await orm?.close(true);
+    await database?.drop();
+  });
+
+  it('are no difference to MikroORM, and neither is what the application keeps beside them', async () => {
+    const { up, down } = await orm.schema.getUpdateSchemaMigrationSQL({ wrap: false });
+    expect({ up, down }).toEqual({ up: '', down: '' });
+    expect(await orm.migrator.getPending()).toEqual([]);
+    expect(await orm.schema.getUpdateSchemaSQL({ wrap: false })).toBe('');
+    expect(await orm.migrator.checkSchema()).toBe(false);
+  });
+
+  it('make migration:create write nothing', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'gatehouse-diff-'));
+    try {
+      expect(await orm.migrator.create(folder)).toMatchObject({ diff: { up: [], down: [] } });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('are neither dropped nor emptied by schema:drop, schema:fresh and schema:update', async () => {
+    const before = await catalogOf(database, { ours: true });
+    const refusal = 'Gatehouse drops and empties nothing';
+    await expect(orm.schema.drop({ dropMigrationsTable: true })).rejects.toThrow(refusal);
+    await expect(orm.schema.drop({ dropDb: true })).rejects.toThrow(refusal);
+    await expect(orm.schema.refresh()).rejects.toThrow(refusal);
+    await expect(orm.schema.refresh({ dropDb: true })).rejects.toThrow(refusal);
+    await expect(orm.schema.clear()).rejects.toThrow(refusal);
+    await expect(orm.schema.clear({ truncate: false })).rejects.toThrow(refusal);
+    await orm.schema.create();
+    await orm.schema.update();
+    expect(await catalogOf(database, { ours: true })).toEqual(before);
+    const [row] = await database.sql('select count(*)::int as kept from gatehouse.migration');
+    expect(row?.['kept']).toBeGreaterThan(3);
+  });
+
+  it('leave an entity in a schema of its own to migration:create', async () => {
+    const Note = defineEntity({
+      name: 'Note',
+      schema: 'own',
+      properties: { id: p.integer().primary(), owner: () => p.manyToOne(User) },
+    });
+    const { ignoreSchema = [], ...rest } = options.schemaGenerator ?? {};
+    const withNote = await MikroORM.init({
+      ...options,
+      entities: [...(options.entities ?? []), Note],
+      schemaGenerator: { ...rest, ignoreSchema: ignoreSchema.filter((name) => name !== 'own') },
+    });
+    try {
+      const sql = await withNote.schema.getUpdateSchemaSQL({ wrap: false });
+      expect(sql.split('\n').filter(Boolean)).toEqual([
+        'create schema if not exists "own";',
+        expect.stringMatching(/^create table "own"."note" \(.*\);$/),
+        expect.stringMatching(/^alter table "own"."note" add constraint .* foreign key .*;$/),
+      ]);
+      await withNote.schema.execute(sql);
+      expect(await withNote.schema.getUpdateSchemaSQL({ wrap: false })).toBe('');
+    } finally {
+      await withNote.close(true);
+    }
+  });
+});

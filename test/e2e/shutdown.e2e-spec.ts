@@ -1,0 +1,155 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { findFreePort } from '../../tools/ports.ts';
+import { createDatabase, type TestDatabase, withDirectUrl } from '../support/database.js';
+import {
+  endServed,
+  type KeySet,
+  serve,
+  type Served,
+  startKeySet,
+  until,
+} from '../support/app-process.js';
+
+let database: TestDatabase;
+let issuer: KeySet;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  issuer = await startKeySet();
+});
+
+afterAll(async () => {
+  endServed();
+  issuer.close();
+  await database.drop();
+});
+
+const start = (delayMs: number, port?: number): Promise<Served> =>
+  serve(
+    {
+      DATABASE_URL: database.url,
+      BETTER_AUTH_URL: issuer.url,
+      SHUTDOWN_DELAY_MS: String(delayMs),
+    },
+    port === undefined ? {} : { port },
+  );
+
+const statusOf = async (url: string) => {
+  const answer = await fetch(url);
+  await answer.body?.cancel();
+  return answer.status;
+};
+const ready = (served: Served) => until(() => statusOf(`${served.url}/health/ready`), 200);
+
+it('begins with the signal that npm gets', async () => {
+  const port = await findFreePort();
+  const npm = spawn('npm', ['run', '--silent', 'start:prod'], {
+    env: {
+      PATH: process.env['PATH'],
+      NODE_ENV: 'production',
+      PORT: String(port),
+      SHUTDOWN_DELAY_MS: '0',
+      ...withDirectUrl({ DATABASE_URL: database.url, BETTER_AUTH_URL: issuer.url }),
+    },
+    stdio: 'ignore',
+    detached: true,
+  });
+  const url = `http://127.0.0.1:${port}/health/ready`;
+  const status = () =>
+    fetch(url).then(
+      (answer) => answer.status,
+      () => 0,
+    );
+  try {
+    await until(status, 200, 30);
+    npm.kill('SIGTERM');
+    expect(await once(npm, 'exit')).toEqual([0, null]);
+    expect(await status()).toBe(0);
+  } finally {
+    // What npm left behind, if it did.
+    if ((await status()) !== 0) process.kill(-Number(npm.pid), 'SIGKILL');
+  }
+});
+
+/** A POST whose body is on its way for as long as one likes. */
+async function beginPost(served: Served) {
+  const socket = connect(served.port, '127.0.0.1');
+  await once(socket, 'connect');
+  let answer = '';
+  socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
+  socket.on('error', () => undefined);
+  const closed = once(socket, 'close').then(() => answer);
+  socket.write('POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n');
+  socket.write('Content-Length: 2\r\n\r\n{');
+  await sleep(200);
+  return { finish: () => socket.write('}'), closed };
+}
+
+describe('SIGTERM', () => {
+  it('turns ready to 503 at once while everything else is still served', async () => {
+    const served = await start(1500);
+    await ready(served);
+    served.child.kill('SIGTERM');
+    await until(() => statusOf(`${served.url}/health/ready`), 503, 1);
+    expect(await (await fetch(`${served.url}/health/ready`)).json()).toMatchObject({
+      status: 'shutting_down',
+    });
+    for (const path of ['/health/live', '/health/db', '/health']) {
+      const answer = await fetch(served.url + path);
+      expect([path, answer.status]).toEqual([path, 200]);
+      expect(answer.headers.get('connection')).toBe('close');
+      await answer.body?.cancel();
+    }
+    const { code, ms } = await served.end();
+    expect(code).toBe(0);
+    expect(ms).toBeLessThan(5000);
+    expect(served.lines().slice(-1)).toEqual([expect.objectContaining({ msg: 'ended' })]);
+    expect(served.output.stderr).toBe('');
+  });
+
+  it('finishes a request in flight, and closes its connection after it', async () => {
+    const served = await start(0);
+    const post = await beginPost(served);
+    served.child.kill('SIGTERM');
+    await sleep(700);
+    post.finish();
+    const answer = await post.closed;
+    expect(answer).toMatch(/^HTTP\/1\.1 405 [^]*\r\nConnection: close\r\n/);
+    expect(await served.end()).toMatchObject({ code: 0 });
+    const messages = served.lines().map(({ msg }) => msg);
+    expect(messages.slice(-2)).toEqual(['request', 'ended']);
+  });
+
+  it('cuts a request that takes longer than ten seconds', async () => {
+    const served = await start(300);
+    const post = await beginPost(served);
+    const { code, ms } = await served.end('SIGTERM');
+    expect(await post.closed).toBe('');
+    expect(code).toBe(0);
+    expect(ms).toBeGreaterThan(10_000);
+    expect(ms).toBeLessThan(12_000);
+    expect(served.lines()).toContainEqual(
+      expect.objectContaining({ msg: 'requests that would not end are cut', inFlight: 1 }),
+    );
+  });
+
+  it('ends at once when it comes twice', async () => {
+    const served = await start(60_000);
+    served.child.kill('SIGTERM');
+    await sleep(300);
+    const { code, ms } = await served.end('SIGTERM');
+    expect(code).toBe(1);
+    expect(ms).toBeLessThan(2000);
+    expect(served.lines().slice(-1)).toEqual([expect.objectContaining({ msg: 'ending at once' })]);
+  });
+});
+
+it('SIGINT, a person at a terminal, does not wait for a load balancer', async () => {
+  const served = await start(60_000);
+  const { code, ms } = await served.end('SIGINT');
+  expect(code).toBe(0);
+  expect(ms).toBeLessThan(3000);
+});

@@ -1,0 +1,164 @@
+import { jest } from '@jest/globals';
+import { EntityManager } from '@mikro-orm/postgresql';
+import { type Person, signUp } from '../support/users.js';
+import { type Stack, startStack } from '../support/stack.js';
+
+let stack: Stack;
+let admin: Person;
+
+const USERS = 30_000;
+
+/** Enough of them for PostgreSQL to see what is cheap. */
+beforeAll(async () => {
+  stack = await startStack();
+  admin = await signUp(stack.authWithSid, 'Zed Admin');
+  await stack.database.sql(`update "user" set role = 'admin,support' where id = $1`, [admin.id]);
+  await stack.database.sql(`
+    insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt", role, banned, "banExpires")
+    select md5(n::text), 'Person ' || md5(n::text), 'person' || n || '@example.org', n % 100 <> 0,
+      timestamptz '2025-01-01' + n * interval '1 minute', now(),
+      case when n % 200 = 0 then 'admin' when n % 211 = 0 then 'support,admin' when n % 13 = 0 then null
+        when n % 17 = 0 then '' else 'user' end,
+      n % 150 = 0, case when n % 300 = 0 then now() - interval '1 hour' end
+    from generate_series(1, ${USERS}) n`);
+  await stack.database.sql('vacuum analyze "user"');
+});
+afterAll(() => stack.end());
+
+const list = (query: string) =>
+  stack.gatehouse.call(`/api/v1/users?${query}`, { token: admin.token });
+
+/** Of the page, of the total, and of how a role is stored; not of the caller. */
+const ABOUT_USERS = /^(select .* as place\b|select count|with recursive)/s;
+
+/** How PostgreSQL goes about what the request asks of the users' table. */
+async function plansOf(query: string): Promise<string[]> {
+  const connection = stack.gatehouse.app.get(EntityManager).getConnection();
+  const execute = jest.spyOn(connection, 'execute');
+  try {
+    expect((await list(query)).status).toBe(200);
+    const asked = execute.mock.calls.filter(([sql]) => ABOUT_USERS.test(sql as string));
+    const plans: string[] = [];
+    for (const [sql, parameters] of asked) {
+      const rows = await connection.execute<{ 'QUERY PLAN': string }[]>(
+        `explain ${sql as string}`,
+        parameters,
+      );
+      plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'));
+    }
+    return plans;
+  } finally {
+    execute.mockRestore();
+  }
+}
+
+describe('no page reads or sorts what is not on it', () => {
+  it.each([
+    ['', ['created']],
+    ['sort=email', ['email_prefix']],
+    ['sort=-name', ['name_prefix']],
+    ['role=admin', ['role_prefix', 'role_prefix', 'role_prefix']],
+    ['banned=true', ['banned', 'banned']],
+    ['emailVerified=false', ['unverified', 'unverified']],
+    ['createdFrom=2025-01-20T00:00:00Z', ['created', 'created']],
+  ])('?%s', async (query, indexes) => {
+    const plans = await plansOf(query);
+    expect(plans).toHaveLength(indexes.length);
+    for (const [place, index] of indexes.entries()) {
+      expect(plans[place]).toContain(`gatehouse_user_${index}_idx`);
+      expect(plans[place]).not.toContain('Seq Scan');
+    }
+    const page = plans.find((plan) => plan.includes('user_pkey'));
+    expect(page).not.toContain('Bitmap');
+    // Lists of several roles are merged; everything else comes out of its index in order.
+    expect(page?.match(/Sort Key/g) ?? []).toHaveLength(query.startsWith('role') ? 1 : 0);
+  });
+
+  it('a search for few looks them up', async () => {
+    const [plan] = await plansOf('q=person12345');
+    expect(plan).toContain('gatehouse_user_email_search_idx');
+    expect(plan).toContain('gatehouse_user_name_search_idx');
+  });
+
+  it('a search for many walks until the page is full', async () => {
+    const [plan] = await plansOf('q=example');
+    expect(plan).toContain('gatehouse_user_created_idx');
+  });
+});
+
+describe('the total', () => {
+  it('is an estimate where more than 10,000 are expected, unless it shall be exact', async () => {
+    for (const query of ['', 'q=example', 'emailVerified=true']) {
+      const { pagination } = (await list(query)).body;
+      expect(pagination.totalIsEstimate).toBe(true);
+      expect(pagination.total).toBeGreaterThan(0.9 * USERS);
+      expect(pagination.total).toBeLessThan(1.1 * USERS);
+    }
+    expect((await list('total=exact')).body.pagination).toMatchObject({
+      total: USERS + 1,
+      totalIsEstimate: false,
+    });
+  });
+
+  it('is counted where few are expected, and told by the last page', async () => {
+    const [row] = await stack.database.sql<{ few: number }>(
+      `select count(*)::int as few from "user" where not "emailVerified"`,
+    );
+    const few = row?.few ?? 0;
+    const pages = Math.ceil(few / 20);
+    for (const page of [1, pages, pages + 1]) {
+      const { pagination } = (await list(`emailVerified=false&page=${page}`)).body;
+      expect(pagination).toMatchObject({ total: few, totalPages: pages, totalIsEstimate: false });
+    }
+  });
+
+  it('is never less than what was seen', async () => {
+    const page = USERS / 100;
+    const { body } = await list(`q=person&role=user&limit=100&page=${page - 50}`);
+    expect(body.items).toHaveLength(100);
+    expect(body.pagination.total).toBeGreaterThan((page - 50) * 100);
+  });
+});
+
+describe('a role', () => {
+  const ADMINS = `string_to_array(role, ',') @> array['admin']`;
+  const USERS_ROLE = `coalesce(role, '') in ('', 'user')`;
+
+  it.each([
+    ['admin', '-createdAt', ADMINS],
+    ['admin', 'createdAt', ADMINS],
+    ['admin', 'email', ADMINS],
+    ['user', '-createdAt', USERS_ROLE],
+    ['user', '-name', USERS_ROLE],
+  ])('%s by %s: a walk meets every holder once, in order', async (role, sort, condition) => {
+    const column = sort.replace('-', '');
+    const direction = sort.startsWith('-') ? 'desc' : 'asc';
+    const rows = await stack.database.sql<{ id: string }>(
+      `select id from "user" where ${condition}
+       order by "${column}" ${direction}, id ${direction} limit 250`,
+    );
+    const seen: string[] = [];
+    let cursor: string | null = null;
+    do {
+      const place: string = cursor ? `&cursor=${cursor}` : '';
+      const { body } = await list(`role=${role}&sort=${sort}&limit=50&total=none${place}`);
+      seen.push(...body.items.map(({ id }: { id: string }) => id));
+      cursor = body.pagination.nextCursor;
+    } while (cursor && seen.length < 250);
+    expect(seen.slice(0, 250)).toEqual(rows.map(({ id }) => id));
+    const page = await list(`role=${role}&sort=${sort}&limit=50&page=3`);
+    expect(page.body.items.map(({ id }: { id: string }) => id)).toEqual(
+      rows.slice(100, 150).map(({ id }) => id),
+    );
+  });
+
+  it('is found among thousands of texts, too', async () => {
+    await stack.database.sql(
+      `update "user" set role = 'team-' || email || ',member' where "createdAt" < '2025-01-02'`,
+    );
+    expect((await list('role=member&limit=100')).body.pagination.total).toBe(1439);
+    expect((await list('role=support')).body.pagination.total).toBeGreaterThan(100);
+    expect((await list('role=team-person7@example.org')).body.items).toHaveLength(1);
+    expect((await list('role=team')).body.items).toEqual([]);
+  });
+});

@@ -1,0 +1,211 @@
+import { readFileSync } from 'node:fs';
+import { Controller, Get, Header, HttpCode, HttpException, Module, Param } from '@nestjs/common';
+import { Public, RequireVerifiedEmail, Roles, SelfOrAdmin } from '../../src/access/decorators.js';
+import { createDocument } from '../../src/openapi/document.js';
+import { type RunningApp, startApp } from '../support/test-app.js';
+import { type Person, signUp } from '../support/users.js';
+import { NotesModule } from '../docs/notes.js';
+import { type Stack, startStack } from '../support/stack.js';
+
+@Public()
+@Controller('notes/open')
+class OpenController {
+  @Get('all')
+  all() {
+    return { title: 'for all' };
+  }
+
+  @Get('admins')
+  @Roles('admin')
+  admins() {
+    return { title: 'for admins' };
+  }
+
+  @Get('verified')
+  @RequireVerifiedEmail()
+  verified() {
+    return { title: 'for the verified' };
+  }
+
+  @Get('of/:id')
+  @SelfOrAdmin()
+  of(@Param('id') id: string) {
+    return { title: 'for oneself', id };
+  }
+
+  @Get('refused/:status')
+  refused(@Param('status') status: string): never {
+    throw new HttpException('ours alone', Number(status));
+  }
+
+  @Get('of-its-own-type')
+  @Header('Content-Type', 'application/vnd.notes+json')
+  typed() {
+    return { title: 'typed' };
+  }
+
+  @Get('without-content')
+  @HttpCode(204)
+  empty() {
+    return { title: 'never sent' };
+  }
+}
+
+@Module({ controllers: [OpenController] })
+class OpenModule {}
+
+let stack: Stack;
+let gatehouse: RunningApp;
+let ada: Person;
+
+beforeAll(async () => {
+  stack = await startStack();
+  gatehouse = await startApp(
+    {
+      DATABASE_URL: stack.database.url,
+      BETTER_AUTH_URL: stack.auth.origin,
+      ROLES: 'user,support,admin',
+      // What is changed by hand here is meant for the very next request.
+      CHANGE_FEED: 'off',
+    },
+    [NotesModule, OpenModule],
+  );
+  ada = await signUp(stack.auth);
+});
+
+afterAll(async () => {
+  await gatehouse.close();
+  await stack.end();
+});
+
+const ask = async (path: string, token?: string, method = 'GET') => {
+  const response = await fetch(`${gatehouse.url}/api/v1/notes${path}`, {
+    method,
+    headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+  });
+  const body = (await response.json()) as { code?: string };
+  return [response.status, body.code ?? body] as unknown;
+};
+
+it('is the code that the README shows', () => {
+  const code = readFileSync('test/docs/notes.ts', 'utf8').replaceAll('../../src/', '../');
+  expect(readFileSync('README.md', 'utf8')).toContain(code.trim());
+});
+
+it('is private without a word, and knows its caller', async () => {
+  expect(await ask('/mine')).toEqual([401, 'AUTH_MISSING_TOKEN']);
+  expect(await ask('/mine', ada.token)).toEqual([200, { title: 'The notes of Ada Lovelace' }]);
+});
+
+it('is public where it says so', async () => {
+  expect(await ask('/motto')).toEqual([200, { title: 'Trust, but look it up' }]);
+});
+
+it('asks for a role of the list', async () => {
+  const bob = await signUp(stack.auth, 'Bob');
+  expect(await ask('/statistics', bob.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  for (const role of ['support', 'user,support', 'admin']) {
+    await stack.database.sql('update "user" set role = $1 where id = $2', [role, bob.id]);
+    expect(await ask('/statistics', bob.token)).toEqual([200, { notes: 42 }]);
+  }
+});
+
+it('is for oneself or an admin', async () => {
+  const bob = await signUp(stack.auth, 'Bob');
+  expect(await ask(`/of/${ada.id}`, ada.token)).toEqual([200, { title: `The notes of ${ada.id}` }]);
+  expect(await ask(`/of/${ada.id}`, bob.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [bob.id]);
+  expect(await ask(`/of/${ada.id}`, bob.token)).toEqual([200, { title: `The notes of ${ada.id}` }]);
+});
+
+it('asks for a verified address', async () => {
+  const bob = await signUp(stack.auth, 'Bob');
+  expect(await ask('', bob.token, 'POST')).toEqual([403, 'EMAIL_NOT_VERIFIED']);
+  await stack.database.sql('update "user" set "emailVerified" = true where id = $1', [bob.id]);
+  expect(await ask('', bob.token, 'POST')).toEqual([201, { writtenBy: bob.id }]);
+});
+
+it('asks for what a route asks for, though its class is public', async () => {
+  expect(await ask('/open/all')).toEqual([200, { title: 'for all' }]);
+  for (const path of ['/open/admins', '/open/verified', `/open/of/${ada.id}`]) {
+    expect(await ask(path)).toEqual([401, 'AUTH_MISSING_TOKEN']);
+  }
+  expect(await ask('/open/admins', ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  const { paths } = createDocument(gatehouse.app);
+  expect(paths['/api/v1/notes/open/all']?.get?.security).toEqual([]);
+  expect(paths['/api/v1/notes/open/admins']?.get?.security).toEqual([{ bearer: [] }]);
+});
+
+it('is documented by the same decorators', () => {
+  const { paths } = createDocument(gatehouse.app);
+  const summary = Object.entries(paths)
+    .filter(([path]) => path.startsWith('/api/v1/notes') && !path.includes('/open/'))
+    .flatMap(([path, operations]) =>
+      Object.entries(operations as Record<string, { security: object[]; responses: object }>).map(
+        ([method, { security, responses }]) =>
+          `${method} ${path.slice(13)} ${security.length > 0 ? 'token' : 'open'} ${Object.keys(responses).join()}`,
+      ),
+    );
+  expect(summary.toSorted()).toEqual([
+    'get /mine token 200,400,401,403,429,500,503',
+    'get /motto open 200,400,429,500',
+    'get /of/{userId} token 200,400,401,403,429,500,503',
+    'get /statistics token 200,400,401,403,429,500,503',
+    'post  token 201,400,401,403,429,500,503',
+  ]);
+  const text = JSON.stringify(paths);
+  expect(text).toContain('EMAIL_NOT_VERIFIED');
+  expect(text).not.toContain('x-problem');
+  // `id` and the like are ours where the route is.
+  const own = JSON.stringify(paths['/api/v1/notes/open/of/{id}']);
+  expect(own).not.toContain('as Better-Auth made it');
+  expect(JSON.stringify(paths['/api/v1/users/{id}'])).toContain('as Better-Auth made it');
+});
+
+const getOpen = async (path: string, method = 'GET') => {
+  const response = await fetch(`${gatehouse.url}/api/v1/notes/open/${path}`, { method });
+  const header = (name: string) => response.headers.get(name);
+  return [response.status, header('content-type'), header('content-length'), await response.text()];
+};
+
+it.each([
+  [400, 400, 'MALFORMED_REQUEST'],
+  [401, 401, 'AUTH_TOKEN_INVALID'],
+  [402, 400, 'MALFORMED_REQUEST'],
+  [403, 403, 'AUTH_FORBIDDEN'],
+  [404, 404, 'NOT_FOUND'],
+  [409, 409, 'CONFLICT'],
+  [412, 412, 'PRECONDITION_FAILED'],
+  [422, 422, 'UNPROCESSABLE'],
+  [429, 429, 'RATE_LIMITED'],
+  [501, 500, 'INTERNAL_ERROR'],
+])("Nest's own exception of status %s is answered as %s %s", async (thrown, status, code) => {
+  const response = await fetch(`${gatehouse.url}/api/v1/notes/open/refused/${thrown}`);
+  const text = await response.text();
+  expect([response.status, JSON.parse(text).code]).toEqual([status, code]);
+  expect(text).not.toContain('ours alone');
+  expect(response.headers.get('www-authenticate') !== null).toBe(status === 401);
+});
+
+describe('an answer', () => {
+  it('is JSON of a known length, and the same without its body for HEAD', async () => {
+    const [, type, length] = await getOpen('all');
+    expect(await getOpen('all')).toEqual([
+      200,
+      'application/json; charset=utf-8',
+      '19',
+      '{"title":"for all"}',
+    ]);
+    expect(await getOpen('all', 'HEAD')).toEqual([200, type, length, '']);
+  });
+
+  it('has the type and the status that its route gives it', async () => {
+    expect(await getOpen('of-its-own-type')).toEqual([
+      200,
+      'application/vnd.notes+json; charset=utf-8',
+      '17',
+      '{"title":"typed"}',
+    ]);
+    expect(await getOpen('without-content')).toEqual([204, null, null, '']);
+  });
+});

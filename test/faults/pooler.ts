@@ -1,0 +1,42 @@
+import { join } from 'node:path';
+import { missing } from '../support/daemon.ts';
+import type { Fault } from './fault.ts';
+import { type PgBouncer, startPgBouncer } from '../support/pgbouncer.ts';
+import type { Stage } from './stage.ts';
+import { SERVICE_ROLE } from './system.ts';
+
+let bouncer: PgBouncer;
+
+async function startBehindPgBouncer(stage: Stage): Promise<void> {
+  const { folder, port } = stage.system;
+  bouncer = await startPgBouncer(join(folder, 'pgbouncer'), port, SERVICE_ROLE, SERVICE_ROLE);
+  stage.onClose(() => bouncer.kill());
+  await stage.serve({
+    DATABASE_URL: stage.system.url(bouncer.port),
+    DATABASE_DIRECT_URL: stage.system.url(),
+  });
+}
+
+export const poolerKilled: Fault = {
+  name: 'PgBouncer in transaction mode, PostgreSQL behind it killed',
+  impossible: () => missing('pgbouncer'),
+  seconds: 4,
+  start: startBehindPgBouncer,
+  inject: ({ system }) => system.killPostgres(),
+  restore: async ({ system }) => {
+    await system.startPostgres();
+    await system.untilPostgresAnswers();
+  },
+};
+
+export const poolerFrozen: Fault = {
+  name: 'PgBouncer in transaction mode, PostgreSQL behind it stopped',
+  impossible: () => missing('pgbouncer'),
+  seconds: 4,
+  start: startBehindPgBouncer,
+  inject: ({ system }) => system.freezePostgres(),
+  restore: async ({ system }) => {
+    system.thawPostgres();
+    await system.untilPostgresAnswers();
+  },
+};

@@ -1,0 +1,17 @@
+/** Loaded before a Gatehouse in a process of its own (`served.ts`): writes what it hears to file 3. */
+import { subscribe } from 'node:diagnostics_channel';
+import { writeSync } from 'node:fs';
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import { tap } from './output-recorder.ts';
+
+const FILE = 3;
+const write = (line: object) => void writeSync(FILE, `${JSON.stringify(line)}\n`);
+
+subscribe('net.server.socket', (message) => {
+  tap((message as { socket: Socket }).socket, (said) => write({ said }));
+});
+subscribe('http.server.request.start', (message) => {
+  const { authorization } = (message as { request: IncomingMessage }).request.headers;
+  if (authorization !== undefined) write({ asked: authorization });
+});

@@ -1,0 +1,104 @@
+import type { AddressInfo } from 'node:net';
+import type { Type } from '@nestjs/common';
+import type { NestExpressApplication } from '@nestjs/platform-express';
+import request from 'supertest';
+import { API_MODULES } from '../../src/app.module.js';
+import { createLogger } from '../../src/logging/logger.js';
+import { parseEnvironment } from '../../src/config/environment.js';
+import { withConnection } from '../../src/database/connection.js';
+import { inspectWith } from '../../src/database/inspect.js';
+import { createDocument } from '../../src/openapi/document.js';
+import { createApp } from '../../src/app.js';
+import { withDirectUrl } from './database.js';
+import { type Answer, documentCheck } from './openapi-check.js';
+import { listen, listenTo, plantSecretsOf } from './secrets.js';
+
+export interface RunningApp {
+  app: NestExpressApplication;
+  url: string;
+  /** supertest against the running server. */
+  http: ReturnType<typeof request>;
+  /** A call with a token, whose answer is held against the OpenAPI document. */
+  call(path: string, options?: CallOptions): Promise<Answer>;
+  /** What it logged so far, parsed. */
+  lines: Record<string, unknown>[];
+  close(): Promise<void>;
+}
+
+export interface CallOptions {
+  method?: string;
+  token?: string;
+  body?: unknown;
+  headers?: Record<string, string>;
+}
+
+/** The application as `main.ts` makes it, on a port of its own, with its log kept. */
+export async function startApp(
+  variables: Record<string, string>,
+  ownModules: Type[] = [],
+): Promise<RunningApp> {
+  const environment = parseEnvironment({
+    NODE_ENV: 'test',
+    HOST: '127.0.0.1',
+    // Counted, but never too many.
+    RATE_LIMIT_PER_MINUTE: '1000000',
+    ...withDirectUrl(variables),
+  });
+  const lines: Record<string, unknown>[] = [];
+  const written: string[] = [];
+  const log = createLogger(environment, {
+    write: (line) => {
+      written.push(line);
+      lines.push(JSON.parse(line) as Record<string, unknown>);
+    },
+  });
+  plantSecretsOf(environment.DATABASE_URL);
+  listen('the log', () => written.splice(0).join(''));
+  const physical = await withConnection(environment.DATABASE_URL, (client) =>
+    inspectWith(client, environment),
+  );
+  const app = await createApp({
+    environment,
+    physical,
+    log,
+    modules: [...API_MODULES, ...ownModules],
+  });
+  listenTo(app.getHttpServer());
+  await app.listen(0, '127.0.0.1');
+  const { port } = app.getHttpServer().address() as AddressInfo;
+  const url = `http://127.0.0.1:${port}`;
+  const check = documentCheck(createDocument(app));
+  return {
+    app,
+    url,
+    http: request(url),
+    lines,
+    call: async (path, options = {}) => {
+      const answer = await call(url + path, options);
+      check(options.method ?? 'GET', path, answer);
+      return answer;
+    },
+    close: () => app.close(),
+  };
+}
+
+async function call(
+  url: string,
+  { method = 'GET', token, body, headers = {} }: CallOptions,
+): Promise<Answer> {
+  const response = await fetch(url, {
+    method,
+    headers: {
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  const text = await response.text();
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: text === '' ? undefined : JSON.parse(text),
+  };
+}

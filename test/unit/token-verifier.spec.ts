@@ -1,0 +1,525 @@
+import { readFileSync } from 'node:fs';
+import { verify } from 'node:crypto';
+import * as fc from 'fast-check';
+import { SignJWT } from 'jose';
+import { selectKeys, isObject } from '../../src/auth/jwk.js';
+import {
+  requireBearer,
+  KeysUnavailableError,
+  InvalidTokenError,
+  TokenVerifier,
+  type KeySource,
+  type TokenRules,
+  type VerifiedToken,
+} from '../../src/auth/token-verifier.js';
+import {
+  BAD_TOKENS,
+  build,
+  GOOD_TOKENS,
+  goodClaims,
+  goodHeader,
+  ISSUER,
+  JWKS,
+  kidOf,
+  LEEWAY,
+  MAX_LIFETIME,
+  NAMES,
+  NOW,
+  privateKeyOf,
+  publicKeyOf,
+  SIGNING,
+  signWith,
+} from '../support/token-catalogue.js';
+
+const RULES: TokenRules = {
+  issuer: ISSUER,
+  audiences: [ISSUER, 'second-audience'],
+  algorithms: NAMES,
+  leewaySeconds: LEEWAY,
+  maxLifetimeSeconds: MAX_LIFETIME,
+  sessionClaim: 'sid',
+};
+
+describe('TokenVerifier', () => {
+  describe('accepts', () => {
+    // Signed by jose, so that the verifier is not judged by the code that made the catalogue.
+    it.each(GOOD_TOKENS)('$title', async ({ from = 'EdDSA', header, claims }) => {
+      const token = await new SignJWT({ ...goodClaims(), ...claims })
+        .setProtectedHeader({
+          ...goodHeader(from),
+          ...header,
+          alg: header?.alg ?? from,
+        })
+        .sign(privateKeyOf(from));
+
+      await expect(verifier().verify(token)).resolves.toMatchObject({
+        subject: claims?.['sub'] ?? 'user-1',
+        sessionId: claims && 'sid' in claims ? (claims['sid'] ?? null) : 'session-1',
+        keyId: kidOf(from),
+      });
+    });
+
+    it.each(NAMES)('the good %s token that the bad ones are made from', async (from) => {
+      await expect(verifier().verify(build({ from }))).resolves.toEqual({
+        subject: 'user-1',
+        sessionId: 'session-1',
+        issuedAt: NOW - 60,
+        expiresAt: NOW + 840,
+        notBefore: null,
+        keyId: kidOf(from),
+      });
+    });
+
+    it('a token of a real Better-Auth server, with its real key set', async () => {
+      const { token, payload } = realToken();
+      const { keys } = realKeySet();
+      const rules = { ...RULES, issuer: payload.iss, audiences: [payload.iss] };
+      const real = new TokenVerifier(keysOf(keys), rules, () => payload.iat * 1000);
+
+      const verified = await real.verify(token);
+
+      expect(verified).toMatchObject({ subject: payload.sub, sessionId: null });
+    });
+
+    it('a session id under the name that the rules give', async () => {
+      const rules = { ...RULES, sessionClaim: 'session' };
+      const token = build({ claims: (good) => ({ ...good, sid: 7, session: 'session-2' }) });
+
+      const verified = await new TokenVerifier(keysOf(JWKS), rules, clock).verify(token);
+
+      expect(verified.sessionId).toBe('session-2');
+    });
+
+    it('claims called __proto__ and constructor without taking anything from them', async () => {
+      const token = build({
+        claimsText: (good) => good.replace('{', '{"__proto__":{"isAdmin":1},"constructor":1,'),
+      });
+
+      const verified = await verifier().verify(token);
+
+      expect(Object.keys(verified)).not.toContain('__proto__');
+      expect(verified).not.toHaveProperty('isAdmin');
+      expect({}).not.toHaveProperty('isAdmin');
+    });
+  });
+
+  describe('refuses', () => {
+    it('at least 130 kinds of bad token, no two alike', () => {
+      const distinct = new Set(BAD_TOKENS.map(({ title }) => title));
+
+      expect(BAD_TOKENS.length).toBeGreaterThanOrEqual(130);
+      expect(distinct.size).toBe(BAD_TOKENS.length);
+    });
+
+    it.each(BAD_TOKENS)('$title [$source]', async (row) => {
+      const refused = await refusalOf(verifier().verify(build(row)));
+
+      expect(refused).toMatchObject({ failure: row.failure ?? 'invalid', reason: row.reason });
+    });
+
+    it.each(BAD_TOKENS.filter(isRightlySigned))(
+      'not for its signature, which is right: $title',
+      (row) => {
+        const from = row.from ?? 'EdDSA';
+        const token = build({ ...row, token: (good) => good, signaturePart: (good) => good });
+        const dot = token.lastIndexOf('.');
+        const { digest, options } = SIGNING[from];
+        const input = Buffer.from(token.slice(0, dot));
+        const signature = Buffer.from(token.slice(dot + 1), 'base64url');
+
+        expect(verify(digest, input, { key: publicKeyOf(from), ...options }, signature)).toBe(true);
+      },
+    );
+
+    it('an algorithm that the rules leave out, though there is a key for it', async () => {
+      const edOnly = withRules({ algorithms: ['Ed25519'] });
+
+      const refused = await refusalOf(edOnly.verify(build({ from: 'RS256' })));
+
+      expect(refused.reason).toBe('algorithm-not-allowed');
+      await expect(edOnly.verify(build({}))).resolves.toBeDefined();
+    });
+
+    it('a well-formed token while there are no keys, without calling it invalid', async () => {
+      const keyless: KeySource = {
+        get: () => undefined,
+        resolve: () => Promise.reject(new KeysUnavailableError()),
+      };
+      const waiting = new TokenVerifier(keyless, RULES, clock);
+
+      const refused = await refusalOf(waiting.verify(build({})));
+      const malformed = await refusalOf(waiting.verify('a.b.c'));
+
+      expect(refused.failure).toBe('keys-unavailable');
+      expect(malformed.failure).toBe('invalid');
+    });
+
+    it('to be built without an issuer or an audience', () => {
+      expect(() => withRules({ issuer: '' })).toThrow('issuer');
+      expect(() => withRules({ audiences: [] })).toThrow('audience');
+      expect(() => withRules({ audiences: [ISSUER, ''] })).toThrow('audience');
+    });
+
+    it('whatever is no token, by TokenRefused alone and without repeating it', async () => {
+      const one = verifier();
+      const good = build({});
+      const mutants = fc
+        .tuple(fc.nat(good.length), fc.nat(4), fc.string({ unit: 'binary', maxLength: 4 }))
+        .map(([at, cut, text]) => good.slice(0, at) + text + good.slice(at + cut))
+        .filter((mutant) => mutant !== good);
+      const parts = fc
+        .tuple(fc.json(), fc.json(), fc.base64String())
+        .map(([header, claims, signature]) =>
+          [Buffer.from(header), Buffer.from(claims), Buffer.from(signature)]
+            .map((part) => part.toString('base64url'))
+            .join('.'),
+        );
+
+      await fc.assert(
+        fc.asyncProperty(
+          fc.oneof(mutants, parts, fc.string({ unit: 'binary', maxLength: 300 })),
+          async (text) => {
+            const refused = await refusalOf(one.verify(text));
+            expect(refused.failure).toBe('invalid');
+            expect(text.length > 20 && refused.reason.includes(text)).toBe(false);
+          },
+        ),
+        { numRuns: 1_500 },
+      );
+    });
+
+    it('signed claims of any shape, by TokenRefused alone', async () => {
+      const one = verifier();
+      const name = fc.constantFrom('iss', 'aud', 'exp', 'iat', 'nbf', 'sub', 'sid', '__proto__');
+
+      await fc.assert(
+        fc.asyncProperty(fc.dictionary(name, fc.jsonValue()), async (claims) => {
+          const token = build({ claims: (good) => ({ ...good, ...claims }) });
+          const outcome: unknown = await one.verify(token).catch((error: unknown) => error);
+          const isAccepted = isObject(outcome) && typeof outcome['subject'] === 'string';
+          expect(isAccepted || outcome instanceof InvalidTokenError).toBe(true);
+        }),
+        { numRuns: 500 },
+      );
+    });
+  });
+
+  describe('remembers', () => {
+    it('a proven token, and verifies its signature once', async () => {
+      const { keys, verifications } = countingKeys();
+      const one = new TokenVerifier(keys, RULES, clock);
+      const token = build({});
+
+      const first = await one.verify(token);
+      const second = await one.verify(token);
+
+      expect(second).toBe(first);
+      expect(one.getCached(token)).toBe(first);
+      expect(verifications()).toBe(1);
+    });
+
+    it('an answer that nobody can change for the next', async () => {
+      const verified = await verifier().verify(build({}));
+
+      expect(Object.isFrozen(verified)).toBe(true);
+    });
+
+    it('no token that was refused, and none never seen', async () => {
+      const one = verifier();
+      const bad = build({ claims: (good) => ({ ...good, aud: 'another' }) });
+
+      await refusalOf(one.verify(bad));
+
+      expect(one.getCached(bad)).toBeUndefined();
+      expect(one.getCached(build({}))).toBeUndefined();
+      expect(one.getCached('x'.repeat(1 << 20))).toBeUndefined();
+    });
+
+    it('a token no longer than until its exp', async () => {
+      let now = NOW;
+      const one = new TokenVerifier(keysOf(JWKS), RULES, () => now * 1000);
+      const token = build({});
+      await one.verify(token);
+
+      now = NOW + 840 + LEEWAY - 1;
+      expect(one.getCached(token)).toBeDefined();
+      now += 1;
+      expect(one.getCached(token)).toBeUndefined();
+      expect((await refusalOf(one.verify(token))).failure).toBe('expired');
+    });
+
+    it('a token that the clock, set back, makes one of the future', async () => {
+      let now = NOW;
+      const one = new TokenVerifier(keysOf(JWKS), RULES, () => now * 1000);
+      const early = build({ claims: (good) => ({ ...good, nbf: NOW - 30 }) });
+      await one.verify(early);
+
+      now = NOW - 50;
+
+      expect((await refusalOf(one.verify(early))).reason).toBe('nbf-ahead');
+    });
+
+    it('a token no longer than its key is in the ring', async () => {
+      const { keys, remove } = countingKeys();
+      const one = new TokenVerifier(keys, RULES, clock);
+      const token = build({});
+      await one.verify(token);
+
+      remove(kidOf('EdDSA'));
+
+      expect(one.getCached(token)).toBeUndefined();
+      expect((await refusalOf(one.verify(token))).reason).toBe('unknown-key');
+    });
+
+    it('no token of a key whose name another key has taken', async () => {
+      const { keys, rename } = countingKeys();
+      const one = new TokenVerifier(keys, RULES, clock);
+      const token = build({ from: 'ES256' });
+      await one.verify(token);
+
+      rename(kidOf('EdDSA'), kidOf('ES256'));
+
+      expect(one.getCached(token)).toBeUndefined();
+    });
+
+    it('an expired token, and verifies its signature once', async () => {
+      const { keys, verifications } = countingKeys();
+      const one = new TokenVerifier(keys, RULES, clock);
+      const expired = build({ claims: (good) => ({ ...good, iat: NOW - 900, exp: NOW - 60 }) });
+
+      for (let attempt = 0; attempt < 3; attempt += 1) {
+        expect((await refusalOf(one.verify(expired))).failure).toBe('expired');
+      }
+
+      expect(one.getCached(expired)).toBeUndefined();
+      expect(one.getVerified(expired)?.subject).toBe('user-1');
+      expect(verifications()).toBe(1);
+    });
+
+    it('nothing about the subject of a token that our issuer did not sign', async () => {
+      const one = verifier();
+      const forged = build({ signaturePart: (good) => `${good.slice(0, -4)}AAAA` });
+
+      await refusalOf(one.verify(forged));
+
+      expect(one.getVerified(forged)).toBeUndefined();
+    });
+
+    it('as many tokens as it is told, and forgets the one longest unused', async () => {
+      const one = new TokenVerifier(keysOf(JWKS), RULES, clock, 2);
+      const [a, b, c] = [tokenOf('a'), tokenOf('b'), tokenOf('c')];
+      await one.verify(a);
+      await one.verify(b);
+      await one.verify(a);
+      await one.verify(c);
+
+      expect(one.getCached(a)).toBeDefined();
+      expect(one.getCached(b)).toBeUndefined();
+      expect(one.getCached(c)).toBeDefined();
+    });
+
+    it('a token by every character of it: the same claims signed again are another', async () => {
+      const { keys, verifications } = countingKeys();
+      const one = new TokenVerifier(keys, RULES, clock);
+      const token = build({ from: 'ES256' });
+      const input = token.slice(0, token.lastIndexOf('.'));
+
+      await one.verify(token);
+      await one.verify(`${input}.${signWith('ES256', input).toString('base64url')}`);
+
+      expect(verifications()).toBe(2);
+    });
+  });
+});
+
+describe('a budget for signatures', () => {
+  it('is spent on signatures alone, and not on what is refused for its form or its key', async () => {
+    const one = verifier();
+    let runs = 0;
+    const budget = {
+      run: <Value>(work: () => Value): Value => {
+        runs += 1;
+        return work();
+      },
+    };
+    const unsigned = [
+      'a.b.c',
+      build({ header: (good) => ({ ...good, alg: 'none' }) }),
+      build({ header: (good) => ({ ...good, kid: 'nobody-has-it' }) }),
+    ];
+    for (const token of unsigned) await refusalOf(one.verify(token, budget));
+    expect(runs).toBe(0);
+
+    await one.verify(build({}), budget);
+    await one.verify(build({}), budget);
+    // The second time it is remembered.
+    expect(runs).toBe(1);
+  });
+
+  it('that is used up refuses a token without calling it invalid', async () => {
+    const one = verifier();
+    const refused = await refusalOf(one.verify(build({}), { run: () => undefined }));
+    expect(refused).toMatchObject({ failure: 'busy', reason: 'signature-budget' });
+    await expect(one.verify(build({}))).resolves.toBeDefined();
+  });
+});
+
+describe('bearerToken', () => {
+  it.each([
+    ['Bearer abc', 'abc'],
+    ['bearer abc', 'abc'],
+    ['BEARER abc', 'abc'],
+    ['bEaReR a.b-c_d~e+f/g==', 'a.b-c_d~e+f/g=='],
+    ['Bearer  abc', 'abc'],
+    ['Bearer      abc', 'abc'],
+  ])('finds the token of %j (RFC 6750 §2.1, RFC 9110 §11.1)', (header, token) => {
+    expect(requireBearer(header)).toBe(token);
+  });
+
+  it.each([undefined, '', 'Basic YTpi', 'BearerX abc', 'Bearers abc', 'Token abc', 'abc', 'Bear'])(
+    'finds none in %j',
+    (header) => {
+      expect(requireBearer(header)).toBeUndefined();
+    },
+  );
+
+  it.each([
+    'Bearer',
+    'Bearer ',
+    'Bearer   ',
+    'Bearer abc ',
+    'Bearer  abc ',
+    'Bearer \tabc',
+    'Bearer abc def',
+    'Bearer abc,def',
+    'Bearer abc, Bearer def',
+    'Bearer\tabc',
+    'Bearer abc\n',
+    'Bearer "abc"',
+    'Bearer a=b',
+    'Bearer =',
+    'Bearer token="abc"',
+    'Bearer ä',
+    'Bearer\u00a0abc',
+  ])('refuses %j', (header) => {
+    expect(() => requireBearer(header)).toThrow(InvalidTokenError);
+  });
+
+  it('answers any text, or refuses it, and throws nothing else', () => {
+    const anything = fc.string({ unit: 'binary', maxLength: 200 });
+    const nearly = fc.tuple(fc.constantFrom('Bearer', 'bearer ', 'BEARER  '), anything);
+
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          anything,
+          nearly.map(([scheme, rest]) => scheme + rest),
+        ),
+        (header) => {
+          const token = bearerOutcome(header);
+          if (typeof token !== 'string') return;
+          // RFC 6750 §2.1: the scheme, 1*SP, and the token to the end of the header.
+          const spaces = header.slice(6, header.length - token.length);
+          expect(header.slice(0, 6).toLowerCase() + spaces + token).toBe(
+            `bearer${' '.repeat(spaces.length)}${header.slice(6 + spaces.length)}`,
+          );
+          expect(spaces.length).toBeGreaterThan(0);
+        },
+      ),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it.each([
+    ['no space', 'Bearer'.padEnd(1 << 20, 'a')],
+    ['nothing but spaces', 'Bearer'.padEnd(1 << 20, ' ')],
+    ['spaces before a token that goes wrong', `Bearer${' '.repeat(1 << 20)}a"`],
+    ['many spaces and many characters', `Bearer${' '.repeat(1 << 19)}${'a'.repeat(1 << 19)} `],
+    ['padding that does not end the header', `Bearer ${'='.repeat(1 << 20)}x`],
+    ['a token that goes wrong at its end', `Bearer ${'a'.repeat(1 << 20)} `],
+  ])('takes no longer for a megabyte with %s than reading it takes', (_, header) => {
+    const started = performance.now();
+    bearerOutcome(header);
+
+    // Quadratic work would take minutes.
+    expect(performance.now() - started).toBeLessThan(500);
+  });
+});
+
+const clock = (): number => NOW * 1000;
+
+function verifier(): TokenVerifier {
+  return new TokenVerifier(keysOf(JWKS), RULES, clock);
+}
+
+function tokenOf(sub: string): string {
+  return build({ claims: (good) => ({ ...good, sub }) });
+}
+
+function withRules(change: Partial<TokenRules>): TokenVerifier {
+  return new TokenVerifier(keysOf(JWKS), { ...RULES, ...change }, clock);
+}
+
+function keysOf(published: readonly unknown[]): KeySource {
+  const { keys } = selectKeys(published, NAMES);
+  return {
+    get: (kid) => keys.get(kid),
+    resolve: (kid) => Promise.resolve(keys.get(kid)),
+  };
+}
+
+function countingKeys() {
+  const { keys } = selectKeys(JWKS, NAMES);
+  let count = 0;
+  for (const key of keys.values()) {
+    const verifies = key.verifies.bind(key);
+    key.verifies = (...both) => {
+      count += 1;
+      return verifies(...both);
+    };
+  }
+  const source: KeySource = {
+    get: (kid) => keys.get(kid),
+    resolve: (kid) => Promise.resolve(keys.get(kid)),
+  };
+  return {
+    keys: source,
+    verifications: () => count,
+    remove: (kid: string) => keys.delete(kid),
+    rename: (from: string, to: string) => {
+      const key = keys.get(from);
+      if (key) keys.set(to, key);
+    },
+  };
+}
+
+async function refusalOf(verdict: Promise<VerifiedToken>): Promise<InvalidTokenError> {
+  const outcome: unknown = await verdict.catch((error: unknown) => error);
+  if (outcome instanceof InvalidTokenError) return outcome;
+  throw new Error('This was not answered by TokenRefused.', { cause: outcome });
+}
+
+function bearerOutcome(header: string): string | undefined | InvalidTokenError {
+  try {
+    return requireBearer(header);
+  } catch (error) {
+    if (error instanceof InvalidTokenError) return error;
+    throw error;
+  }
+}
+
+function isRightlySigned(row: (typeof BAD_TOKENS)[number]): boolean {
+  return row.signature === undefined;
+}
+
+function realToken(): { token: string; payload: { iat: number; sub: string; iss: string } } {
+  return JSON.parse(readFixture('jwt-default.json'));
+}
+
+function realKeySet(): { keys: unknown[] } {
+  return JSON.parse(readFixture('jwks-EdDSA.json'));
+}
+
+function readFixture(name: string): string {
+  return readFileSync(new URL(`../fixtures/better-auth/${name}`, import.meta.url), 'utf8');
+}
