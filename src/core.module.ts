@@ -1,13 +1,9 @@
 import { type DynamicModule, Global, Module } from '@nestjs/common';
 import type { Logger } from 'pino';
 import { Environment } from './config/environment.js';
-import type { PhysicalSchema } from './database/physical-schema.js';
+import { PHYSICAL_SCHEMA, type PhysicalSchema } from './database/physical-schema.js';
 import { RequestTracker } from './http/request-tracker.js';
-
-/** `@Inject(LOG)`: the process's pino logger, for events with members of their own. */
-export const LOG = Symbol('LOG');
-/** `@Inject(PHYSICAL_SCHEMA)`: what the database looked like at the start. */
-export const PHYSICAL_SCHEMA = Symbol('PHYSICAL_SCHEMA');
+import { LOG } from './logging/logger.js';
 
 /** What exists before Nest does, made injectable everywhere. */
 @Global()

@@ -5,8 +5,7 @@ import type { Logger } from 'pino';
 import { ActorCheck } from '../auth/actor-check.js';
 import type { Principal } from '../access/principal.js';
 import { decodeCursor, encodeCursor } from '../validation/cursor.js';
-import { LOG } from '../core.module.js';
-import { describeError } from '../logging/logger.js';
+import { describeError, LOG } from '../logging/logger.js';
 import { problem } from '../problems/problem.js';
 import { type AuditEventList, AuditEventRead, type AuditQuery } from './audit.dto.js';
 import {

@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { Request } from 'express';
 import type { Logger } from 'pino';
-import { LOG } from '../core.module.js';
+import { LOG } from '../logging/logger.js';
 import { LogThrottle, LogThrottles } from '../logging/log-throttle.js';
 import { Problem } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';

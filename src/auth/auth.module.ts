@@ -7,7 +7,7 @@ import {
 import { APP_GUARD } from '@nestjs/core';
 import { ThrottlerModule } from '@nestjs/throttler';
 import type { Logger } from 'pino';
-import { LOG } from '../core.module.js';
+import { LOG } from '../logging/logger.js';
 import { UnknownQueryGuard } from '../validation/unknown-query.guard.js';
 import { MINUTE_MS, RateLimiter } from '../rate-limit/rate-limiter.js';
 import { Environment } from '../config/environment.js';

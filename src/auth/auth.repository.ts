@@ -1,8 +1,8 @@
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
-import { PHYSICAL_SCHEMA } from '../core.module.js';
 import {
   canBeId,
+  PHYSICAL_SCHEMA,
   type PhysicalSchema,
   type PhysicalTable,
   type TableName,

@@ -9,8 +9,8 @@ import {
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Client } from 'pg';
 import type { Logger } from 'pino';
-import { LOG, PHYSICAL_SCHEMA } from '../core.module.js';
 import { Environment } from '../config/environment.js';
+import { LOG } from '../logging/logger.js';
 import {
   CHANNEL,
   EVERYTHING_CHANGED,
@@ -26,7 +26,7 @@ import {
   renewConnections,
   withConnection,
 } from './connection.js';
-import type { PhysicalSchema } from './physical-schema.js';
+import { PHYSICAL_SCHEMA, type PhysicalSchema } from './physical-schema.js';
 
 /** Who remembers what the database said, and must forget it when it changes. */
 export interface ChangeSubscriber {

@@ -17,6 +17,9 @@ export interface PhysicalSchema {
   warnings: string[];
 }
 
+/** `@Inject(PHYSICAL_SCHEMA)`: the schema that Gatehouse found when it started. */
+export const PHYSICAL_SCHEMA = Symbol('PHYSICAL_SCHEMA');
+
 export interface PhysicalTable {
   name: string;
   columns: Record<string, PhysicalColumn>;

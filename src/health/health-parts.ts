@@ -3,7 +3,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { type HealthIndicatorResult, HealthIndicatorService } from '@nestjs/terminus';
 import type { Logger } from 'pino';
 import { KeyRing } from '../auth/key-ring.js';
-import { LOG } from '../core.module.js';
+import { LOG } from '../logging/logger.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import { pendingMigrations } from '../database/pending-migrations.js';
 

@@ -4,6 +4,9 @@ import { ValidationError } from '@mikro-orm/core';
 import pino, { type Logger } from 'pino';
 import type { Environment } from '../config/environment.js';
 
+/** `@Inject(LOG)`: the pino logger of the process, for events with fields of their own. */
+export const LOG = Symbol('LOG');
+
 /**
  * The process's log, on standard output. A log that cannot be written (closed pipe, full disk, a reader
  * that has stopped) loses lines, never the process.

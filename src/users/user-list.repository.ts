@@ -4,10 +4,13 @@ import { type JoinedRow, toUser, userColumns } from '../auth/auth.repository.js'
 import type { UserRow } from '../access/principal.js';
 import { rolesOf } from '../access/user-rules.js';
 import type { Cursor } from '../validation/cursor.js';
-import { PHYSICAL_SCHEMA } from '../core.module.js';
 import { boundedKey, MAX_KEY_CHARACTERS } from '../database/bounded-key.js';
 import { likePattern } from '../database/like-pattern.js';
-import type { PhysicalSchema, PhysicalTable } from '../database/physical-schema.js';
+import {
+  PHYSICAL_SCHEMA,
+  type PhysicalSchema,
+  type PhysicalTable,
+} from '../database/physical-schema.js';
 import type { UserSort } from './user-list.dto.js';
 
 export interface UserFilter {

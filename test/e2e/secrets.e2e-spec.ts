@@ -3,7 +3,7 @@ import { EntityManager } from '@mikro-orm/postgresql';
 import type { Response } from 'express';
 import type { Logger } from 'pino';
 import { Public } from '../../src/access/decorators.js';
-import { LOG } from '../../src/core.module.js';
+import { LOG } from '../../src/logging/logger.js';
 import { Environment } from '../../src/config/environment.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { type Person, signUp } from '../support/users.js';
