@@ -50,6 +50,8 @@ export const MIGRATIONS = [
   { name: '20261128020000-always-triggers', class: AlwaysTriggers },
 ];
 
+export const MIGRATION_NAMES = MIGRATIONS.map(({ name }) => name);
+
 export interface OrmSetting {
   url: string;
   poolMax: number;

@@ -1,5 +1,5 @@
 import type { Client } from 'pg';
-import { MIGRATIONS } from '../../mikro-orm.config.js';
+import { MIGRATION_NAMES } from '../../mikro-orm.config.js';
 import { runProgram } from './program.js';
 import { type Environment, environmentNames, readEnvironment } from '../config/environment.js';
 import { configurationWarnings } from '../config/warnings.js';
@@ -20,7 +20,9 @@ interface Diagnosis {
 function diagnose(environment: Environment): Promise<Diagnosis> {
   return withConnection(environment.directUrl, async (client) => {
     const physical = await inspectWith(client, environment);
-    const pending = await pendingMigrations((sql) => client.query(sql).then(({ rows }) => rows));
+    const pending = await pendingMigrations(MIGRATION_NAMES, (sql) =>
+      client.query(sql).then(({ rows }) => rows),
+    );
     const warnings = [
       ...configurationWarnings(environment, environmentNames()),
       ...(await databaseWarnings(client, environment, physical)),
@@ -28,7 +30,9 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
     const advice = [
       ...physical.errors,
       ...(pending.length > 0 && physical.errors.length === 0
-        ? [`${pending.length} of ${MIGRATIONS.length} migrations are pending. Run: npm run migrate`]
+        ? [
+            `${pending.length} of ${MIGRATION_NAMES.length} migrations are pending. Run: npm run migrate`,
+          ]
         : []),
     ];
     const uncached =

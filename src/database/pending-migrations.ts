@@ -1,20 +1,21 @@
-import { MIGRATIONS } from '../../mikro-orm.config.js';
+import type { Query } from './physical-schema.js';
 
-/** The names of the migrations that this build has and the database has not. */
+/** The names of the migrations that this release contains and that the database has not recorded. */
 export async function pendingMigrations(
-  query: (sql: string) => Promise<object[]>,
+  released: readonly string[],
+  query: Query,
 ): Promise<string[]> {
   const applied = new Set(
     (await appliedRows(query)).map((row) => ('name' in row ? row.name : undefined)),
   );
-  return MIGRATIONS.map(({ name }) => name).filter((name) => !applied.has(name));
+  return released.filter((name) => !applied.has(name));
 }
 
-async function appliedRows(query: (sql: string) => Promise<object[]>): Promise<object[]> {
+async function appliedRows(query: Query): Promise<object[]> {
   try {
     return await query('select name from gatehouse.migration');
   } catch (error) {
-    // 42P01: there is no such table, because no migration has ever run here.
+    // 42P01: the table does not exist, because no migration has run yet.
     if (error instanceof Error && 'code' in error && error.code === '42P01') return [];
     throw error;
   }

@@ -2,6 +2,7 @@ import { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
 import { type HealthIndicatorResult, HealthIndicatorService } from '@nestjs/terminus';
 import type { Logger } from 'pino';
+import { MIGRATION_NAMES } from '../../mikro-orm.config.js';
 import { KeyRing } from '../auth/key-ring.js';
 import { LOG } from '../logging/logger.js';
 import { ChangeFeed } from '../database/change-feed.js';
@@ -61,7 +62,7 @@ export class HealthParts {
   private async checkMigrationsNow(): Promise<void> {
     // After the database itself, by which visits at once share one question.
     const pending = await this.ping()
-      .then(() => pendingMigrations((sql) => this.ask(sql)))
+      .then(() => pendingMigrations(MIGRATION_NAMES, (sql) => this.ask(sql)))
       .catch(() => null);
     if (pending === null) throw new Error('not known while the database does not answer');
     if (pending.length > 0) throw new Error(`${pending.length} pending: npm run migrate`);
