@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
-import { responseDeadline } from './request-start.js';
+import { requestReceivedAt } from './request-received-at.js';
 import { unavailable } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
 
@@ -19,7 +19,7 @@ export class TransactionRunner {
 
   async run<Result>(work: (em: EntityManager) => Promise<Result>): Promise<Result> {
     // Who asks has waited for more than this: for their session to be looked up, for a place in the pool.
-    const began = responseDeadline.getStore() ?? performance.now();
+    const began = requestReceivedAt.getStore() ?? performance.now();
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.attempt(work, began);

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { responseDeadline } from '../database/request-start.js';
+import { requestReceivedAt } from '../database/request-received-at.js';
 import { LogThrottles } from '../logging/log-throttle.js';
 import { logRequest } from '../logging/logger.js';
 import { problem, unavailable } from '../problems/problem.js';
@@ -89,7 +89,7 @@ export class RequestTracker implements OnApplicationShutdown {
     const now = performance.now();
     request.deadline = now + RESPONSE_DEADLINE_MS;
     if (request.method === 'GET' || request.method === 'HEAD') next();
-    else responseDeadline.run(now, next);
+    else requestReceivedAt.run(now, next);
   };
 
   drain(): void {
