@@ -1,4 +1,4 @@
-import { ListenError, runProgram } from './cli/program.js';
+import { ListenError, runProgram } from './cli/run-program.js';
 import { createLogger } from './logging/logger.js';
 import { environmentNames, readEnvironment } from './config/environment.js';
 import { configurationWarnings } from './config/warnings.js';

@@ -3,7 +3,7 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { Logger } from 'pino';
 import { RequestTracker } from './http/request-tracker.js';
 import { flush } from './logging/logger.js';
-import { stopExitingOnSignal } from './cli/program.js';
+import { stopExitingOnSignal } from './cli/run-program.js';
 import { Environment } from './config/environment.js';
 
 /**

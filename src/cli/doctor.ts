@@ -1,6 +1,6 @@
 import type { Client } from 'pg';
 import { MIGRATION_NAMES } from '../../mikro-orm.config.js';
-import { runProgram } from './program.js';
+import { runProgram } from './run-program.js';
 import { type Environment, environmentNames, readEnvironment } from '../config/environment.js';
 import { configurationWarnings } from '../config/warnings.js';
 import { withConnection } from '../database/connection.js';

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MikroORM } from '@mikro-orm/postgresql';
 import type { Client } from 'pg';
 import { ormOptions } from '../../mikro-orm.config.js';
-import { runProgram } from './program.js';
+import { runProgram } from './run-program.js';
 import { type Environment, readEnvironment } from '../config/environment.js';
 import { withConnection } from '../database/connection.js';
 import { createTriggers, type TriggerState, triggerState } from '../database/change-triggers.js';
