@@ -5,7 +5,8 @@ import type { Logger } from 'pino';
 import { ActorCheck } from '../auth/actor-check.js';
 import type { Principal } from '../access/principal.js';
 import { decodeCursor, encodeCursor } from '../validation/cursor.js';
-import { describeError, LOG } from '../logging/logger.js';
+import { describeError } from '../logging/describe-error.js';
+import { LOG } from '../logging/logger.js';
 import { problem } from '../problems/problem.js';
 import { type AuditEventList, AuditEventRead, type AuditQuery } from './audit.dto.js';
 import {

@@ -11,8 +11,8 @@ import { isDatabaseUnavailable } from '../database/postgres-errors.js';
 import { isRetryable } from '../database/transaction-runner.js';
 import { allowedMethods } from './allowed-methods.js';
 import { unauthorized } from '../problems/unauthorized.js';
+import { describeError } from '../logging/describe-error.js';
 import { LogThrottle } from '../logging/log-throttle.js';
-import { describeError } from '../logging/logger.js';
 import {
   type ErrorCode,
   Problem,
