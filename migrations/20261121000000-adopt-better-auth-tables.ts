@@ -1,5 +1,6 @@
 import { Migration } from '@mikro-orm/migrations';
-import { inspectDatabase, isNew } from '../src/database/physical-schema.js';
+import { inspectDatabase } from '../src/database/inspect.js';
+import { isNew } from '../src/database/physical-schema.js';
 
 /**
  * In an existing database this changes nothing: Better-Auth's tables are adopted as they are. In a new

@@ -1,5 +1,5 @@
 import { Migration } from '@mikro-orm/migrations';
-import { inspectDatabase } from '../src/database/physical-schema.js';
+import { inspectDatabase } from '../src/database/inspect.js';
 
 /**
  * Indexes that this migration built in its first release: on the whole e-mail address, name and role. Of a

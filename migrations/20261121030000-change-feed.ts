@@ -1,6 +1,6 @@
 import { Migration } from '@mikro-orm/migrations';
 import { createTriggers, dropTriggers } from '../src/database/change-triggers.js';
-import { inspectDatabase } from '../src/database/physical-schema.js';
+import { inspectDatabase } from '../src/database/inspect.js';
 
 /**
  * Triggers that tell every replica whose rows have changed. Making one waits for the writers of its table

@@ -1,5 +1,5 @@
 import { Migration } from '@mikro-orm/migrations';
-import { inspectDatabase } from '../src/database/physical-schema.js';
+import { inspectDatabase } from '../src/database/inspect.js';
 
 /**
  * A ban and a demotion end the sessions that the user impersonates. Without this index, PostgreSQL would

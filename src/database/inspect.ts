@@ -1,7 +1,14 @@
 import type { Client } from 'pg';
 import type { Environment } from '../config/environment.js';
 import { UnusableDatabaseError } from './connection.js';
-import { inspectDatabase, isNew, type PhysicalSchema } from './physical-schema.js';
+import { type ColumnRow, describeColumns } from './match-tables.js';
+import {
+  type InspectionOptions,
+  isNew,
+  type PhysicalSchema,
+  type Query,
+  TABLE_NAMES,
+} from './physical-schema.js';
 
 /** The look at the database that the start, the migrations and the doctor share. */
 export function inspectWith(client: Client, environment: Environment): Promise<PhysicalSchema> {
@@ -16,4 +23,67 @@ export function inspectWith(client: Client, environment: Environment): Promise<P
 export function requireUsable(physical: PhysicalSchema): void {
   if (physical.errors.length === 0 || isNew(physical)) return;
   throw new UnusableDatabaseError(physical.errors.join('\n'));
+}
+
+export async function inspectDatabase(
+  query: Query,
+  wish: InspectionOptions,
+): Promise<PhysicalSchema> {
+  const [first] = (await query(DEFAULT_SCHEMA)) as { schema: string }[];
+  const schema = wish.schema ?? first?.schema ?? 'public';
+  const schemas = ((await query(SCHEMAS)) as { schema: string }[]).map((row) => row.schema);
+  const columns = (await query(columnsQuery(schema))) as ColumnRow[];
+  const found = { ...describeColumns(columns, schema, wish), schemas };
+  if (wish.schema !== undefined || Object.keys(found.tables).length > 0) return found;
+  const others = (await query(BETTER_AUTH_SCHEMAS_QUERY)) as { schema: string }[];
+  if (others.length === 0) return found;
+  const elsewhere = others.map((other) => other.schema);
+  const names = elsewhere.map((name) => `"${name}"`).join(' and ');
+  const fault = `None of Better-Auth's tables is in schema "${schema}", but there are some in ${names}. Set DATABASE_SCHEMA.`;
+  return { ...found, elsewhere, errors: [fault] };
+}
+
+/** A role called `gatehouse` has our own schema in its search_path as soon as there is one. */
+const DEFAULT_SCHEMA = `
+  select name as "schema"
+  from unnest(current_schemas(false)) with ordinality as path (name, place)
+  where name <> 'gatehouse'
+  order by place limit 1`;
+
+const SCHEMAS = `
+  select nspname as "schema" from pg_namespace
+  where nspname !~ '^pg_' and nspname <> 'information_schema' order by nspname`;
+
+/** Without parameters, because `pg` and MikroORM write those differently. */
+function columnsQuery(schema: string): string {
+  const names = TABLE_NAMES.flatMap((table) => [table, `${table}s`]);
+  return `
+    select c.relname as "table", a.attname as "column",
+      format_type(a.atttypid, a.atttypmod) as "type",
+      (a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '') as "required"
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where n.nspname = ${literal(schema)}
+      and c.relname in (${names.map(literal).join(', ')}) and c.relkind in ('r', 'p')
+    order by c.relname, a.attnum`;
+}
+
+/**
+ * Where we would make a second set of tables that nobody uses. By columns that Better-Auth's tables have
+ * and those of an application hardly, and only where this role may go.
+ */
+const BETTER_AUTH_SCHEMAS_QUERY = `
+  select n.nspname as "schema"
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+  where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and has_schema_privilege(n.oid, 'usage')
+  group by n.nspname
+  having bool_or(c.relname in ('user', 'users') and a.attname in ('emailVerified', 'email_verified'))
+    and bool_or(c.relname in ('account', 'accounts') and a.attname in ('providerId', 'provider_id'))
+  order by n.nspname`;
+
+function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
 }
