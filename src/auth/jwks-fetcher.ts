@@ -1,4 +1,4 @@
-import { isLoopback } from '../config/environment.js';
+import { isLoopback } from '../config/loopback.js';
 import { isObject } from './jwk.js';
 
 const DEADLINE_MS = 2_000;

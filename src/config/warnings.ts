@@ -1,5 +1,6 @@
 import { Client } from 'pg';
-import { Environment, isLoopback } from './environment.js';
+import { Environment } from './environment.js';
+import { isLoopback } from './loopback.js';
 
 /** What an operator should change, although Gatehouse can run. `event` is stable, for alerts. */
 export interface Warning {
