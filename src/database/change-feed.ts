@@ -1,5 +1,3 @@
-import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
   Inject,
   Injectable,
@@ -24,11 +22,17 @@ import {
   destroyConnection,
   UnusableDatabaseError,
   renewConnections,
-  withConnection,
 } from './connection.js';
+import {
+  READ_ONLY,
+  REPLY_TIMEOUT_MS,
+  requireWritable,
+  verifyDelivery,
+  type WriteState,
+} from './delivery-check.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from './physical-schema.js';
 
-/** Who remembers what the database said, and must forget it when it changes. */
+/** A cache of database rows. The feed calls it when rows change. */
 export interface ChangeSubscriber {
   invalidateUser(id: string): void;
   invalidateAll(): void;
@@ -37,9 +41,12 @@ export interface ChangeSubscriber {
 export type ChangeFeedState = 'off' | 'listening' | 'away';
 
 /**
- * What PostgreSQL tells about users and sessions that changed, by whomever: one connection of its own
- * that listens. What is remembered is worth something only while `isHearing`: the connection is asked a
- * few times a second, its answers come behind what it had to tell, and a silent one counts as lost.
+ * Receives PostgreSQL notifications about changed users and sessions on a dedicated connection, and
+ * notifies its subscribers. A subscriber may use cached data only while `isLive` is true.
+ *
+ * `isLive` is a lease. A heartbeat query renews it a few times a second. PostgreSQL delivers pending
+ * notifications before it completes that query, so every earlier change has arrived by then. A
+ * connection that does not complete the query in time counts as lost.
  */
 @Injectable()
 export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown {
@@ -60,7 +67,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     @Inject(LOG) private readonly log: Logger,
   ) {}
 
-  /** Not waited for: without it the database is asked on every request. */
+  /** The start does not wait for the feed: without it, every request queries the database. */
   onApplicationBootstrap(): void {
     if (this.environment.CHANGE_FEED) void this.connect();
   }
@@ -73,26 +80,29 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     if (this.client) destroyConnection(this.client);
   }
 
+  /** Whether the lease is valid, so that subscribers may use cached data. */
   get isLive(): boolean {
     return performance.now() < this.leaseExpiresAt;
   }
 
+  /** The state that the health check reports. */
   state(): ChangeFeedState {
     if (!this.environment.CHANGE_FEED) return 'off';
     return this.isLive ? 'listening' : 'away';
   }
 
-  subscribe(remembering: ChangeSubscriber): void {
-    this.subscribers.add(remembering);
+  /** Calls the subscriber on every later change. */
+  subscribe(subscriber: ChangeSubscriber): void {
+    this.subscribers.add(subscriber);
   }
 
-  /** For a change made here, which the next request must see, whenever PostgreSQL tells of it. */
+  /** Invalidates one user now. A change made by this process must not wait for its notification. */
   notifyUserChanged(id: string): void {
-    for (const each of this.subscribers) each.invalidateUser(id);
+    for (const subscriber of this.subscribers) subscriber.invalidateUser(id);
   }
 
   private notifyAllChanged(): void {
-    for (const each of this.subscribers) each.invalidateAll();
+    for (const subscriber of this.subscribers) subscriber.invalidateAll();
   }
 
   private async connect(): Promise<void> {
@@ -110,56 +120,26 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     try {
       await client.connect();
       await client.query(`listen ${CHANNEL}`);
-      await this.verifyDelivery(client);
-      // The pool may still be connected to the server that had this address before.
+      await verifyDelivery(client, this.environment.DATABASE_URL);
+      // The pool may still have connections to the server that used this address before.
       await renewConnections(await this.em.getDriver().getConnection().getNativeClient());
-      // What is being read now may be from before anybody listened.
+      // A load in progress may have read its rows before this connection listened.
       this.notifyAllChanged();
       await this.heartbeat(client);
       this.scheduleServerCheck(client, performance.now());
       this.failures = 0;
-      if (this.lastError !== null) this.log.info('changes are told again');
+      if (this.lastError !== null) this.log.info('change feed reconnected');
       this.lastError = null;
     } catch (error) {
       this.fail(client, error);
     }
   }
 
-  private onNotification(message: string): void {
-    if (message.startsWith(USER_CHANGED))
-      this.notifyUserChanged(message.slice(USER_CHANGED.length));
-    if (message === EVERYTHING_CHANGED) this.notifyAllChanged();
-  }
-
-  /**
-   * `DATABASE_URL` and `DATABASE_DIRECT_URL` can lead to different databases, and an address can move to
-   * another server while this connection stays with the old one. Asks by a new connection for that reason.
-   */
-  private async verifyDelivery(client: Client): Promise<void> {
-    const word = `here ${randomUUID()}`;
-    const { promise: heard, resolve } = Promise.withResolvers<true>();
-    const listener = ({ payload }: { payload?: string | undefined }) => {
-      if (payload === word) resolve(true);
-    };
-    client.on('notification', listener);
-    try {
-      await withConnection(
-        this.environment.DATABASE_URL,
-        async (speaker) => {
-          const { rows } = await speaker.query<Server>(
-            `select ${READ_ONLY} as "isReadOnly", pg_notify($1, $2)`,
-            [CHANNEL, word],
-          );
-          requireWritable(rows[0]);
-        },
-        { connectionTimeoutMillis: CONNECT_TIMEOUT_MS, query_timeout: REPLY_TIMEOUT_MS },
-      );
-      if (!(await Promise.race([heard, sleep(REPLY_TIMEOUT_MS, false, { ref: false })]))) {
-        throw new Error('DATABASE_DIRECT_URL does not hear what DATABASE_URL says');
-      }
-    } finally {
-      client.off('notification', listener);
+  private onNotification(payload: string): void {
+    if (payload.startsWith(USER_CHANGED)) {
+      this.notifyUserChanged(payload.slice(USER_CHANGED.length));
     }
+    if (payload === EVERYTHING_CHANGED) this.notifyAllChanged();
   }
 
   private scheduleServerCheck(client: Client, checkedAt: number): void {
@@ -169,11 +149,11 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
 
   private async checkServer(client: Client, checkedAt: number): Promise<void> {
     try {
-      await this.verifyDelivery(client);
+      await verifyDelivery(client, this.environment.DATABASE_URL);
       this.scheduleServerCheck(client, performance.now());
     } catch (error) {
       if (this.client !== client) return;
-      // A database without a free connection is no reason to ask it more often, for a while.
+      // A database without a free connection fails this check too. Do not disconnect at once.
       const isBusy = error instanceof UnusableDatabaseError;
       if (isBusy && performance.now() - checkedAt < MAX_UNCHECKED_MS) {
         this.scheduleServerCheck(client, checkedAt);
@@ -183,22 +163,25 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     }
   }
 
-  /** A table that is made anew loses its triggers, and then nothing would be told and nothing seem wrong. */
+  /**
+   * Renews the lease. It also checks the triggers: a table that was dropped and created again has
+   * none, and its changes would go unnoticed.
+   */
   private async heartbeat(client: Client): Promise<void> {
-    const asked = performance.now();
-    const { rows } = await client.query<TriggerState & Server>(
+    const sentAt = performance.now();
+    const { rows } = await client.query<TriggerState & WriteState>(
       `select *, ${READ_ONLY} as "isReadOnly" from (${triggerState(this.physical)}) as triggers`,
     );
     const [state] = rows;
     requireWritable(state);
-    const fault = explainTriggers(state);
-    if (fault !== undefined) throw new Error(fault);
+    const reason = explainTriggers(state);
+    if (reason !== undefined) throw new Error(reason);
     if (this.client !== client || this.stopped) return;
-    // A trigger was changed, so it may have been disabled for a while.
+    // A changed trigger may have been disabled for a while.
     const version = state?.version ?? null;
     if (version !== this.triggerVersion) this.notifyAllChanged();
     this.triggerVersion = version;
-    this.leaseExpiresAt = asked + LEASE_MS;
+    this.leaseExpiresAt = sentAt + LEASE_MS;
     this.timer = setTimeout(() => {
       this.heartbeat(client).catch((error: unknown) => this.fail(client, error));
     }, HEARTBEAT_MS).unref();
@@ -207,17 +190,14 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   private fail(client: Client, error: unknown): void {
     const message = error instanceof Error ? error.message : String(error);
     if (!this.stopped && this.lastError !== message) {
-      this.log.warn(
-        { error: message },
-        'changes are not told: the database is asked on every request',
-      );
+      this.log.warn({ error: message }, 'change feed disconnected; cache disabled');
     }
     this.lastError = message;
     destroyConnection(client);
     this.disconnect(client);
   }
 
-  /** Once for each connection: what it might have told meanwhile is not known. */
+  /** Runs once for each connection. Invalidates all, because notifications may have been lost. */
   private disconnect(client: Client): void {
     if (this.client !== client) return;
     this.client = undefined;
@@ -226,30 +206,19 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     clearTimeout(this.timer);
     clearTimeout(this.serverTimer);
     if (this.stopped) return;
-    this.lastError ??= 'the connection was lost';
-    const pause = Math.min(MIN_RECONNECT_MS * 2 ** this.failures, MAX_RECONNECT_MS);
+    this.lastError ??= 'connection lost';
+    const delayMs = Math.min(MIN_RECONNECT_MS * 2 ** this.failures, MAX_RECONNECT_MS);
     this.failures += 1;
-    this.timer = setTimeout(() => void this.connect(), pause).unref();
+    this.timer = setTimeout(() => void this.connect(), delayMs).unref();
   }
 }
 
-/** A standby is read-only as well. */
-const READ_ONLY = `current_setting('transaction_read_only')::boolean`;
-
-interface Server {
-  isReadOnly: boolean;
-}
-
-function requireWritable(server: Server | undefined): void {
-  if (server?.isReadOnly !== false) throw new Error('the database is read-only or a standby');
-}
-
 const HEARTBEAT_MS = 300;
-/** How often the server behind `DATABASE_URL` is compared, and for how long that may fail to connect. */
+/** The interval of the check that `DATABASE_URL` names the same server. */
 const CHECK_MS = 5000;
+/** How long that check may fail for lack of a free connection. */
 const MAX_UNCHECKED_MS = 15_000;
-/** How long a connection may be silent before what it said last is worth nothing. */
+/** How long cached data may be used after a heartbeat was sent. */
 const LEASE_MS = 1000;
-const REPLY_TIMEOUT_MS = 1000;
 const MIN_RECONNECT_MS = 50;
 const MAX_RECONNECT_MS = 2000;
