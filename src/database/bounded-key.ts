@@ -1,8 +1,8 @@
 /**
- * A text as an index holds it: its first 200 characters, 800 bytes at most. A B-tree entry has room for
- * 2,704 bytes, and Better-Auth accepts names of any length.
+ * The SQL expression that the indexes hold: the first 200 characters of a text, at most 800 bytes.
+ * A B-tree entry has room for 2,704 bytes, and Better-Auth accepts names of any length.
  *
- * The migration `bounded-indexes` builds the indexes and the user list asks by them: keep both the same.
+ * The migration `bounded-indexes` and the queries of the user list must use the same expression.
  */
 export function boundedKey(text: string): string {
   return `left(${text}, ${MAX_KEY_CHARACTERS})`;

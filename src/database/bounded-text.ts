@@ -16,8 +16,8 @@ export const MAX_CHARACTERS = {
 } as const;
 
 /**
- * A text column that is read up to a limit. The entity is compared with what was read, so a text
- * that was cut is never written back unless somebody sets it.
+ * A text column that is read up to a limit. MikroORM compares the entity with the text that it
+ * read, so it never writes a truncated text back unless the property is set.
  */
 export class BoundedText extends Type<string, string> {
   constructor(private readonly maxCharacters: number) {
@@ -38,8 +38,8 @@ export class BoundedText extends Type<string, string> {
 }
 
 /**
- * For a find: only the columns that are mapped. MikroORM otherwise selects `*` beside the columns that
- * have a conversion, and so reads the whole text, and what no entity may hold, after all.
+ * Find options that select only the mapped columns. Without them, MikroORM selects `*` beside the
+ * columns that have a conversion. It would read whole texts and columns that no entity may hold.
  */
 export function mappedOnly(
   repository: Pick<EntityRepository<never>, 'getEntityManager' | 'getEntityName'>,

@@ -44,9 +44,9 @@ export type ChangeFeedState = 'off' | 'listening' | 'away';
  * Receives PostgreSQL notifications about changed users and sessions on a dedicated connection, and
  * notifies its subscribers. A subscriber may use cached data only while `isLive` is true.
  *
- * `isLive` is a lease. A heartbeat query renews it a few times a second. PostgreSQL delivers pending
- * notifications before it completes that query, so every earlier change has arrived by then. A
- * connection that does not complete the query in time counts as lost.
+ * `isLive` is a lease. A heartbeat query renews it a few times a second. PostgreSQL delivers
+ * pending notifications before it completes that query, so every earlier change has arrived by
+ * then. A connection that does not complete the query in time counts as lost.
  */
 @Injectable()
 export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown {
@@ -153,7 +153,8 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
       this.scheduleServerCheck(client, performance.now());
     } catch (error) {
       if (this.client !== client) return;
-      // A database without a free connection fails this check too. Do not disconnect at once.
+      // A database without a free connection also fails this check. Keep the cache for a while:
+      // without it, Gatehouse would send that database more queries.
       const isBusy = error instanceof UnusableDatabaseError;
       if (isBusy && performance.now() - checkedAt < MAX_UNCHECKED_MS) {
         this.scheduleServerCheck(client, checkedAt);

@@ -1,12 +1,13 @@
 import type { PhysicalSchema, PhysicalTable } from './physical-schema.js';
 
-/** Where PostgreSQL tells every replica whose user or session rows have changed. */
+/** The NOTIFY channel on which the triggers announce changed user and session rows. */
 export const CHANNEL = 'gatehouse_change';
-/** What is told of one user, before the id; and of more than can be told one by one. */
+/** The payload for one user is this prefix and the id. */
 export const USER_CHANGED = 'user ';
+/** The payload when too many rows changed to announce each user. */
 export const EVERYTHING_CHANGED = 'everything';
 
-/** A table whose changes are told, and the column that says of whom. */
+/** A table whose changes are announced, and its column that holds the user id. */
 interface WatchedTable {
   kind: 'user' | 'session';
   table: string;
@@ -17,12 +18,12 @@ const EVENTS = ['update', 'delete', 'truncate'] as const;
 
 function watchedTables({ schema, tables: { user, session } }: PhysicalSchema): WatchedTable[] {
   return [
-    ...(user ? [watch('user', schema, user, 'id')] : []),
-    ...(session ? [watch('session', schema, session, 'userId')] : []),
+    ...(user ? [watchedTable('user', schema, user, 'id')] : []),
+    ...(session ? [watchedTable('session', schema, session, 'userId')] : []),
   ];
 }
 
-function watch(
+function watchedTable(
   kind: WatchedTable['kind'],
   schema: string,
   { name, columns }: PhysicalTable,
@@ -32,10 +33,12 @@ function watch(
 }
 
 /**
- * Functions and triggers, to be made anew at will. New rows are not told: who is not known is never
- * remembered, and a session more takes nothing from anybody. So signing in costs nothing more. One
- * statement is one look at what it touched, and of more than a thousand rows it says only that. An id too
- * long for a message is too long for a token as well.
+ * The SQL that creates the functions and triggers, or replaces them.
+ *
+ * There is no trigger for inserts, so a sign-in costs nothing extra. An unknown user is never
+ * cached, and a new session does not invalidate another one. A trigger runs once per statement. If
+ * the statement changed more than a thousand rows, it sends one payload for all of them. An id that
+ * is too long for a payload is also too long for a token.
  */
 export function createTriggers(physical: PhysicalSchema): string[] {
   return watchedTables(physical).flatMap(({ kind, table, column }) => [
@@ -60,7 +63,7 @@ export function createTriggers(physical: PhysicalSchema): string[] {
       `create trigger gatehouse_announce_${event} after ${event} on ${table}
         ${event === 'truncate' ? '' : 'referencing old table as old_rows'}
         for each statement execute function gatehouse.announce_${kind}_change()`,
-      // Otherwise it does not fire for a writer with `session_replication_role = replica`.
+      // By default a trigger does not fire for a writer with `session_replication_role = replica`.
       `alter table ${table} enable always trigger gatehouse_announce_${event}`,
     ]),
   ]);
@@ -76,21 +79,22 @@ export function dropTriggers(physical: PhysicalSchema): string[] {
   ];
 }
 
-/** What a database says about changes that the triggers do not announce. */
+/** One row about changes that the triggers of a database would not announce. */
 export interface TriggerState {
   /** Triggers that are absent, disabled, or not `ENABLE ALWAYS`. */
   missing: number;
-  /** Tables that inherit from a watched one or the other way round, partitions included. */
+  /** Parents, children and partitions of a watched table. */
   relatives: string | null;
   /** Watched tables that a subscription of logical replication writes to. */
   subscribed: string | null;
-  /** Another text after each change of a trigger, for example after it was disabled for a while. */
+  /** Changes with each change of a trigger, for example after it was disabled for a while. */
   version: string | null;
 }
 
 /**
- * A statement trigger fires for the table that a statement names. It does not fire for changes made by
- * way of a parent or a child of that table, nor for those that logical replication applies.
+ * The query for `TriggerState`. A statement trigger fires only for the table that a statement
+ * names. It does not fire for a change through a parent or a child of that table, nor for a change
+ * that logical replication applies.
  */
 export function triggerState(physical: PhysicalSchema): string {
   const tables = watchedTables(physical).map(({ table }) => table);
@@ -106,11 +110,11 @@ export function triggerState(physical: PhysicalSchema): string {
     from pg_trigger where tgrelid ${among} and tgname in (${names.join(', ')})`;
 }
 
-/** Why the triggers do not announce every change, or undefined where they do. */
+/** Why the triggers do not announce every change, or undefined if they do. */
 export function explainTriggers(state: TriggerState | undefined): string | undefined {
   if (state?.missing !== 0) return 'its triggers are missing: npm run migrate';
   if (state.relatives !== null) {
-    return `its triggers do not fire for changes by way of another table: ${state.relatives}`;
+    return `its triggers do not fire for changes through another table: ${state.relatives}`;
   }
   if (state.subscribed !== null) {
     return `its triggers do not fire for logical replication into ${state.subscribed}`;

@@ -3,15 +3,15 @@ import { createConnection, type Socket } from 'node:net';
 import { Client, type ClientBase, type ClientConfig, type Pool, type PoolClient } from 'pg';
 import { isDatabaseUnavailable } from './postgres-errors.js';
 
-/** How long to wait for a connection, for a place in the pool, and for an answer. */
+/** How long to wait for a new connection, for a free connection of the pool, and for a result. */
 export const CONNECT_TIMEOUT_MS = 1000;
 export const POOL_WAIT_TIMEOUT_MS = 2000;
 export const QUERY_TIMEOUT_MS = 2000;
 
-/** A database that cannot be used, in a sentence that names the cause and never the password. */
+/** The message names the cause for an operator. It never contains the password. */
 export class UnusableDatabaseError extends Error {}
 
-/** One connection of its own, outside the pool: for migrations, the doctor and the first look. */
+/** Runs `work` on a connection outside the pool: for migrations, the doctor and the start. */
 export async function withConnection<Result>(
   url: string,
   work: (client: Client) => Promise<Result>,
@@ -24,7 +24,7 @@ export async function withConnection<Result>(
     keepAlive: true,
     ...options,
   });
-  // The query in flight rejects by itself; without a listener the event would end the process.
+  // The query in flight rejects anyway. Without a listener, the event would end the process.
   client.on('error', () => undefined);
   try {
     await client.connect();
@@ -34,15 +34,16 @@ export async function withConnection<Result>(
   try {
     return await work(client);
   } finally {
-    // A server that has stopped does not answer the farewell either.
+    // A stopped server never completes the protocol's termination.
     await Promise.race([client.end(), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
   }
 }
 
 /**
- * The pool has one limit for connecting and for waiting until another request is done. A server that does
- * not let us in within a second is not there, and is soon to be asked again; a queue that takes longer,
- * because the machine is busy, still ends well, and refusing it would only make more of the same.
+ * `pg-pool` has one timeout for connecting and for waiting in its queue. They need different
+ * values. A server that does not accept a connection within a second is down, so a retry soon is
+ * right. A longer queue only means a busy machine: its requests still succeed, and failing them
+ * adds retries.
  */
 export class PooledClient extends Client {
   constructor(config?: ClientConfig) {
@@ -51,28 +52,28 @@ export class PooledClient extends Client {
 }
 
 /**
- * `pg` can stop waiting for an answer (`query_timeout`), but then hands the connection, still busy, to
- * the next caller. Here a query that is not answered in time takes its connection with it, and asks
- * the server to cancel what it is doing: that works behind PgBouncer too, which refuses
- * `statement_timeout` as a start-up parameter.
+ * The `query_timeout` of `pg` stops waiting, but then gives the connection, still busy, to the next
+ * caller. Here a query that times out destroys its connection and asks the server to cancel the
+ * statement. That also works behind PgBouncer, which rejects `statement_timeout` as a start-up
+ * parameter.
  */
-export function enforceQueryTimeout(pool: Pool, milliseconds: number): void {
+export function enforceQueryTimeout(pool: Pool, timeoutMs: number): void {
   pool.on('connect', (client) => {
     const send = client.query.bind(client) as (...query: unknown[]) => unknown;
     client.query = ((...query: unknown[]) => {
-      const answer = send(...query);
-      // A cursor is no promise. Nothing here uses one.
-      if (!(answer instanceof Promise)) return answer;
-      const timer = setTimeout(() => cancelQuery(client), milliseconds);
-      return answer.finally(() => clearTimeout(timer));
+      const result = send(...query);
+      // A cursor is not a promise. Gatehouse uses none.
+      if (!(result instanceof Promise)) return result;
+      const timer = setTimeout(() => cancelQuery(client), timeoutMs);
+      return result.finally(() => clearTimeout(timer));
     }) as typeof client.query;
   });
 }
 
 /**
- * Kysely, which runs MikroORM's transactions, never releases a connection whose `rollback` fails (its
- * issue 1990), and on a lost connection it always fails. Each would cost the pool a place for ever, and
- * the pool could not be closed any more.
+ * Kysely runs MikroORM's transactions. It never releases a connection whose `rollback` fails
+ * (https://github.com/kysely-org/kysely/issues/1990), and on a lost connection it always fails.
+ * Each such connection would stay in the pool for ever, and the pool could no longer be closed.
  */
 export function releaseLostConnections(pool: Pool): void {
   const inUse = new WeakSet<PoolClient>();
@@ -82,26 +83,28 @@ export function releaseLostConnections(pool: Pool): void {
     client.once('end', () => {
       if (!inUse.has(client)) return;
       client.release(true);
-      // Whoever remembers to do it later must not hear that it was done.
+      // `pg-pool` throws on a second release, so a later one must do nothing.
       client.release = () => undefined;
     });
   });
 }
 
 /**
- * How long a connection of the pool is used. When the address of the database moves to another server and
- * the old one stays alive, the old connections would otherwise be used for ever.
+ * The maximum age of a pooled connection. Without it, old connections would be used for ever after
+ * the address of the database moves to another server and the old server stays alive.
  */
 export const MAX_LIFETIME_SECONDS = 20;
 
-/** Connections that go when they are released, with the pool that each belongs to. */
+/** Connections that are closed when they are released. */
 const expired = new WeakSet<PoolClient>();
+/** All connections of each pool. */
 const membersOf = new WeakMap<Pool, Set<PoolClient>>();
 
 /**
- * Discards a connection whose server becomes read-only or a standby, or refuses a write as one: the
- * next one may lead to the server that took over. PostgreSQL reports both settings by itself since
- * version 14. A connection to a server that was read-only before is kept, since reads still work.
+ * Discards a connection when its server becomes read-only or a standby, or rejects a write as one.
+ * The next connection may reach the server that took over. PostgreSQL 14 and later report both
+ * settings without a query. If the server was read-only before, reads work and the connection
+ * stays.
  */
 export function discardReadOnlyConnections(pool: Pool): void {
   const members = new Set<PoolClient>();
@@ -126,8 +129,8 @@ export function discardReadOnlyConnections(pool: Pool): void {
 const READ_ONLY_SETTING = /^(default_transaction_read_only|in_hot_standby)$/;
 
 /**
- * Discards every connection of the pool: idle ones now, the others when they are released. What is
- * read after this comes from the server to which the address leads now.
+ * Discards every connection of the pool: idle ones now, the others when they are released. Later
+ * queries use new connections, to the server that has the address now.
  */
 export async function renewConnections(pool: Pool): Promise<void> {
   for (const client of membersOf.get(pool) ?? []) expired.add(client);
@@ -135,7 +138,7 @@ export async function renewConnections(pool: Pool): Promise<void> {
   for (const client of await Promise.all(taken)) client.release();
 }
 
-/** Members of `pg`'s client that its types leave out. */
+/** Members of `pg`'s client that its types omit. */
 interface Internals {
   host: string;
   port: number;
@@ -147,7 +150,7 @@ interface Internals {
   }> & { stream: Socket };
 }
 
-/** Ends a connection without a farewell, which a dead one would never answer. Its queries reject now. */
+/** Closes the socket without the protocol's termination. The connection's queries reject now. */
 export function destroyConnection(client: ClientBase): void {
   (client as ClientBase & Internals).connection.stream.destroy();
 }
@@ -158,8 +161,8 @@ function cancelQuery(client: PoolClient): void {
   destroyConnection(client);
   if (processID === null || secretKey === null) return;
 
-  // PostgreSQL's CancelRequest: length, code, process, secret; no answer comes back. It goes as plain
-  // text, as psql's did until version 17. Where it does not arrive, the statement ends by itself.
+  // PostgreSQL's CancelRequest: length, code, process, secret. The server sends no response. The
+  // request is not encrypted, like psql's before version 17. If it is lost, the statement runs on.
   const request = Buffer.alloc(16);
   request.writeInt32BE(16, 0);
   request.writeInt32BE(80_877_102, 4);
@@ -176,44 +179,47 @@ function cancelQuery(client: PoolClient): void {
 /** One sentence for each way in which a connection cannot be made. */
 function describeConnectionError(error: unknown, url: string): string {
   const { hostname, port, pathname, username } = new URL(url);
-  const place = `${hostname || 'localhost'}:${port || 5432}`;
+  const address = `${hostname || 'localhost'}:${port || 5432}`;
   const code = codeOf(error);
-  if (code === 'ECONNREFUSED') return `No PostgreSQL answers at ${place} (connection refused).`;
+  if (code === 'ECONNREFUSED')
+    return `PostgreSQL is not reachable at ${address} (connection refused).`;
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
-    return `The host of the database, ${hostname}, is not known to the name service.`;
+    return `The database host ${hostname} cannot be resolved (DNS).`;
   }
   if (code === 'ETIMEDOUT' || code === 'EHOSTUNREACH' || code === 'ENETUNREACH') {
-    return `PostgreSQL at ${place} cannot be reached.`;
+    return `PostgreSQL is not reachable at ${address}.`;
   }
   if (code === '28P01' || code === '28000') {
-    return `PostgreSQL at ${place} does not let user "${decoded(username)}" in (wrong user, password or pg_hba.conf).`;
+    return `PostgreSQL at ${address} rejects user "${decoded(username)}" (wrong user, password or pg_hba.conf).`;
   }
   if (code === '3D000') {
-    return `PostgreSQL at ${place} has no database "${decoded(pathname.slice(1))}".`;
+    return `PostgreSQL at ${address} has no database "${decoded(pathname.slice(1))}".`;
   }
   const message = firstLineOf(error);
   if (/timeout/i.test(message) && !SQLSTATE.test(code ?? '')) {
-    return `PostgreSQL at ${place} did not answer in time.`;
+    return `PostgreSQL at ${address} did not respond in time.`;
   }
-  return `PostgreSQL at ${place} cannot be used: ${message}.`;
+  return `PostgreSQL at ${address} cannot be used: ${message}.`;
 }
 
 /**
- * The sentence for what PostgreSQL answered to a query of a program of ours, or undefined where the
- * error is not PostgreSQL's. MikroORM puts the SQL before the message; the cause has it alone.
+ * A message for an error that PostgreSQL returned to a command-line program, or undefined for any
+ * other error. MikroORM puts the SQL before the message, but its cause has the message alone.
  */
 export function describeQueryError(error: unknown): string | undefined {
-  const said = rootCause(error);
-  const code = codeOf(said);
-  if (isDatabaseUnavailable(said))
-    return `The connection to PostgreSQL was lost: ${firstLineOf(said)}.`;
+  const cause = rootCause(error);
+  const code = codeOf(cause);
+  if (isDatabaseUnavailable(cause))
+    return `The connection to PostgreSQL was lost: ${firstLineOf(cause)}.`;
   if (code === undefined || !SQLSTATE.test(code)) return undefined;
   const remedy =
-    code === '42501' ? ' Grant it, or let DATABASE_DIRECT_URL name a user that may do so.' : '';
-  return `PostgreSQL refuses: ${firstLineOf(said)} (${code}).${remedy}`;
+    code === '42501'
+      ? ' Grant the permission, or name a user that has it in DATABASE_DIRECT_URL.'
+      : '';
+  return `PostgreSQL returned an error: ${firstLineOf(cause)} (${code}).${remedy}`;
 }
 
-// Node's own codes (EPIPE) can be of five capital letters, too.
+// Some Node codes (EPIPE) also have five capital letters.
 const SQLSTATE = /^(?=.*\d)[0-9A-Z]{5}$/;
 
 function rootCause(error: unknown): unknown {
@@ -229,10 +235,10 @@ function codeOf(error: unknown): string | undefined {
 function firstLineOf(error: unknown): string {
   const message = property(error, 'message');
   const [line = ''] = typeof message === 'string' ? message.split('\n') : [];
-  return line.replace(/[.\s]+$/, '') || 'it gave no reason';
+  return line.replace(/[.\s]+$/, '') || 'no reason given';
 }
 
-// Not `instanceof Error`: under Jest, Node's own errors come from another realm.
+// Not `instanceof Error`: under Jest, Node's errors come from another realm.
 function property(value: unknown, name: string): unknown {
   return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined;
 }

@@ -7,8 +7,8 @@ import { CONNECT_TIMEOUT_MS, withConnection } from './connection.js';
 /**
  * Sends a notification through a new connection to `url` and waits until `listener` receives it.
  *
- * `DATABASE_URL` and `DATABASE_DIRECT_URL` can name different databases. An address can also move to
- * another server while the listener stays connected to the old one: hence the new connection.
+ * `DATABASE_URL` and `DATABASE_DIRECT_URL` can name different databases. An address can also move
+ * to another server while the listener stays connected to the old one: hence the new connection.
  */
 export async function verifyDelivery(listener: Client, url: string): Promise<void> {
   const message = `here ${randomUUID()}`;

@@ -9,7 +9,7 @@ const TABLE_OF: Record<string, TableName> = {
   Verification: 'verification',
 };
 
-/** Gives an entity of Better-Auth's the table, the column names and the column types that are really there. */
+/** Maps a Better-Auth entity to the table, column names and column types of this database. */
 export function mapToPhysical(meta: EntityMetadata, physical: PhysicalSchema): void {
   const logical = TABLE_OF[meta.className];
   const table = logical && physical.tables[logical];
@@ -23,7 +23,7 @@ export function mapToPhysical(meta: EntityMetadata, physical: PhysicalSchema): v
     if (!column) continue;
     property.fieldNames = [column.name];
     property.joinColumns = [column.name];
-    // A relation takes all this from the id that it refers to, unless it has a column type of its own.
+    // A relation without a column type takes the type of the id that it references.
     if (property.kind === ReferenceKind.SCALAR) property.columnTypes = [column.type];
     if (property.primary) Object.assign(property, { type: new OpaqueId(column.type) });
   }

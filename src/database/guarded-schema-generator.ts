@@ -2,11 +2,11 @@ import type { MikroORM } from '@mikro-orm/core';
 import { type SqlEntityManager, SqlSchemaGenerator } from '@mikro-orm/postgresql';
 
 /**
- * MikroORM's schema generator for a database that belongs to others as well. It compares nothing in the
- * schemas of `ignoreSchema`, and it refuses to drop or to empty anything.
+ * MikroORM's schema generator for a database that other applications share. It compares nothing in
+ * the schemas of `ignoreSchema`, and it refuses to drop or empty anything.
  *
- * MikroORM itself applies `ignoreSchema` to tables and views, but not to enum types, functions and the
- * schemas themselves.
+ * MikroORM applies `ignoreSchema` to tables and views, but not to enum types, functions and
+ * schemas.
  */
 export class GuardedSchemaGenerator extends SqlSchemaGenerator {
   static override register(orm: MikroORM): void {
@@ -54,6 +54,6 @@ export class GuardedSchemaGenerator extends SqlSchemaGenerator {
 
 function refuse(): Promise<never> {
   return Promise.reject(
-    new Error('Gatehouse drops and empties nothing: the database belongs to Better-Auth as well.'),
+    new Error('Gatehouse never drops or empties anything: Better-Auth shares this database.'),
   );
 }

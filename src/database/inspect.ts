@@ -10,7 +10,7 @@ import {
   TABLE_NAMES,
 } from './physical-schema.js';
 
-/** The look at the database that the start, the migrations and the doctor share. */
+/** Inspects the database as the environment specifies: for the start, migrations and the doctor. */
 export function inspectWith(client: Client, environment: Environment): Promise<PhysicalSchema> {
   return inspectDatabase(async (sql) => (await client.query<object>(sql)).rows, {
     schema: environment.DATABASE_SCHEMA,
@@ -19,7 +19,7 @@ export function inspectWith(client: Client, environment: Environment): Promise<P
   });
 }
 
-/** For migrations: they go where Better-Auth's tables are sound, or where there are none. */
+/** Rejects a database whose Better-Auth tables have errors. Migrations can fill a new one. */
 export function requireUsable(physical: PhysicalSchema): void {
   if (physical.errors.length === 0 || isNew(physical)) return;
   throw new UnusableDatabaseError(physical.errors.join('\n'));
@@ -27,23 +27,23 @@ export function requireUsable(physical: PhysicalSchema): void {
 
 export async function inspectDatabase(
   query: Query,
-  wish: InspectionOptions,
+  options: InspectionOptions,
 ): Promise<PhysicalSchema> {
-  const [first] = (await query(DEFAULT_SCHEMA)) as { schema: string }[];
-  const schema = wish.schema ?? first?.schema ?? 'public';
+  const [searchPath] = (await query(DEFAULT_SCHEMA)) as { schema: string }[];
+  const schema = options.schema ?? searchPath?.schema ?? 'public';
   const schemas = ((await query(SCHEMAS)) as { schema: string }[]).map((row) => row.schema);
   const columns = (await query(columnsQuery(schema))) as ColumnRow[];
-  const found = { ...describeColumns(columns, schema, wish), schemas };
-  if (wish.schema !== undefined || Object.keys(found.tables).length > 0) return found;
+  const found = { ...describeColumns(columns, schema, options), schemas };
+  if (options.schema !== undefined || Object.keys(found.tables).length > 0) return found;
   const others = (await query(BETTER_AUTH_SCHEMAS_QUERY)) as { schema: string }[];
   if (others.length === 0) return found;
   const elsewhere = others.map((other) => other.schema);
   const names = elsewhere.map((name) => `"${name}"`).join(' and ');
-  const fault = `None of Better-Auth's tables is in schema "${schema}", but there are some in ${names}. Set DATABASE_SCHEMA.`;
-  return { ...found, elsewhere, errors: [fault] };
+  const error = `Schema "${schema}" has no Better-Auth tables, but ${names} does. Set DATABASE_SCHEMA.`;
+  return { ...found, elsewhere, errors: [error] };
 }
 
-/** A role called `gatehouse` has our own schema in its search_path as soon as there is one. */
+/** Skips schema `gatehouse`: it is in the search_path of a role with that name. */
 const DEFAULT_SCHEMA = `
   select name as "schema"
   from unnest(current_schemas(false)) with ordinality as path (name, place)
@@ -54,7 +54,7 @@ const SCHEMAS = `
   select nspname as "schema" from pg_namespace
   where nspname !~ '^pg_' and nspname <> 'information_schema' order by nspname`;
 
-/** Without parameters, because `pg` and MikroORM write those differently. */
+/** Has no parameters, because `pg` and MikroORM write them differently. */
 function columnsQuery(schema: string): string {
   const names = TABLE_NAMES.flatMap((table) => [table, `${table}s`]);
   return `
@@ -70,8 +70,8 @@ function columnsQuery(schema: string): string {
 }
 
 /**
- * Where we would make a second set of tables that nobody uses. By columns that Better-Auth's tables have
- * and those of an application hardly, and only where this role may go.
+ * Schemas that seem to hold Better-Auth's tables, so that migrations do not create unused ones. The
+ * query looks for columns that other applications rarely have, in schemas that this role may use.
  */
 const BETTER_AUTH_SCHEMAS_QUERY = `
   select n.nspname as "schema"

@@ -1,4 +1,4 @@
-/** The pattern of LIKE for texts that contain this one, in which no character means anything else. */
+/** A LIKE pattern for texts that contain this text, with its special characters escaped. */
 export function likePattern(text: string): string {
   return `%${text.replaceAll(/[\\%_]/g, (character) => `\\${character}`)}%`;
 }

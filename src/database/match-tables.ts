@@ -16,11 +16,11 @@ export interface ColumnRow {
   required: boolean;
 }
 
-/** The judgement over what the catalogue says, without a database of its own. */
+/** Compares the columns of a schema with the expected ones. It is pure: it runs no query. */
 export function describeColumns(
   rows: ColumnRow[],
   schema: string,
-  wish: InspectionOptions,
+  options: InspectionOptions,
 ): PhysicalSchema {
   const found: PhysicalSchema = {
     schema,
@@ -30,40 +30,42 @@ export function describeColumns(
     errors: [],
     warnings: [],
   };
-  const ofAdmin = TABLE_NAMES.flatMap((table) => describeTable(table, rows, wish, found));
-  if (ofAdmin.length > 0) {
+  const missingOfPlugin = TABLE_NAMES.flatMap((table) =>
+    describeTable(table, rows, options, found),
+  );
+  if (missingOfPlugin.length > 0) {
     found.errors.push(
-      `Columns of Better-Auth's admin plugin are missing: ${ofAdmin.join(', ')}. Add the plugin to Better-Auth and run its migration.`,
+      `Columns of Better-Auth's admin plugin are missing: ${missingOfPlugin.join(', ')}. Add the plugin to Better-Auth and run its migration.`,
     );
   }
 
   const present = TABLE_NAMES.filter((table) => found.tables[table]);
   const absent = TABLE_NAMES.filter((table) => !found.tables[table]);
-  const needed = absent.filter((table) => isNeeded(table, wish));
+  const missing = absent.filter((table) => isNeeded(table, options));
   if (present.length === 0) {
     found.errors.push(
-      `None of Better-Auth's tables is in schema "${found.schema}". Run the migrations (npm run migrate), or set DATABASE_SCHEMA.`,
+      `Schema "${found.schema}" has no Better-Auth tables. Run the migrations (npm run migrate), or set DATABASE_SCHEMA.`,
     );
     return found;
   }
-  if (needed.length > 0) {
+  if (missing.length > 0) {
     found.errors.push(
-      `Only a part of Better-Auth's tables is in schema "${found.schema}": ${present.join(', ')}, but not ${needed.join(', ')}. ${needed.join() === 'session' ? FINISH_OR_TOKEN_ONLY : INCOMPLETE_MIGRATION_HINT}`,
+      `Schema "${found.schema}" has only some of Better-Auth's tables: ${present.join(', ')}, but not ${missing.join(', ')}. ${missing.join() === 'session' ? FINISH_OR_TOKEN_ONLY : INCOMPLETE_MIGRATION_HINT}`,
     );
   }
-  for (const table of absent.filter((name) => !needed.includes(name))) {
+  for (const table of absent.filter((name) => !missing.includes(name))) {
     const consequence =
       table === 'session'
-        ? ' A ban, a role or a sign-out by Gatehouse does not reach Better-Auth there: docs/better-auth.md.'
+        ? ' Bans, role changes and sign-outs by Gatehouse do not reach it: see docs/better-auth.md.'
         : '';
     found.warnings.push(
-      `There is no table "${table}": Better-Auth keeps it elsewhere (secondary storage).${consequence}`,
+      `There is no table "${table}": Better-Auth keeps it in secondary storage.${consequence}`,
     );
   }
   return found;
 }
 
-/** Columns that Better-Auth's admin plugin adds: missing ones have their own remedy. */
+/** Columns of Better-Auth's admin plugin. A missing one has its own error message. */
 const ADMIN_PLUGIN_COLUMNS = new Set([
   'role',
   'banned',
@@ -84,43 +86,52 @@ const ALLOWED_TYPES: Record<Kind, RegExp> = {
   flag: /^boolean$/,
 };
 
-/** Finds the table and what is wrong with it; returns the columns of the admin plugin that it has not. */
+/** Adds a table and its errors to `found`. Returns the missing columns of the admin plugin. */
 function describeTable(
   table: TableName,
   rows: ColumnRow[],
-  wish: InspectionOptions,
+  options: InspectionOptions,
   found: PhysicalSchema,
 ): string[] {
   const candidates = [table, `${table}s`]
     .map((name) => ({ name, rows: rows.filter((row) => row.table === name) }))
     .filter((candidate) => candidate.rows.length > 0)
-    .map((candidate) => ({ ...candidate, ...matchColumns(table, candidate.rows, wish.columns) }))
-    // An application may well have a table `users` of its own beside Better-Auth's `user`.
-    .toSorted((a, b) => a.faults.length + a.ofAdmin.length - b.faults.length - b.ofAdmin.length);
+    .map((candidate) => ({ ...candidate, ...matchColumns(table, candidate.rows, options.columns) }))
+    // An application may have its own table `users` beside Better-Auth's `user`.
+    .toSorted((a, b) => countProblems(a) - countProblems(b));
   const [best] = candidates;
   if (!best) return [];
   found.tables[table] = { name: best.name, columns: best.columns };
 
-  const known = new Set(Object.values(best.columns).map((column) => column.name));
-  const strangers = best.rows.filter((row) => row.required && !known.has(row.column));
-  for (const { column } of strangers.filter((row) => !BETTER_AUTH_DEFAULTS.test(row.column))) {
+  const mapped = new Set(Object.values(best.columns).map((column) => column.name));
+  const unmapped = best.rows.filter((row) => row.required && !mapped.has(row.column));
+  for (const { column } of unmapped.filter((row) => !FILLED_BY_BETTER_AUTH.test(row.column))) {
     found.warnings.push(
-      `${best.name}.${column} is required and has no default. Gatehouse never inserts there, but Better-Auth 1.7.3 and later refuse to serve when they do not know such a column.`,
+      `${best.name}.${column} is required and has no default. Gatehouse never inserts there. Better-Auth 1.7.3 and later refuse to start if the column is not in their schema.`,
     );
   }
-  if (!isNeeded(table, wish)) return [];
-  found.errors.push(...best.faults.map((fault) => `${best.name}: ${fault}`));
-  return best.ofAdmin.map((property) => `${best.name}.${property}`);
+  if (!isNeeded(table, options)) return [];
+  found.errors.push(...best.errors.map((error) => `${best.name}: ${error}`));
+  return best.missingOfPlugin.map((property) => `${best.name}.${property}`);
 }
 
-/** Required columns that Gatehouse has no use for and Better-Auth fills. */
-const BETTER_AUTH_DEFAULTS = /^(issuer|email_?verified)$/i;
+interface ColumnProblems {
+  errors: string[];
+  missingOfPlugin: string[];
+}
+
+function countProblems({ errors, missingOfPlugin }: ColumnProblems): number {
+  return errors.length + missingOfPlugin.length;
+}
+
+/** Required columns that Gatehouse does not read. Better-Auth fills them. */
+const FILLED_BY_BETTER_AUTH = /^(issuer|email_?verified)$/i;
 
 function matchColumns(table: TableName, rows: ColumnRow[], style: InspectionOptions['columns']) {
   const byName = new Map(rows.map((row) => [row.column, row]));
   const columns: Record<string, PhysicalColumn> = {};
-  const faults: string[] = [];
-  const ofAdmin: string[] = [];
+  const errors: string[] = [];
+  const missingOfPlugin: string[] = [];
   for (const [property, kind] of Object.entries(EXPECTED[table])) {
     const names = new Set([
       ...(style === 'snake' ? [] : [property]),
@@ -128,20 +139,20 @@ function matchColumns(table: TableName, rows: ColumnRow[], style: InspectionOpti
     ]);
     const row = [...names].map((name) => byName.get(name)).find((column) => column !== undefined);
     if (!row) {
-      if (ADMIN_PLUGIN_COLUMNS.has(property)) ofAdmin.push(property);
+      if (ADMIN_PLUGIN_COLUMNS.has(property)) missingOfPlugin.push(property);
       else
-        faults.push(`column ${[...names].join(' or ')} is missing. ${INCOMPLETE_MIGRATION_HINT}`);
+        errors.push(`column ${[...names].join(' or ')} is missing. ${INCOMPLETE_MIGRATION_HINT}`);
       continue;
     }
     columns[property] = { name: row.column, type: row.type };
     if (!ALLOWED_TYPES[kind].test(row.type)) {
-      faults.push(`column ${row.column} is of type ${row.type}, which Better-Auth never makes it.`);
+      errors.push(`column ${row.column} is of type ${row.type}, which Better-Auth never creates.`);
     }
   }
-  return { columns, faults, ofAdmin };
+  return { columns, errors, missingOfPlugin };
 }
 
-function isNeeded(table: TableName, wish: InspectionOptions): boolean {
+function isNeeded(table: TableName, options: InspectionOptions): boolean {
   if (table === 'verification') return false;
-  return table !== 'session' || wish.requireSessions;
+  return table !== 'session' || options.requireSessions;
 }

@@ -2,11 +2,11 @@ import { type Platform, type TransformContext, Type } from '@mikro-orm/core';
 import { canBeId } from './physical-schema.js';
 
 /**
- * An id as Better-Auth shows it: a text, whatever the column is (text, uuid or integer).
- * `mapping.ts` puts the column's real type in.
+ * An id as Better-Auth shows it: a string, whatever the column type is (text, uuid or integer).
+ * `entity-mapping.ts` sets the real column type.
  *
- * A text that cannot be an id in this database finds nothing, where PostgreSQL would answer with an
- * error: in a condition, an id that nobody has takes its place.
+ * PostgreSQL returns an error for a text that is not valid for the column type. In a condition,
+ * such a text is therefore replaced by an id that matches no row.
  */
 export class OpaqueId extends Type<string, string> {
   constructor(private readonly columnType = 'text') {
@@ -35,7 +35,7 @@ export class OpaqueId extends Type<string, string> {
   }
 }
 
-/** Not null: `is null` would find rows where such a column may be empty. */
+/** Not null: `is null` would match rows in which the column is empty. */
 function unmatchableId(type: string): string {
   if (type === 'uuid') return 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   if (type === 'integer' || type === 'bigint') return '-1';

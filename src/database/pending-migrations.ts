@@ -1,6 +1,8 @@
 import type { Query } from './physical-schema.js';
 
-/** The names of the migrations that this release contains and that the database has not recorded. */
+/**
+ * The names of the migrations that this release contains and that the database has not recorded.
+ */
 export async function pendingMigrations(
   released: readonly string[],
   query: Query,

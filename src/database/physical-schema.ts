@@ -1,19 +1,21 @@
 /**
- * Better-Auth's tables as they really are in this database. Its three generators write them in three
- * ways (camelCase or snake_case, plural or not, text, uuid or integer ids, timestamps with or without
- * a zone), so Gatehouse looks before it maps.
+ * Better-Auth's tables as they are in this database. Better-Auth's three schema generators differ:
+ * camelCase or snake_case; singular or plural; text, uuid or integer ids; timestamps with or
+ * without a time zone. Gatehouse therefore inspects the database before it maps the entities.
  */
 export interface PhysicalSchema {
   /** The PostgreSQL schema that the tables are in. */
   schema: string;
   tables: Partial<Record<TableName, PhysicalTable>>;
-  /** Every schema of the database but PostgreSQL's own. */
+  /** Every schema of the database except PostgreSQL's own. */
   schemas: string[];
-  /** Where they are instead, when nobody said which schema to look in and this one has none of them. */
+  /**
+   * Other schemas with such tables, if DATABASE_SCHEMA is unset and the default schema has none.
+   */
   elsewhere: string[];
-  /** Why Gatehouse could not run on this database; empty when it can. */
+  /** Why Gatehouse cannot run on this database. Empty if it can. */
   errors: string[];
-  /** What a person may want to know, but nothing waits for. */
+  /** Facts for the operator that do not stop Gatehouse. */
   warnings: string[];
 }
 
@@ -27,26 +29,26 @@ export interface PhysicalTable {
 
 export interface PhysicalColumn {
   name: string;
-  /** As PostgreSQL's `format_type` has it: `text`, `uuid`, `timestamp with time zone`, … */
+  /** In the format of PostgreSQL's `format_type`: `text`, `uuid`, `timestamp with time zone`, … */
   type: string;
 }
 
 export interface InspectionOptions {
-  /** The schema to look in; the first of the connection's search_path, but for our own, when undefined. */
+  /** Undefined: the first schema of the connection's search_path, without `gatehouse`. */
   schema: string | undefined;
   columns: 'auto' | 'camel' | 'snake';
-  /** False where sessions live outside PostgreSQL (`SESSION_BINDING=token-only`). */
+  /** False if sessions are not in PostgreSQL (`SESSION_BINDING=token-only`). */
   requireSessions: boolean;
 }
 
-/** What is needed of a database connection here, so that migrations, the doctor and the start can share it. */
+/** Runs one statement. Migrations, the doctor and the start use different connections. */
 export type Query = (sql: string) => Promise<object[]>;
 
 export type Kind = 'id' | 'text' | 'time' | 'flag';
 export const TABLE_NAMES = ['user', 'session', 'account', 'verification'] as const;
 export type TableName = (typeof TABLE_NAMES)[number];
 
-/** The properties that Gatehouse reads or writes, and what kind of column each must be. */
+/** The properties that Gatehouse reads or writes, with the required kind of column. */
 export const EXPECTED = {
   user: {
     id: 'id',
@@ -91,14 +93,14 @@ export const EXPECTED = {
   },
 } as const satisfies Record<TableName, Record<string, Kind>>;
 
-/** True when not one of Better-Auth's tables is there: a new database, in which we may create them. */
+/** True if no Better-Auth table exists. Migrations may create them in such a database. */
 export function isNew({ tables, elsewhere }: PhysicalSchema): boolean {
   return Object.keys(tables).length === 0 && elsewhere.length === 0;
 }
 
 /**
- * Whether a text could be an id in this database at all. PostgreSQL answers a text that is no uuid or
- * no integer with an error, where the caller only wants to hear "there is no such row".
+ * Whether a text is a valid id for the column type. For an invalid uuid or integer, PostgreSQL
+ * returns an error, although for the caller no such row exists.
  */
 export function canBeId(type: string, text: string): boolean {
   if (type === 'uuid') return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);

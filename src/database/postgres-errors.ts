@@ -1,14 +1,14 @@
-/** SQLSTATE classes and Node errors that mean "the database is not there", not "the query is wrong". */
+/** SQLSTATE classes and Node errors that mean "database unavailable", not "wrong query". */
 const UNAVAILABLE_CODES =
   /^(08...|28...|3D000|55000|57P0[1-5]|53[0-4]00|58...|57014|25006|ECONN(REFUSED|RESET|ABORTED)|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)$/;
 
-/** Sentences of `pg` and `pg-pool`, which give these errors no code. */
+/** Messages of `pg` and `pg-pool`, which set no code on these errors. */
 const UNAVAILABLE_MESSAGES =
   /^(timeout exceeded when trying to connect|Connection terminated|Client has encountered a connection error|Client was closed|Query read timeout|timeout expired|Cannot use a pool after calling end)/;
 
-/** Whether an error says that the database cannot be reached or cannot answer just now. */
+/** Whether an error means that the database is unreachable or temporarily unable to respond. */
 export function isDatabaseUnavailable(error: unknown): boolean {
-  // Not `instanceof Error`: under Jest, Node's own errors come from another realm.
+  // Not `instanceof Error`: under Jest, Node's errors come from another realm.
   if (typeof error !== 'object' || error === null) return false;
   if (
     'errors' in error &&
@@ -22,7 +22,7 @@ export function isDatabaseUnavailable(error: unknown): boolean {
   return 'cause' in error && isDatabaseUnavailable(error.cause);
 }
 
-/** Whether PostgreSQL refused a value that its column's type cannot be: no such day, no uuid, too large a number. */
+/** Whether PostgreSQL rejected a value as invalid for the column type, such as 30 February. */
 export function isInvalidValue(error: unknown): boolean {
   return error instanceof Error && 'code' in error && /^22...$/.test(String(error.code));
 }

@@ -3,8 +3,8 @@ import { UnusableDatabaseError } from './connection.js';
 import { EXPECTED, type PhysicalSchema, type TableName } from './physical-schema.js';
 
 /**
- * Grants the role of the running service what it needs, and nothing more: it can neither change nor
- * remove an audit event, nor switch off the trigger that refuses both.
+ * Grants the role of the running service the rights that it needs, and no others. The role cannot
+ * change or delete an audit event, and cannot disable the trigger that prevents both.
  */
 export async function grantToRuntimeRole(
   client: Client,
@@ -23,7 +23,7 @@ function grants(role: string, { schema, tables }: PhysicalSchema): string[] {
       .flatMap((property) => tables[table]?.columns[property]?.name ?? [])
       .map(escapeIdentifier)
       .join(', ');
-  const on = (table: TableName, rights: (name: string) => string[]) => {
+  const onTable = (table: TableName, rights: (name: string) => string[]) => {
     const name = tables[table]?.name;
     return name === undefined
       ? []
@@ -34,20 +34,20 @@ function grants(role: string, { schema, tables }: PhysicalSchema): string[] {
     `revoke all on all tables in schema gatehouse from ${role}`,
     `grant select on gatehouse.migration to ${role}`,
     `grant select, insert on gatehouse.audit_event to ${role}`,
-    ...on('user', (name) => [
-      `grant select, update (${columns('user', CHANGED)}) on ${name} to ${role}`,
+    ...onTable('user', (name) => [
+      `grant select, update (${columns('user', UPDATED_COLUMNS)}) on ${name} to ${role}`,
     ]),
-    ...on('session', (name) => [`grant select, delete on ${name} to ${role}`]),
-    // Not the passwords and the tokens of providers.
-    ...on('account', (name) => [
+    ...onTable('session', (name) => [`grant select, delete on ${name} to ${role}`]),
+    // Without the columns for passwords and provider tokens.
+    ...onTable('account', (name) => [
       `grant select (${columns('account', Object.keys(EXPECTED.account))}) on ${name} to ${role}`,
     ]),
   ];
 }
 
-const CHANGED = ['name', 'image', 'role', 'banned', 'banReason', 'banExpires', 'updatedAt'];
+const UPDATED_COLUMNS = ['name', 'image', 'role', 'banned', 'banReason', 'banExpires', 'updatedAt'];
 
-/** Grants restrict nobody who owns the table or is a superuser. */
+/** Grants do not restrict a superuser or the owner of a table. */
 async function requireRestricted(client: Client, role: string): Promise<void> {
   const { rows } = await client.query<{ superuser: boolean; owner: boolean }>(
     `select r.rolsuper or r.rolcreaterole as superuser,
@@ -59,7 +59,7 @@ async function requireRestricted(client: Client, role: string): Promise<void> {
   const [found] = rows;
   if (!found) {
     throw new UnusableDatabaseError(
-      `There is no role "${role}" (DATABASE_RUNTIME_ROLE). Create it before the migrations run.`,
+      `There is no role "${role}" (DATABASE_RUNTIME_ROLE). Create it before you run the migrations.`,
     );
   }
   if (!found.superuser && !found.owner) return;

@@ -6,9 +6,8 @@ import { unavailable } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
 
 /**
- * One transaction for everything that a change consists of. Two requests that get in each other's way
- * (deadlock, serialization failure, a lock that is not to be had) are no error of either: the whole
- * work is done again, a little later and on entities read anew.
+ * Runs a change in one transaction. If two requests conflict (deadlock, serialization failure, lock
+ * timeout), it runs the whole callback again after a short delay, on entities that it reads again.
  */
 @Injectable()
 export class TransactionRunner {
@@ -17,14 +16,15 @@ export class TransactionRunner {
     private readonly environment: Environment,
   ) {}
 
+  /** Runs `work` in a transaction, and retries it after a conflict. */
   async run<Result>(work: (em: EntityManager) => Promise<Result>): Promise<Result> {
-    // Who asks has waited for more than this: for their session to be looked up, for a place in the pool.
-    const began = requestReceivedAt.getStore() ?? performance.now();
+    // The client has waited longer: for its session lookup and for a connection of the pool.
+    const startedAt = requestReceivedAt.getStore() ?? performance.now();
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.attempt(work, began);
+        return await this.attempt(work, startedAt);
       } catch (error) {
-        const isLast = attempt === MAX_ATTEMPTS || performance.now() - began > RETRY_WINDOW_MS;
+        const isLast = attempt === MAX_ATTEMPTS || performance.now() - startedAt > RETRY_WINDOW_MS;
         if (isLast || !isRetryable(error)) throw error;
         await sleep(Math.random() * attempt * 50);
       }
@@ -33,10 +33,10 @@ export class TransactionRunner {
 
   private attempt<Result>(
     work: (em: EntityManager) => Promise<Result>,
-    began: number,
+    startedAt: number,
   ): Promise<Result> {
     return this.em.fork().transactional(async (em) => {
-      // Inside the transaction, so that it works behind a pooler and ends with it.
+      // Set inside the transaction: so it works behind a pooler and ends with the transaction.
       await em
         .getConnection()
         .execute(
@@ -47,9 +47,10 @@ export class TransactionRunner {
         );
       const result = await work(em);
       await em.flush();
-      // The caller may have been told by now that it took too long, and that must not turn out untrue.
-      if (performance.now() - began > COMMIT_DEADLINE_MS)
+      // The client may already have a timeout response, so this change must not commit any more.
+      if (performance.now() - startedAt > COMMIT_DEADLINE_MS) {
         throw unavailable('The change took too long.');
+      }
       return result;
     });
   }
@@ -57,11 +58,11 @@ export class TransactionRunner {
 
 const MAX_ATTEMPTS = 4;
 const LOCK_TIMEOUT_MS = 1000;
-/** Both well before the deadline of the answer (`ANSWER_MS` in `in-flight.ts`). */
+/** Both are well below the response deadline (`RESPONSE_DEADLINE_MS` in `request-tracker.ts`). */
 const RETRY_WINDOW_MS = 1200;
 const COMMIT_DEADLINE_MS = 2000;
 
-/** Deadlock, serialization failure, lock not available. */
+/** Whether an error is a deadlock, a serialization failure or a lock timeout. */
 export function isRetryable(error: unknown): boolean {
   return (
     error instanceof Error && 'code' in error && /^(40P01|40001|55P03)$/.test(String(error.code))

@@ -3,7 +3,7 @@ import type { Environment } from '../config/environment.js';
 import type { Warning } from '../config/warnings.js';
 import type { PhysicalSchema } from './physical-schema.js';
 
-/** What an operator should know about this database before its first request. */
+/** Warnings about this database, for the log at the start and for the doctor. */
 export async function databaseWarnings(
   client: Client,
   environment: Environment,
@@ -26,22 +26,22 @@ async function clockSkew(client: Client): Promise<Warning[]> {
     'select extract(epoch from clock_timestamp())::float8 as seconds',
   );
   const after = Date.now();
-  // The server read its clock at some time between the two: that much is uncertain.
+  // The server read its clock at some time between the two, so the result has that uncertainty.
   const skew = (rows[0]?.seconds ?? 0) - (before + after) / 2000;
   if (Math.abs(skew) - (after - before) / 2000 <= MAX_CLOCK_SKEW_SECONDS) return [];
   const direction = skew > 0 ? 'behind' : 'ahead of';
-  const message = `The clock of this machine is ${Math.abs(skew).toFixed(0)} s ${direction} the clock of the database. Tokens, bans and sessions end at the wrong time. Synchronise both (NTP).`;
+  const message = `The clock of this machine is ${Math.abs(skew).toFixed(0)} s ${direction} the clock of the database. Tokens, bans and sessions expire at the wrong time. Synchronise both clocks (NTP).`;
   return [{ event: 'database.clock-skew', message }];
 }
 
 const MIN_NEW_USERS = 5;
 const MAX_NEW_USERS = 20;
-/** Without an index on `createdAt` the query reads every user. The start must not wait for a hint. */
+/** Without an index on `createdAt`, the query reads every user. It must not delay the start. */
 const MAX_QUERY_MS = 1000;
 
 /**
- * Better-Auth creates a session when it signs a user up. If many new users have none, it probably
- * keeps sessions in its secondary storage. This is a hint: an admin can create users, too.
+ * Better-Auth creates a session at sign-up. If many new users have none, it probably keeps sessions
+ * in its secondary storage. This is only a hint, because an admin can also create users.
  */
 async function missingSessions(client: Client, physical: PhysicalSchema): Promise<Warning[]> {
   const { users, withSession } = await countNewUsers(client, physical);
@@ -52,22 +52,22 @@ async function missingSessions(client: Client, physical: PhysicalSchema): Promis
 
 async function countNewUsers(client: Client, { schema, tables }: PhysicalSchema) {
   const [user, session] = [tables.user, tables.session];
-  const column = (found: typeof user, name: string) =>
-    escapeIdentifier(found?.columns[name]?.name ?? name);
-  const table = (found: typeof user, name: string) =>
-    `${escapeIdentifier(schema)}.${escapeIdentifier(found?.name ?? name)}`;
+  const column = (table: typeof user, name: string) =>
+    escapeIdentifier(table?.columns[name]?.name ?? name);
+  const qualifiedName = (table: typeof user, name: string) =>
+    `${escapeIdentifier(schema)}.${escapeIdentifier(table?.name ?? name)}`;
   const createdAt = column(user, 'createdAt');
-  // Columns without a zone hold UTC.
+  // Columns without a time zone hold UTC.
   const hasZone = user?.columns['createdAt']?.type.endsWith('with time zone');
   const now = hasZone ? 'now()' : `(now() at time zone 'UTC')`;
   await client.query(`begin read only; set local statement_timeout = ${MAX_QUERY_MS}`);
   try {
     const { rows } = await client.query<{ users: number; withSession: number }>(`
       select count(*)::int as users, count(*) filter (where exists (
-        select from ${table(session, 'session')} s where s.${column(session, 'userId')} = newest.id
+        select from ${qualifiedName(session, 'session')} s where s.${column(session, 'userId')} = newest.id
       ))::int as "withSession"
       from (
-        select ${column(user, 'id')} as id from ${table(user, 'user')}
+        select ${column(user, 'id')} as id from ${qualifiedName(user, 'user')}
         where ${createdAt} between ${now} - interval '1 day' and ${now} - interval '1 minute'
         order by ${createdAt} desc limit ${MAX_NEW_USERS}
       ) newest`);

@@ -415,7 +415,8 @@ it('a DATABASE_DIRECT_URL that is another database is not believed', async () =>
   const replica = await startReplica({ DATABASE_DIRECT_URL: other.url });
   const ada = await signUp(stack.auth);
   await until(
-    () => replica.lines.some((line) => String(line['error']).includes('does not hear what')),
+    () =>
+      replica.lines.some((line) => String(line['error']).includes('does not receive the notif')),
     true,
   );
   expect(await feedOf(replica)).toBe('away');

@@ -37,13 +37,13 @@ describe('a database that Gatehouse cannot run on', () => {
       with: "half of Better-Auth's tables",
       sql: 'drop table session; drop table account',
       sentence:
-        'Only a part of Better-Auth\'s tables is in schema "public": user, verification, but not session, account. Finish Better-Auth\'s own migration first.',
+        'Schema "public" has only some of Better-Auth\'s tables: user, verification, but not session, account. Finish Better-Auth\'s own migration first.',
     },
     {
       with: 'no session table, as with secondaryStorage',
       sql: 'drop table session; drop table verification',
       sentence:
-        'Only a part of Better-Auth\'s tables is in schema "public": user, account, but not session. Finish Better-Auth\'s own migration first. If it has secondaryStorage, set session.storeSessionInDatabase there, or SESSION_BINDING=token-only here (docs/better-auth.md).',
+        'Schema "public" has only some of Better-Auth\'s tables: user, account, but not session. Finish Better-Auth\'s own migration first. If it has secondaryStorage, set session.storeSessionInDatabase there, or SESSION_BINDING=token-only here (docs/better-auth.md).',
     },
     {
       with: 'a missing column',
@@ -54,7 +54,7 @@ describe('a database that Gatehouse cannot run on', () => {
     {
       with: 'a column of another type',
       sql: 'alter table session alter "expiresAt" type bigint using 0',
-      sentence: 'session: column expiresAt is of type bigint, which Better-Auth never makes it.',
+      sentence: 'session: column expiresAt is of type bigint, which Better-Auth never creates.',
     },
     {
       with: 'no admin plugin',
@@ -72,8 +72,7 @@ describe('a database that Gatehouse cannot run on', () => {
     {
       with: 'tables in a schema that nobody named',
       sql: 'alter schema public rename to auth; create schema public',
-      sentence:
-        'None of Better-Auth\'s tables is in schema "public", but there are some in "auth". Set DATABASE_SCHEMA.',
+      sentence: 'Schema "public" has no Better-Auth tables, but "auth" does. Set DATABASE_SCHEMA.',
     },
   ])('is refused in one sentence: $with', async ({ sql, sentence, settings = {} }) => {
     await database.sql(KYSELY);
@@ -97,7 +96,7 @@ describe('a database that Gatehouse cannot run on', () => {
   it('is refused by the service and the doctor, until the migrations have run: an empty one', async () => {
     const variables = { DATABASE_URL: database.url };
     const sentence =
-      'None of Better-Auth\'s tables is in schema "public". Run the migrations (npm run migrate), or set DATABASE_SCHEMA.';
+      'Schema "public" has no Better-Auth tables. Run the migrations (npm run migrate), or set DATABASE_SCHEMA.';
     expect(await service(variables)).toEqual({ code: 1, stdout: '', stderr: `${sentence}\n` });
     const diagnosis = await doctor(variables);
     expect(diagnosis).toMatchObject({ code: 1, stderr: '' });
@@ -197,7 +196,7 @@ describe('a database with more than Gatehouse knows', () => {
     const { code, stdout } = await doctor(variables);
     expect(code).toBe(0);
     expect(linesWith('remark', stdout)).toEqual([
-      expect.stringMatching(/no table "session".*does not reach Better-Auth there/),
+      expect.stringMatching(/no table "session".*do not reach it/),
       expect.stringContaining('no table "verification"'),
     ]);
   });
@@ -213,7 +212,7 @@ describe('a database that lets nobody in is refused in one sentence by every pro
       because: 'wrong password',
       url: changed((url) => (url.password = PASSWORD)),
       sentence:
-        /^PostgreSQL at 127\.0\.0\.1:\d+ does not let user "postgres" in \(wrong user, password or pg_hba\.conf\)\.$/,
+        /^PostgreSQL at 127\.0\.0\.1:\d+ rejects user "postgres" \(wrong user, password or pg_hba\.conf\)\.$/,
     },
     {
       because: 'no such database',
@@ -223,12 +222,12 @@ describe('a database that lets nobody in is refused in one sentence by every pro
     {
       because: 'nobody at that port',
       url: changed((url) => (url.port = '1')),
-      sentence: /^No PostgreSQL answers at 127\.0\.0\.1:1 \(connection refused\)\.$/,
+      sentence: /^PostgreSQL is not reachable at 127\.0\.0\.1:1 \(connection refused\)\.$/,
     },
     {
       because: 'unknown host',
       url: changed((url) => (url.hostname = 'database.invalid')),
-      sentence: /^The host of the database, database\.invalid, is not known to the name service\.$/,
+      sentence: /^The database host database\.invalid cannot be resolved \(DNS\)\.$/,
     },
     {
       because: 'a pooler that refuses',
@@ -245,7 +244,7 @@ describe('a database that lets nobody in is refused in one sentence by every pro
         startPooler(null, (server) => {
           pooler = server;
         }),
-      sentence: /^PostgreSQL at 127\.0\.0\.1:\d+ did not answer in time\.$/,
+      sentence: /^PostgreSQL at 127\.0\.0\.1:\d+ did not respond in time\.$/,
     },
   ])('$because', async ({ url, sentence }) => {
     const before = await catalogOf(database, { ours: true });
@@ -290,7 +289,7 @@ describe('a user who may too little', () => {
   it('hears that schemas may not be created', async () => {
     await database.sql(KYSELY);
     await expectRefusal(
-      /^PostgreSQL refuses: permission denied for database \w+ \(42501\)\. Grant it, or let DATABASE_DIRECT_URL name a user that may do so\.$/,
+      /^PostgreSQL returned an error: permission denied for database \w+ \(42501\)\. Grant the permission, or name a user that has it in DATABASE_DIRECT_URL\.$/,
     );
   });
 
@@ -298,7 +297,7 @@ describe('a user who may too little', () => {
     const name = new URL(url).pathname.slice(1);
     await database.sql(`grant create on database ${name} to ${role}`);
     await expectRefusal(
-      /^PostgreSQL refuses: permission denied for schema public \(42501\)\. Grant/,
+      /^PostgreSQL returned an error: permission denied for schema public \(42501\)\. Grant/,
     );
   });
 
@@ -309,7 +308,7 @@ describe('a user who may too little', () => {
     });
     expect({ code, stderr }).toEqual({
       code: 1,
-      stderr: 'PostgreSQL refuses: schema "nowhere" does not exist (3F000).\n',
+      stderr: 'PostgreSQL returned an error: schema "nowhere" does not exist (3F000).\n',
     });
     expect(await catalogOf(database, { ours: true })).toEqual(['schema public']);
   });

@@ -108,7 +108,7 @@ describe('an address that moves to another server while the old one stays alive'
     await moveAndBan(ada);
     await until(() => ask(ada), 403, BOUND_SECONDS);
     expect(gatehouse.lines.map((line) => line['error'])).toContain(
-      'DATABASE_DIRECT_URL does not hear what DATABASE_URL says',
+      'DATABASE_DIRECT_URL does not receive the notifications that DATABASE_URL sends',
     );
     // The cache must not be filled again by connections to the old server.
     await until(feed, 'listening');

@@ -89,7 +89,7 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
 
   it('are neither dropped nor emptied by schema:drop, schema:fresh and schema:update', async () => {
     const before = await catalogOf(database, { ours: true });
-    const refusal = 'Gatehouse drops and empties nothing';
+    const refusal = 'Gatehouse never drops or empties anything';
     await expect(orm.schema.drop({ dropMigrationsTable: true })).rejects.toThrow(refusal);
     await expect(orm.schema.drop({ dropDb: true })).rejects.toThrow(refusal);
     await expect(orm.schema.refresh()).rejects.toThrow(refusal);

@@ -53,7 +53,7 @@ describe('a start that cannot succeed says why in one sentence, without a stack 
 
   it('a database that is away', async () => {
     expect(await failing({ DATABASE_URL: 'postgres://u:s3cr3t@127.0.0.1:9/x' })).toBe(
-      'No PostgreSQL answers at 127.0.0.1:9 (connection refused).\n',
+      'PostgreSQL is not reachable at 127.0.0.1:9 (connection refused).\n',
     );
   });
 

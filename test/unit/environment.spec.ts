@@ -306,7 +306,7 @@ describe('the .env file', () => {
 
   it('gives way to the environment', () => {
     expect(faultsIn({ DATABASE_POOL_MAX: '5' })).toBe(
-      'No PostgreSQL answers at 127.0.0.1:1 (connection refused).\n',
+      'PostgreSQL is not reachable at 127.0.0.1:1 (connection refused).\n',
     );
   });
 
