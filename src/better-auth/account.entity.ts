@@ -4,7 +4,7 @@ import { OpaqueId } from '../database/opaque-id.js';
 import { User } from './user.entity.js';
 import { AccountsRepository } from './accounts.repository.js';
 
-/** The password hash and the OAuth tokens are not mapped: nothing here may read them. */
+/** The password hash and the OAuth tokens are not mapped, because Gatehouse must not read them. */
 const AccountSchema = defineEntity({
   name: 'Account',
   tableName: 'account',

@@ -3,7 +3,7 @@ import { mappedOnly } from '../database/bounded-text.js';
 import type { Account } from './account.entity.js';
 
 export class AccountsRepository extends EntityRepository<Account> {
-  /** Oldest first. To be read, not changed: they are not kept in the identity map. */
+  /** Oldest first. Read-only: MikroORM does not track these entities. */
   findByUser(userId: string, provider: string | undefined): Promise<Account[]> {
     return this.find(
       { user: userId, ...(provider === undefined ? {} : { providerId: provider }) },

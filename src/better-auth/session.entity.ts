@@ -4,7 +4,9 @@ import { OpaqueId } from '../database/opaque-id.js';
 import { User } from './user.entity.js';
 import { SessionsRepository } from './sessions.repository.js';
 
-/** `token` is the bearer credential itself, in plain text. It is not mapped, so that nothing can leak it. */
+/**
+ * `token` is the bearer credential in plain text. It is not mapped, so that no code can leak it.
+ */
 const SessionSchema = defineEntity({
   name: 'Session',
   tableName: 'session',
@@ -17,7 +19,7 @@ const SessionSchema = defineEntity({
     updatedAt: p.datetime(),
     ipAddress: p.type(new BoundedText(MAX_CHARACTERS.ipAddress)).nullable().strictNullable(),
     userAgent: p.type(new BoundedText(MAX_CHARACTERS.userAgent)).nullable().strictNullable(),
-    // Always text, also where ids are not.
+    // Always text, even if ids have another type.
     impersonatedBy: p.text().nullable().strictNullable(),
   },
 });

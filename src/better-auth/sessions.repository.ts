@@ -5,14 +5,14 @@ import type { RevokedSession } from './revoked-session.js';
 import type { Session } from './session.entity.js';
 
 export class SessionsRepository extends EntityRepository<Session> {
-  /** The newest, and how many there are. To be read, not changed. */
-  findActive(userId: string, now: Date, most: number): Promise<[Session[], number]> {
+  /** The newest active sessions, and the number of all active ones. Read-only. */
+  findActive(userId: string, now: Date, max: number): Promise<[Session[], number]> {
     return this.getEntityManager()
       .fork()
       .findAndCount(
         this.entityName,
         { user: userId, expiresAt: { $gt: now } },
-        { ...mappedOnly(this), orderBy: { createdAt: 'desc', id: 'desc' }, limit: most },
+        { ...mappedOnly(this), orderBy: { createdAt: 'desc', id: 'desc' }, limit: max },
       );
   }
 
@@ -20,7 +20,7 @@ export class SessionsRepository extends EntityRepository<Session> {
     return (await this.count({ id: sessionId, expiresAt: { $gt: now } })) > 0;
   }
 
-  /** Ends the sessions of a user, and those in which this user impersonates somebody. */
+  /** Deletes the sessions of a user, and those in which this user impersonates others. */
   revokeAll(userId: string, exceptId?: string): Promise<RevokedSession[]> {
     return this.deleteReturning({
       $or: [{ user: userId }, { impersonatedBy: userId }],
@@ -36,7 +36,7 @@ export class SessionsRepository extends EntityRepository<Session> {
     return this.deleteReturning({ user: userId, id: sessionId });
   }
 
-  /** MikroORM's query builder leaves `returning` out of a DELETE, the query below it does not. */
+  /** MikroORM's query builder omits `returning` from a DELETE, so this uses the native query. */
   private async deleteReturning(where: QBFilterQuery<Session>): Promise<RevokedSession[]> {
     const em = this.getEntityManager();
     const meta = em.getMetadata().get<Session>(this.entityName);
@@ -45,14 +45,14 @@ export class SessionsRepository extends EntityRepository<Session> {
     query.returning([id, user, expiresAt].flatMap(({ fieldNames }) => fieldNames));
     const rows = await em.execute<EntityDictionary<Session>[]>(query);
     return rows.map((row) => {
-      const ended = em.getDriver().mapResult<Session>(row, meta) as EndedRow;
-      const { id, user, expiresAt } = ended;
+      const revoked = em.getDriver().mapResult<Session>(row, meta) as RevokedRow;
+      const { id, user, expiresAt } = revoked;
       return { id: String(id), userId: String(user), expiresAt: new Date(expiresAt) };
     });
   }
 }
 
-interface EndedRow {
+interface RevokedRow {
   id: string | number;
   user: string | number;
   expiresAt: Date | string;

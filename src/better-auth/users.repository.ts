@@ -9,33 +9,34 @@ export class UsersRepository extends EntityRepository<User> {
     return (await this.findOne({ id }, { fields: ['id'], disableIdentityMap: true })) !== null;
   }
 
-  /** To be read, not changed. */
+  /** Read-only: MikroORM does not track this entity. */
   findReadOnly(id: string): Promise<User | null> {
     return this.findOne({ id }, { ...mappedOnly(this), disableIdentityMap: true });
   }
 
-  /** To be read, not changed: the row as it is now, which nobody changes until the transaction ends. */
+  /** Reads the current row and locks it against changes until the transaction ends. Read-only. */
   findForShare(id: string): Promise<User | null> {
     const lockMode = LockMode.PESSIMISTIC_READ;
     return this.findOne({ id }, { ...mappedOnly(this), lockMode, disableIdentityMap: true });
   }
 
-  /** The row as it is now, and ours until the transaction ends. */
+  /** Reads the current row and locks it until the transaction ends. */
   async findForUpdate(id: string): Promise<User | null> {
     const options = { lockMode: LockMode.PESSIMISTIC_WRITE, refresh: true } as const;
     const user = await this.findOne({ id }, { ...mappedOnly(this), ...options });
-    // PostgreSQL's `infinity` is no date here and could not be written back. Null, too, bans for ever.
+    // PostgreSQL's `infinity` becomes an invalid date, which MikroORM cannot write back. Null also
+    // means a ban without end.
     if (user?.banExpires && Number.isNaN(user.banExpires.getTime())) user.banExpires = null;
     return user;
   }
 
-  /** Those who hold one of the roles or are named, banned or not. They are few. */
+  /** Users with one of the roles or one of the ids, banned or not. There are few such users. */
   async findByRoles(roles: readonly string[], ids: readonly string[]): Promise<User[]> {
     return this.find(
       {
         $or: [
           { id: { $in: [...ids] } },
-          // Whoever has a role of the comma-joined list has it in the text; which of them do is decided there.
+          // `role` is a comma-separated list. The caller decides which of these rows have the role.
           ...roles.map((role) => ({ role: { $like: likePattern(role) } })),
         ],
       },
