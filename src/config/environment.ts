@@ -18,8 +18,8 @@ import {
 export const ALGORITHMS = ['EdDSA', 'Ed25519', 'ES256', 'ES512', 'RS256', 'PS256'] as const;
 
 /**
- * Every variable that Gatehouse reads, its rule and its default; `.env.example` says what each means.
- * `process.env` is read here and nowhere else.
+ * Every variable that Gatehouse reads, with its rule and its default. `.env.example` documents
+ * them. No other file reads `process.env`.
  */
 export class Environment {
   @Choice('development', 'test', 'production')
@@ -144,7 +144,7 @@ export class Environment {
   @Whole(0, 300_000)
   SHUTDOWN_DELAY_MS = 5000;
 
-  /** The origin of Better-Auth, which is what it writes as `iss` and `aud` (never its path). */
+  /** Better-Auth writes its origin, without a path, as `iss` and `aud`. */
   get issuer(): string {
     return this.JWT_ISSUER ?? new URL(this.BETTER_AUTH_URL).origin;
   }
@@ -157,7 +157,7 @@ export class Environment {
     return this.JWKS_URL ?? `${this.BETTER_AUTH_URL.replace(/\/+$/, '')}/api/auth/jwks`;
   }
 
-  /** Around a pooler: LISTEN and migrations need one connection that stays theirs. */
+  /** Bypasses a pooler: LISTEN and migrations need a session of their own. */
   get directUrl(): string {
     return this.DATABASE_DIRECT_URL ?? this.DATABASE_URL;
   }
@@ -166,31 +166,32 @@ export class Environment {
     return this.LOG_FORMAT ?? (this.NODE_ENV === 'development' ? 'pretty' : 'json');
   }
 
-  /** What Express calls `trust proxy`: a number of hops, or the addresses that may speak for others. */
+  /** Express's `trust proxy`: a number of hops, or the addresses of trusted proxies. */
   get trustProxy(): false | number | string[] {
     return proxiesIn(this.TRUST_PROXY) ?? false;
   }
 }
 
-/** All that is wrong with an environment, one line for each variable. */
+/** Lists every error of an environment, one line each. */
 export class InvalidEnvironmentError extends Error {
   constructor(readonly errors: string[]) {
-    super(`The environment is not usable:\n${errors.map((fault) => `  - ${fault}`).join('\n')}`);
+    super(`The environment is not usable:\n${errors.map((error) => `  - ${error}`).join('\n')}`);
   }
 }
 
-/** The environment of this process; in development also the `.env` file in its folder. */
+/** Reads the environment of this process, and in development also the `.env` file. */
 export function readEnvironment(): Environment {
   const stage = process.env['NODE_ENV'] || 'development';
   if (stage === 'development' && existsSync('.env')) process.loadEnvFile('.env');
   return parseEnvironment(process.env);
 }
 
-/** The names alone, for warnings about those that Gatehouse does not read. */
+/** The names only, for warnings about variables that Gatehouse does not read. */
 export function environmentNames(): string[] {
   return Object.keys(process.env);
 }
 
+/** Throws `InvalidEnvironmentError` with every error of the variables. */
 export function parseEnvironment(variables: Record<string, string | undefined>): Environment {
   const names = Object.keys(new Environment());
   const given = names.flatMap((name) => {
@@ -200,19 +201,19 @@ export function parseEnvironment(variables: Record<string, string | undefined>):
   const environment = plainToInstance(Environment, Object.fromEntries(given) as object, {
     exposeDefaultValues: true,
   });
-  const faults = [...ruleErrors(environment), ...crossFieldErrors(environment, variables)];
-  if (faults.length > 0) throw new InvalidEnvironmentError(faults);
+  const errors = [...ruleErrors(environment), ...crossFieldErrors(environment, variables)];
+  if (errors.length > 0) throw new InvalidEnvironmentError(errors);
   return environment;
 }
 
 /**
- * Elsewhere an empty value is an unset one, as `FOO: ${FOO:-}` writes it. Here it would read as
- * "check nothing", so it is a fault.
+ * An empty value of another variable counts as unset, as in `FOO: ${FOO:-}` of a Compose file. For
+ * these two it could mean "check nothing", so it is an error.
  */
 const NEVER_EMPTY = new Set(['JWT_ISSUER', 'JWT_AUDIENCE']);
 
 function ruleErrors(environment: Environment): string[] {
-  // The messages never quote a value: DATABASE_URL holds a password.
+  // The messages never contain a value: DATABASE_URL has a password.
   return validateSync(environment).map(({ property, constraints }) => {
     const [message] = Object.values(constraints ?? {});
     return `${property} ${message}`;

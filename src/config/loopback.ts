@@ -1,4 +1,4 @@
-/** Plain http to somewhere else than this machine. */
+/** Whether a URL uses plain http to another machine. */
 export function isPlain(address: string): boolean {
   const url = URL.parse(address);
   return url?.protocol === 'http:' && !isLoopback(url.hostname);

@@ -12,16 +12,16 @@ import {
   ValidateBy,
 } from 'class-validator';
 
-/** A whole number between two bounds, written in plain digits. */
-export function Whole(least: number, most: number): PropertyDecorator {
-  const message = `must be a whole number from ${least} to ${most}`;
+/** A whole number between two bounds, in decimal digits only. */
+export function Whole(min: number, max: number): PropertyDecorator {
+  const message = `must be a whole number from ${min} to ${max}`;
   return applyDecorators(
     Transform(({ value }: { value: unknown }) =>
       /^\d{1,12}$/.test(String(value)) ? Number(value) : value,
     ),
     IsInt({ message }),
-    Min(least, { message }),
-    Max(most, { message }),
+    Min(min, { message }),
+    Max(max, { message }),
   );
 }
 
@@ -30,7 +30,7 @@ export function Choice(...words: string[]): PropertyDecorator {
   return IsIn(words, { message: `must be one of ${words.join(', ')}` });
 }
 
-/** `on` or `off`; `true` and `false` are understood too. */
+/** `on` or `off`. `true` and `false` are accepted too. */
 export function Flag(): PropertyDecorator {
   const meanings: Record<string, boolean> = { on: true, true: true, off: false, false: false };
   return applyDecorators(
@@ -39,7 +39,7 @@ export function Flag(): PropertyDecorator {
   );
 }
 
-/** A comma-separated list; the spaces around each entry do not count. */
+/** A comma-separated list. Spaces around an entry are ignored. */
 export function List({ atLeastOne = false } = {}): PropertyDecorator {
   const split = Transform(({ value }: { value: unknown }) =>
     typeof value === 'string'
@@ -54,9 +54,9 @@ export function List({ atLeastOne = false } = {}): PropertyDecorator {
     : split;
 }
 
-/** A text that says something and holds no control characters. */
+/** A text that is not blank and has no control characters. */
 export function Text(): PropertyDecorator {
-  // oxlint-disable-next-line no-control-regex -- control characters are what this refuses
+  // oxlint-disable-next-line no-control-regex -- the rule rejects control characters
   return Matches(/^(?=.*\S)[^\x00-\x1f\x7f]{1,2048}$/, { message: 'must not be empty' });
 }
 
@@ -77,7 +77,7 @@ function Url(protocols: string[], message: string): PropertyDecorator {
   return ValidateBy({ name: 'url', validator: { validate: accepts } }, { message });
 }
 
-/** `https://app.example.com` as a browser sends it: scheme, host and port, and nothing behind them. */
+/** A list of origins as browsers send them: scheme, host and port, without a path. */
 export function Origins(): PropertyDecorator {
   return applyDecorators(
     List(),
@@ -92,17 +92,18 @@ function isOrigin(value: unknown): boolean {
   return URL.parse(String(value))?.origin === value;
 }
 
-/** What Express calls `trust proxy`, but for what would trust everyone. */
+/** Express's `trust proxy`, except values that would trust every address. */
 export function TrustedProxies(): PropertyDecorator {
   return ValidateBy(
     { name: 'proxies', validator: { validate: (value) => proxiesIn(String(value)) !== undefined } },
     {
       message:
-        'must be false, a number of hops or a list of addresses; trusting everyone lets anyone choose their address',
+        'must be false, a number of hops or a list of addresses; if all addresses are trusted, clients can forge theirs',
     },
   );
 }
 
+/** Returns undefined for an invalid value, or if the networks cover the whole internet. */
 export function proxiesIn(text: string): false | number | string[] | undefined {
   if (text === 'false') return false;
   if (/^\d{1,2}$/.test(text)) return Number(text);
@@ -112,14 +113,14 @@ export function proxiesIn(text: string): false | number | string[] | undefined {
   return PUBLIC_INTERNET.some((space) => covers(networks, space)) ? undefined : proxies;
 }
 
-/** The names that Express knows, as proxy-addr defines them. */
+/** The network names that Express accepts, as proxy-addr defines them. */
 const NAMED_NETWORKS: Record<string, string[]> = {
   loopback: ['127.0.0.1/8', '::1/128'],
   linklocal: ['169.254.0.0/16', 'fe80::/10'],
   uniquelocal: ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'],
 };
 
-/** The bits that all addresses of a network begin with. IPv4 is a part of IPv6: `::ffff:0:0/96`. */
+/** The common prefix of a network, in bits. IPv4 is the part `::ffff:0:0/96` of IPv6. */
 function prefixOf(network: string): string | undefined {
   const [address = '', length, ...more] = network.split('/');
   const version = isIP(address);
@@ -141,7 +142,7 @@ function bitsOf(address: string): string {
     .join('');
 }
 
-/** All IPv4 addresses, and the IPv6 addresses that are routed: `2000::/3`. */
+/** All IPv4 addresses, and the routed IPv6 addresses: `2000::/3`. */
 const PUBLIC_INTERNET = ['0'.repeat(80) + '1'.repeat(16), '001'];
 
 /** Whether the networks together contain every address with this prefix. */

@@ -2,13 +2,13 @@ import { Client } from 'pg';
 import { Environment } from './environment.js';
 import { isLoopback } from './loopback.js';
 
-/** What an operator should change, although Gatehouse can run. `event` is stable, for alerts. */
+/** A problem that does not stop Gatehouse. `event` is stable, so that alerts can use it. */
 export interface Warning {
   event: string;
   message: string;
 }
 
-/** What the environment alone shows. No message quotes a value: it may be a secret. */
+/** Warnings about the environment. No message contains a value, because it may be a secret. */
 export function configurationWarnings(environment: Environment, names: string[]): Warning[] {
   return [
     ...tokenOnly(environment),
@@ -25,14 +25,16 @@ function tokenOnly({ SESSION_BINDING }: Environment): Warning[] {
   return [{ event: 'config.token-only', message: TOKEN_ONLY_WARNING }];
 }
 
-// ── Names that look like ours ───────────────────────────────────────────────────────────────────
+// ── Unknown variables ──────────────────────────────────────────────────────────────────────────
 
-/** Families that hardly another program uses, unlike `DATABASE_` or `SESSION_`. */
-/** `REMEMBERED_` is the former name of the cache limits. */
+/**
+ * Prefixes that other programs rarely use, unlike `DATABASE_` or `SESSION_`. The cache limits had
+ * the prefix `REMEMBERED_` before.
+ */
 const FAMILIES = /^(JWT|JWKS|RATE_LIMIT|TRUST_PROXY|CHANGE_FEED|DATABASE_POOL|REMEMBERED)_/;
-/** Kubernetes and Docker describe a service `jwks` in JWKS_SERVICE_HOST, JWKS_PORT and the like. */
+/** Kubernetes and Docker set such variables for a service `jwks`: JWKS_SERVICE_HOST, JWKS_PORT. */
 const SERVICE_LINK = /_(SERVICE_(HOST|PORT)|PORT)(_|$)/;
-/** Shorter names differ by two letters from many others: HOST, PORT and POST. */
+/** Shorter names are too similar to unrelated ones: HOST, PORT and POST. */
 const MIN_TYPO_LENGTH = 8;
 const MAX_TYPO_DISTANCE = 2;
 
@@ -40,7 +42,7 @@ function unknownVariables(names: string[]): Warning[] {
   const ours = Object.keys(new Environment());
   return names.flatMap((name) => {
     if (ours.includes(name) || SERVICE_LINK.test(name)) return [];
-    const meant = ours.find((known) => isMeant(name, known));
+    const meant = ours.find((candidate) => isMeant(name, candidate));
     if (meant === undefined && !FAMILIES.test(name)) return [];
     const question = meant === undefined ? '' : ` Did you mean ${meant}?`;
     const message = `${name} is not a variable of Gatehouse and has no effect.${question}`;
@@ -48,16 +50,17 @@ function unknownVariables(names: string[]): Warning[] {
   });
 }
 
-/** A typing error, another case, or a name that was cut off (`SESSION_BIND`). */
-function isMeant(name: string, known: string): boolean {
+/** Whether a name is a typo, another case or a truncated form (`SESSION_BIND`) of our variable. */
+function isMeant(name: string, variable: string): boolean {
   const upper = name.toUpperCase();
-  if (upper === known) return true;
+  if (upper === variable) return true;
   if (name !== upper || name.length < MIN_TYPO_LENGTH) return false;
-  const isCutOff = known.startsWith(name) && /_./.test(name) && name.length >= known.length * 0.6;
-  return isCutOff || editDistance(name, known) <= MAX_TYPO_DISTANCE;
+  const isCutOff =
+    variable.startsWith(name) && /_./.test(name) && name.length >= variable.length * 0.6;
+  return isCutOff || editDistance(name, variable) <= MAX_TYPO_DISTANCE;
 }
 
-/** Levenshtein: how many letters to insert, delete or replace. */
+/** Levenshtein distance: the number of letters to insert, delete or replace. */
 function editDistance(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, index) => index);
   for (const [index, letter] of from.split('').entries()) {
@@ -85,15 +88,15 @@ function databasesWithoutTls(environment: Environment): Warning[] {
     return url !== undefined && isRemoteWithoutTls(url);
   });
   if (names.length === 0) return [];
-  const message = `${names.join(' and ')}: the connection to PostgreSQL has no TLS, and its server is another machine. Add ?sslmode=verify-full.`;
+  const message = `${names.join(' and ')}: the connection to PostgreSQL on another machine does not use TLS. Add ?sslmode=verify-full.`;
   return [{ event: 'config.database-without-tls', message }];
 }
 
-/** As `pg` itself reads the URL and its own variables (PGSSLMODE). Nothing is connected. */
+/** Uses the parser of `pg`, which also reads PGSSLMODE. It does not connect. */
 function isRemoteWithoutTls(url: string): boolean {
   const { host, ssl } = new Client({ connectionString: url });
-  // A socket; this machine; a name without a dot, which only a network of containers resolves.
-  const isNear =
+  // A Unix socket, this machine, or a name without a dot, as in a container network.
+  const isLocal =
     host.startsWith('/') || host === '::1' || isLoopback(host) || /^[^.:]+$/.test(host);
-  return !ssl && !isNear;
+  return !ssl && !isLocal;
 }
