@@ -5,11 +5,11 @@ import { PHYSICAL_SCHEMA, type PhysicalSchema } from './database/physical-schema
 import { RequestTracker } from './http/request-tracker.js';
 import { LOG } from './logging/logger.js';
 
-/** What exists before Nest does, made injectable everywhere. */
+/** Makes the objects that exist before Nest starts injectable in every module. */
 @Global()
 @Module({})
 export class CoreModule {
-  static forRoot(known: {
+  static forRoot(options: {
     environment: Environment;
     physical: PhysicalSchema;
     log: Logger;
@@ -17,10 +17,10 @@ export class CoreModule {
     return {
       module: CoreModule,
       providers: [
-        { provide: Environment, useValue: known.environment },
-        { provide: PHYSICAL_SCHEMA, useValue: known.physical },
-        { provide: LOG, useValue: known.log },
-        { provide: RequestTracker, useFactory: () => new RequestTracker(known.log) },
+        { provide: Environment, useValue: options.environment },
+        { provide: PHYSICAL_SCHEMA, useValue: options.physical },
+        { provide: LOG, useValue: options.log },
+        { provide: RequestTracker, useFactory: () => new RequestTracker(options.log) },
       ],
       exports: [Environment, PHYSICAL_SCHEMA, LOG, RequestTracker],
     };

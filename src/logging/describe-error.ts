@@ -4,7 +4,7 @@ interface DescribedError {
   type: string;
   code?: unknown;
   message?: string;
-  /** Names out of the schema, which say more than the code and quote no row. */
+  /** Names from the schema. They help more than the code and contain no row data. */
   constraint?: unknown;
   table?: unknown;
   column?: unknown;
@@ -13,11 +13,11 @@ interface DescribedError {
   errors?: DescribedError[];
 }
 
-/** What went wrong and where, without the values that it went wrong with. */
+/** The parts of an error that a log may contain: no values from a query or a request. */
 export function describeError(error: unknown, depth = 0): DescribedError {
   if (!isError(error)) return { type: typeof error };
   const { cause, errors } = error;
-  const deeper = depth < MAX_CAUSE_DEPTH;
+  const canDescend = depth < MAX_CAUSE_DEPTH;
   return present({
     type: error.name,
     code: error.code,
@@ -26,10 +26,10 @@ export function describeError(error: unknown, depth = 0): DescribedError {
     table: error.table,
     column: error.column,
     stack: framesOf(error),
-    cause: deeper && isError(cause) ? describeError(cause, depth + 1) : undefined,
+    cause: canDescend && isError(cause) ? describeError(cause, depth + 1) : undefined,
     errors:
-      deeper && Array.isArray(errors)
-        ? errors.slice(0, MAX_ERRORS).map((each) => describeError(each, depth + 1))
+      canDescend && Array.isArray(errors)
+        ? errors.slice(0, MAX_ERRORS).map((inner) => describeError(inner, depth + 1))
         : undefined,
   });
 }
@@ -40,26 +40,27 @@ const MAX_ERRORS = 5;
 type ErrorLike = Error &
   Partial<Record<'code' | 'errors' | 'constraint' | 'table' | 'column', unknown>>;
 
-// Not `instanceof Error`: under Jest, Node's own errors come from another realm.
+// Not `instanceof Error`: under Jest, Node's errors come from another realm.
 function isError(value: unknown): value is ErrorLike {
   return typeof value === 'object' && value !== null && 'message' in value && 'name' in value;
 }
 
+/** Whether the message can contain values. */
 function quotesValues(error: ErrorLike): boolean {
-  // JSON.parse quotes what it could not read.
+  // JSON.parse quotes its input.
   if (error.name === 'SyntaxError') return true;
   // MikroORM's "User not found ({ email: … })".
   if (error instanceof ValidationError) return true;
-  return SQLSTATE.test(String(error.code)) && !ABOUT_THE_SERVER.test(String(error.code));
+  return SQLSTATE.test(String(error.code)) && !SERVER_CLASSES.test(String(error.code));
 }
 
-// Node's own codes (EPIPE) can be of five capital letters, too.
+// Some Node codes (EPIPE) also have five capital letters.
 const SQLSTATE = /^(?=.*\d)[0-9A-Z]{5}$/;
 
-/** Classes of SQLSTATE whose messages speak of connections, limits and locks, never of rows. */
-const ABOUT_THE_SERVER = /^(08|25|28|3D|40|53|55|57|58)/;
+/** SQLSTATE classes about connections, limits and locks. Their messages contain no row data. */
+const SERVER_CLASSES = /^(08|25|28|3D|40|53|55|57|58)/;
 
-/** Without the message, which stands above the frames and may look like one. */
+/** The frames only. The stack begins with the message, and a message can look like a frame. */
 function framesOf({ stack, message }: Error): string | undefined {
   return stack
     ?.replaceAll(message, '')

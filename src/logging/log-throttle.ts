@@ -1,11 +1,11 @@
 import type { Logger } from 'pino';
 
 /**
- * Lines that strangers can cause are bounded, and what was left out is counted: a log is a disk that
- * somebody else could fill.
+ * Limits the log lines that an anonymous client can cause, so that it cannot fill the disk. It
+ * counts the suppressed lines.
  */
 export class LogThrottle {
-  private endsAt = 0;
+  private windowEndsAt = 0;
   private attempted = 0;
 
   constructor(
@@ -17,12 +17,12 @@ export class LogThrottle {
   /** Whether one more line may be written. */
   allow(): boolean {
     const now = performance.now();
-    if (now >= this.endsAt) {
+    if (now >= this.windowEndsAt) {
       const leftOut = this.attempted - this.maxPerMinute;
       if (leftOut > 0) {
         this.log.warn({ event: 'log.lines_left_out', of: this.of, leftOut }, 'log.lines_left_out');
       }
-      this.endsAt = now + 60_000;
+      this.windowEndsAt = now + 60_000;
       this.attempted = 0;
     }
     this.attempted += 1;
@@ -31,8 +31,8 @@ export class LogThrottle {
 }
 
 /**
- * A budget for each class of lines, so that a flood of one class does not hide the others. The names of
- * the classes must come from a closed list, and never from a request.
+ * A limit for each class of lines, so that a flood of one class does not suppress the others. The
+ * class names must come from a closed list, never from a request.
  */
 export class LogThrottles {
   private readonly throttles = new Map<string, LogThrottle>();
@@ -40,15 +40,15 @@ export class LogThrottles {
   constructor(
     private readonly log: Logger,
     private readonly of: string,
-    private readonly mostAMinute?: number,
+    private readonly maxPerMinute?: number,
   ) {}
 
   allow(className: string): boolean {
-    let budget = this.throttles.get(className);
-    if (!budget) {
-      budget = new LogThrottle(this.log, `${this.of} ${className}`, this.mostAMinute);
-      this.throttles.set(className, budget);
+    let throttle = this.throttles.get(className);
+    if (!throttle) {
+      throttle = new LogThrottle(this.log, `${this.of} ${className}`, this.maxPerMinute);
+      this.throttles.set(className, throttle);
     }
-    return budget.allow();
+    return throttle.allow();
   }
 }

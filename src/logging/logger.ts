@@ -8,8 +8,8 @@ import { type LogStream, standardOutput } from './log-stream.js';
 export const LOG = Symbol('LOG');
 
 /**
- * The process's log, on standard output. A log that cannot be written (closed pipe, full disk, a reader
- * that has stopped) loses lines, never the process.
+ * The log of the process, on standard output. If the output fails (closed pipe, full disk, stopped
+ * reader), lines are lost but the process runs on.
  */
 export function createLogger(
   environment: Environment,
@@ -33,45 +33,45 @@ export function createLogger(
     pretty ? prettified(output, pretty) : output,
   );
   if (environment.logFormat === 'pretty' && !pretty) {
-    log.warn('LOG_FORMAT=pretty needs pino-pretty, which is not installed here: this is JSON');
+    log.warn('LOG_FORMAT=pretty needs pino-pretty, which is not installed: the log is JSON');
   }
   return log;
 }
 
 /**
- * One line of known members, as pino would write it. Every request has one, and in a busy process pino's
- * own way costs a tenth of the request: much code, which the rest has driven out of the caches.
+ * Writes the same line as pino would. Every request has one. In a busy process, pino's own path
+ * costs a tenth of a request: it runs much code that the CPU caches no longer hold.
  */
 export function logRequest(
   log: Logger,
   level: 'debug' | 'info',
   message: string,
-  members: object,
+  fields: object,
 ): void {
   if (!log.isLevelEnabled(level)) return;
-  const rest = JSON.stringify(members).slice(1, -1);
+  const rest = JSON.stringify(fields).slice(1, -1);
   const output = Reflect.get(log, pino.symbols.streamSym) as LogStream;
   output.write(
     `{"level":"${level}","time":"${new Date().toISOString()}",${rest},"msg":"${message}"}\n`,
   );
 }
 
-/** Resolves when everything logged so far is written, or cannot be. */
+/** Resolves when every earlier line is written or has failed. */
 export function flush(log: Logger): Promise<void> {
   return new Promise((resolve) => log.flush(() => resolve()));
 }
 
-/** Nothing of the kind is logged on purpose; this is for the line that somebody adds one day. */
+/** No code logs these fields. The list protects against a future mistake. */
 const SECRETS = ['authorization', 'cookie', 'token', 'password', 'secret', 'req.headers'];
 
-/** pino would take the message of the error itself, past the serializer that leaves it out. */
+/** pino would copy the error's message into `msg`, although the serializer omits it. */
 function withMessage(args: unknown[]): unknown[] {
   const [first, message] = args;
   if (message !== undefined || typeof first !== 'object' || first === null) return args;
   const error = first instanceof Error ? first : Reflect.get(first, 'err');
   if (error === undefined) return args;
-  const { message: said, type } = describeError(error);
-  return [first instanceof Error ? { err: first } : first, said ?? type];
+  const { message: safeMessage, type } = describeError(error);
+  return [first instanceof Error ? { err: first } : first, safeMessage ?? type];
 }
 
 function prettified(output: LogStream, pretty: (line: string) => string): LogStream {
@@ -81,7 +81,7 @@ function prettified(output: LogStream, pretty: (line: string) => string): LogStr
   };
 }
 
-/** For people, where the development dependency is installed. In this thread: a line is never lost. */
+/** Runs in this thread, so that no line is lost. Undefined if pino-pretty is not installed. */
 function loadPrettifier(): ((line: string) => string) | undefined {
   try {
     const require = createRequire(import.meta.url);
