@@ -38,7 +38,7 @@ const ENTITIES = [User, Session, Account, Verification, AuditEvent];
  */
 const OWN_SCHEMAS: string[] = [];
 
-/** In the order in which they run; a name, once released, never changes. */
+/** In the order in which they run. The name of a released migration never changes. */
 export const MIGRATIONS = [
   { name: '20261121000000-adopt-better-auth-tables', class: AdoptBetterAuthTables },
   { name: '20261121010000-audit-event', class: AuditEventTable },
@@ -56,9 +56,9 @@ export interface OrmSetting {
   url: string;
   poolMax: number;
   physical: PhysicalSchema;
-  /** How long to wait for an answer; null for as long as it takes, as a migration must. */
-  answerWithinMs?: number | null;
-  /** Where connection troubles are told. */
+  /** The query timeout. Null means none, for migrations. */
+  queryTimeoutMs?: number | null;
+  /** Receives the warnings of MikroORM about connections. */
   warn?: (message: string) => void;
 }
 
@@ -67,13 +67,13 @@ export function ormOptions({
   url,
   poolMax,
   physical,
-  answerWithinMs = QUERY_TIMEOUT_MS,
+  queryTimeoutMs = QUERY_TIMEOUT_MS,
   warn,
 }: OrmSetting): Options {
   return defineConfig({
     clientUrl: url,
     entities: ENTITIES,
-    // Named in any case, for MikroORM's own default is `public`, whatever the search_path is.
+    // Always set, because MikroORM's default is `public`, whatever the search_path is.
     schema: physical.schema,
     discovery: { onMetadata: (meta) => mapToPhysical(meta, physical) },
     pool: { min: 0, max: poolMax },
@@ -87,7 +87,7 @@ export function ormOptions({
       onPoolCreated: (pool: Pool) => {
         releaseLostConnections(pool);
         discardReadOnlyConnections(pool);
-        if (answerWithinMs !== null) enforceQueryTimeout(pool, answerWithinMs);
+        if (queryTimeoutMs !== null) enforceQueryTimeout(pool, queryTimeoutMs);
       },
     },
     logger: (message) => warn?.(message),
@@ -96,9 +96,9 @@ export function ormOptions({
     migrations: {
       tableName: 'gatehouse.migration',
       migrationsList: MIGRATIONS,
-      // Each on its own, so that one that may not run in a transaction can stand among the others.
+      // A transaction for each migration, because some cannot run in one.
       allOrNothing: false,
-      // A snapshot would be written under the database's name on every run.
+      // MikroORM would write a snapshot file with the database's name on every run.
       snapshot: false,
       disableForeignKeys: false,
     },

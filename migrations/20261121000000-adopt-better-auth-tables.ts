@@ -3,9 +3,9 @@ import { inspectDatabase } from '../src/database/inspect.js';
 import { isNew } from '../src/database/physical-schema.js';
 
 /**
- * In an existing database this changes nothing: Better-Auth's tables are adopted as they are. In a new
- * one it creates them column for column as Better-Auth 1.7's own migrator does (admin and jwt plugins),
- * so that Better-Auth finds what it expects, whichever of the two starts first.
+ * In an existing database this changes nothing: Gatehouse uses Better-Auth's tables as they are. In
+ * a new one it creates the tables of Better-Auth 1.7 with the admin and jwt plugins. So either
+ * program can start first.
  */
 export class AdoptBetterAuthTables extends Migration {
   override async up(): Promise<void> {

@@ -1,8 +1,8 @@
 import { Migration } from '@mikro-orm/migrations';
 
 /**
- * The record of what admins and users changed. Rows can be added and nothing else: the database itself
- * refuses updates, deletions and truncation.
+ * The record of changes by admins and users. It is append-only: a trigger rejects updates,
+ * deletions and truncation.
  */
 export class AuditEventTable extends Migration {
   override async up(): Promise<void> {

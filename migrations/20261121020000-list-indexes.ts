@@ -2,9 +2,9 @@ import { Migration } from '@mikro-orm/migrations';
 import { inspectDatabase } from '../src/database/inspect.js';
 
 /**
- * Indexes that this migration built in its first release: on the whole e-mail address, name and role. Of a
- * text of more than 2,704 bytes PostgreSQL builds no such index, and afterwards it refuses such a text.
- * `bounded-indexes` replaces them, so a new database never gets them.
+ * Indexes of the first release, on the whole e-mail address, name and role. PostgreSQL cannot index
+ * a text of more than 2,704 bytes, and with such an index it rejects the text. `bounded-indexes`
+ * replaces them, so a new database never gets them.
  */
 export const UNBOUNDED = [
   'gatehouse_user_email_idx',
@@ -13,8 +13,8 @@ export const UNBOUNDED = [
 ];
 
 /**
- * The indexes that keep the list of users as quick among millions as among ten. They are built beside
- * the running service (`CONCURRENTLY`, so not in a transaction) and can be built again.
+ * Indexes that keep the user list fast with millions of users. `CONCURRENTLY` builds them while the
+ * service runs. It does not work in a transaction, so the migration must be repeatable.
  */
 export class ListIndexes extends Migration {
   override isTransactional(): boolean {
@@ -48,7 +48,7 @@ export class ListIndexes extends Migration {
     const place = `(${column('createdAt')}, ${column('id')})`;
     return [
       ['gatehouse_user_created_idx', `${user} ${place}`],
-      // The end of a ban stands in it, so that bans in force are counted without the table.
+      // Includes the end of a ban, so that PostgreSQL counts active bans without the table.
       [
         'gatehouse_user_banned_idx',
         `${user} ${place} include (${column('banExpires')}) where ${column('banned')}`,
@@ -76,7 +76,7 @@ export class ListIndexes extends Migration {
     return { schema, table: tables.user.name, columns: tables.user.columns };
   }
 
-  /** An index whose building was interrupted stays behind, unusable, and `if not exists` would keep it. */
+  /** An interrupted build leaves an unusable index, which `if not exists` would keep. */
   private async dropUnfinished(): Promise<void> {
     const rows = await this.execute(`
       select format('%I.%I', n.nspname, c.relname) as name
@@ -87,7 +87,7 @@ export class ListIndexes extends Migration {
     }
   }
 
-  /** For the search inside texts. A server that lacks the extension, or forbids it, searches without. */
+  /** For substring search. Without the extension, the search works but has no index. */
   private async trigramOperators(): Promise<string | null> {
     const available = await this.execute(
       `select 1 from pg_available_extensions where name = 'pg_trgm'`,

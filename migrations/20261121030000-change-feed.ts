@@ -3,8 +3,8 @@ import { createTriggers, dropTriggers } from '../src/database/change-triggers.js
 import { inspectDatabase } from '../src/database/inspect.js';
 
 /**
- * Triggers that tell every replica whose rows have changed. Making one waits for the writers of its table
- * and lets new ones wait behind it, so it gives up soon: the migration can be run again.
+ * Triggers that notify every replica of changed rows. Creating a trigger waits for writers and
+ * blocks new ones, so it has a short lock timeout. The migration can be run again.
  */
 export class ChangeFeedTriggers extends Migration {
   override async up(): Promise<void> {

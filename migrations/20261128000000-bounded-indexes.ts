@@ -2,8 +2,9 @@ import { boundedKey } from '../src/database/bounded-key.js';
 import { ListIndexes, UNBOUNDED } from './20261121020000-list-indexes.js';
 
 /**
- * Indexes for the sorts by e-mail address and by name and for the filter by role. They hold the beginning of
- * each text, so a text of any length can be stored. Built like those of `list-indexes`.
+ * Indexes for sorting by e-mail address and name, and for filtering by role. They hold the
+ * beginning of each text, so a text of any length can be stored. `list-indexes` explains how they
+ * are built.
  */
 export class BoundedIndexes extends ListIndexes {
   override async up(): Promise<void> {
@@ -14,7 +15,7 @@ export class BoundedIndexes extends ListIndexes {
     await this.execute(`analyze "${schema}"."${table}"`);
   }
 
-  /** Does not build the old indexes again: that could fail, and the old release works without them. */
+  /** Does not rebuild the old indexes: that could fail, and the old release does not need them. */
   override async down(): Promise<void> {
     await this.drop((await this.indexes()).map(([name]) => name));
   }

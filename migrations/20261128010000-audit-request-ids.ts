@@ -1,8 +1,8 @@
 import { Migration } from '@mikro-orm/migrations';
 
 /**
- * `request_id` becomes an id of ours; the client's stands beside it. The append-only trigger now also fires
- * for `session_replication_role = replica` and for replicated rows.
+ * `request_id` becomes Gatehouse's own id, and a new column holds the client's. The append-only
+ * trigger now also fires for `session_replication_role = replica` and for replicated rows.
  */
 export class AuditRequestIds extends Migration {
   override async up(): Promise<void> {

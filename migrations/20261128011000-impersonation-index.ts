@@ -2,8 +2,9 @@ import { Migration } from '@mikro-orm/migrations';
 import { inspectDatabase } from '../src/database/inspect.js';
 
 /**
- * A ban and a demotion end the sessions that the user impersonates. Without this index, PostgreSQL would
- * read the whole session table for that. It holds impersonated sessions only, so sign-ins pay nothing.
+ * A ban or a demotion revokes the sessions in which the user impersonates others. Without this
+ * index, PostgreSQL would read the whole session table. Ordinary sign-ins do not change this
+ * partial index.
  */
 export class ImpersonationIndex extends Migration {
   override isTransactional(): boolean {

@@ -16,7 +16,7 @@ interface Diagnosis {
   healthy: boolean;
 }
 
-/** What is in the database, what Gatehouse expects there, and what to do about the difference. */
+/** Compares the database with what Gatehouse expects, and reports how to fix each difference. */
 function diagnose(environment: Environment): Promise<Diagnosis> {
   return withConnection(environment.directUrl, async (client) => {
     const physical = await inspectWith(client, environment);
@@ -63,8 +63,8 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
 }
 
 /**
- * Better-Auth reads such texts whole, and puts them into each token. Their length is found without
- * reading them, so this is one look at each row; a table that is too large for that is left alone.
+ * Better-Auth reads such texts whole and puts them into each token. PostgreSQL returns their length
+ * without reading them. The check still visits every row, so it has a timeout for large tables.
  */
 async function oversizedUsers(
   client: Client,
@@ -75,7 +75,7 @@ async function oversizedUsers(
   const [names, images] = [name, image].map((column) => `octet_length("${column.name}")`);
   try {
     await client.query('begin read only');
-    await client.query(`set local statement_timeout = ${MAX_LOOK_MS}`);
+    await client.query(`set local statement_timeout = ${CHECK_TIMEOUT_MS}`);
     const { rows } = await client.query<{ users: number; largest: number }>(
       `select count(*)::int as users, max(size)::float8 as largest from (
          select coalesce(${names}, 0)::bigint + coalesce(${images}, 0) as size
@@ -85,25 +85,25 @@ async function oversizedUsers(
     const { users = 0, largest = 0 } = rows[0] ?? {};
     if (users === 0) return [];
     return [
-      `The name and the picture of ${users} users have more than ${MAX_PROFILE_BYTES} bytes (the largest: ${largest}). Gatehouse shows ${MAX_CHARACTERS.name} and ${MAX_CHARACTERS.image} characters of them and refuses tokens of more than 8 KB; keep pictures elsewhere and store their address.`,
+      `The name and the picture of ${users} users have more than ${MAX_PROFILE_BYTES} bytes (the largest: ${largest}). Gatehouse shows ${MAX_CHARACTERS.name} and ${MAX_CHARACTERS.image} characters of them, and rejects tokens of more than 8 KB. Store pictures elsewhere, and only their URL here.`,
     ];
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === QUERY_CANCELED)) throw error;
-    return ['There are too many users to look for oversized names and pictures.'];
+    return ['Skipped the check for oversized names and pictures: the user table is too large.'];
   } finally {
     await client.query('rollback');
   }
 }
 
-const MAX_LOOK_MS = 5000;
+const CHECK_TIMEOUT_MS = 5000;
 const MAX_PROFILE_BYTES = 4096;
 const QUERY_CANCELED = '57014';
 
-/** Why the change feed could not be used on this server, in a sentence. */
+/** Why Gatehouse cannot use the change feed on this server, if it cannot. */
 async function whyUncached(client: Client, physical: PhysicalSchema): Promise<string | undefined> {
   const { rows } = await client.query<TriggerState>(triggerState(physical));
   const reason = explainTriggers(rows[0]);
-  return reason && `The change feed cannot be used, so every request asks the database: ${reason}.`;
+  return reason && `The change feed cannot be used, so the cache is disabled: ${reason}.`;
 }
 
 async function serverVersion(client: Client): Promise<string> {
@@ -111,7 +111,7 @@ async function serverVersion(client: Client): Promise<string> {
   return rows[0]?.server_version ?? 'of unknown version';
 }
 
-/** Not asked for: whether they come so, the log of the first requests says (`reason`). */
+/** The doctor sees no tokens. If tokens differ, the log of the first requests has the `reason`. */
 function tokens({ issuer, audiences, jwksUrl, JWT_SESSION_CLAIM }: Environment): string[] {
   return [
     `tokens  iss "${issuer}", aud ${audiences.map((name) => `"${name}"`).join(' or ')}, session claim "${JWT_SESSION_CLAIM}"`,
@@ -119,7 +119,7 @@ function tokens({ issuer, audiences, jwksUrl, JWT_SESSION_CLAIM }: Environment):
   ];
 }
 
-/** One line for each property: where it was found, and as what. */
+/** One line for each property: its column and type. */
 function tables(physical: PhysicalSchema): string[] {
   const rows = TABLE_NAMES.flatMap((table) => {
     const found = physical.tables[table];
@@ -139,7 +139,7 @@ function tables(physical: PhysicalSchema): string[] {
   );
 }
 
-// Node before 24.2 does not know; `runProgram` tells it apart.
+// Undefined before Node 24.2. `runProgram` rejects such a version.
 if (import.meta.main ?? true) {
   await runProgram(async () => {
     const { report, healthy } = await diagnose(readEnvironment());

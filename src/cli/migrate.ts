@@ -10,14 +10,14 @@ import { inspectWith, requireUsable } from '../database/inspect.js';
 import { grantToRuntimeRole } from '../database/runtime-role.js';
 
 /**
- * Applies what is pending and returns its names. MikroORM's migrator has no lock of its own, so that
- * several replicas that start at once would each run the same migration; an advisory lock, held by a
- * direct connection for the whole run, lets one go first.
+ * Applies pending migrations and returns their names. MikroORM's migrator has no lock, so replicas
+ * that start together would run the same migration. A direct connection holds an advisory lock
+ * meanwhile.
  */
 export async function migrate(environment: Environment): Promise<string[]> {
   return withConnection(environment.directUrl, async (client) => {
     await takeLock(client);
-    // Looked at under the lock: the replica before us may just have made the tables.
+    // Inspect under the lock: another replica may have just created the tables.
     const physical = await inspectWith(client, environment);
     requireUsable(physical);
     const orm = await MikroORM.init(
@@ -25,7 +25,7 @@ export async function migrate(environment: Environment): Promise<string[]> {
         url: environment.directUrl,
         poolMax: 2,
         physical,
-        answerWithinMs: null,
+        queryTimeoutMs: null,
       }),
     );
     const isFirstRun = !(await hasSchema(client));
@@ -35,7 +35,7 @@ export async function migrate(environment: Environment): Promise<string[]> {
       const granted = await grantRights(client, environment);
       return [...applied.map(({ name }) => name), ...repaired, ...granted];
     } catch (error) {
-      // What this error says matters more than what the tidying up might say.
+      // This error matters more than an error of the clean-up.
       if (isFirstRun) await removeEmptyRecord(client).catch(() => undefined);
       throw error;
     } finally {
@@ -49,16 +49,16 @@ async function hasSchema(client: Client): Promise<boolean> {
   return rowCount !== 0;
 }
 
-/** Where not one migration could be applied, the table that was to record them goes again. */
+/** Removes the table of applied migrations if the first migration failed. */
 async function removeEmptyRecord(client: Client): Promise<void> {
   const { rowCount } = await client.query('select from gatehouse.migration limit 1');
   if (rowCount !== 0) return;
   await client.query('drop table gatehouse.migration');
-  // Fails, and stays, where it holds anything else.
+  // Fails if the schema contains anything else, and then leaves it.
   await client.query('drop schema gatehouse');
 }
 
-/** A table that was made anew, by Better-Auth's own migration for one, has lost the triggers it had. */
+/** A table that was dropped and created again, for example by Better-Auth, has no triggers. */
 async function repairTriggers(client: Client, environment: Environment): Promise<string[]> {
   const physical = await inspectWith(client, environment);
   const { rows } = await client.query<TriggerState>(triggerState(physical));
@@ -70,7 +70,7 @@ async function repairTriggers(client: Client, environment: Environment): Promise
   return ['the triggers of the change feed, which were missing'];
 }
 
-/** At each run, because a table that was made anew has lost its grants, too. */
+/** Runs every time, because a table that was dropped and created again has no grants. */
 async function grantRights(client: Client, environment: Environment): Promise<string[]> {
   const { DATABASE_RUNTIME_ROLE: role } = environment;
   if (role === undefined) return [];
@@ -78,11 +78,11 @@ async function grantRights(client: Client, environment: Environment): Promise<st
   return [`the grants of role "${role}"`];
 }
 
-/** The number is arbitrary, and the same in every release. */
+/** An arbitrary number. It must be the same in every release. */
 const LOCK = 7_426_283_451;
 
 /**
- * Asked for again and again and not waited for inside PostgreSQL: a waiting statement holds a snapshot,
+ * Polls for the lock instead of waiting inside PostgreSQL. A waiting statement holds a snapshot,
  * and `CREATE INDEX CONCURRENTLY` in the replica that has the lock would wait for that snapshot.
  */
 async function takeLock(client: Client): Promise<void> {
@@ -96,7 +96,7 @@ async function takeLock(client: Client): Promise<void> {
   }
 }
 
-// Node before 24.2 does not know; `runProgram` tells it apart.
+// Undefined before Node 24.2. `runProgram` rejects such a version.
 if (import.meta.main ?? true) {
   await runProgram(async () => {
     const applied = await migrate(readEnvironment());

@@ -3,23 +3,23 @@ import { InvalidEnvironmentError } from '../config/environment.js';
 import { UnusableDatabaseError, describeQueryError } from '../database/connection.js';
 
 /**
- * Runs a program of ours and gives a fault that its user can mend the form it deserves: the sentence,
- * no stack trace, exit code 1.
+ * Runs a command-line program. For an error that its user can fix, it prints only the message,
+ * without a stack trace, and exits with code 1.
  */
 export async function runProgram(program: () => Promise<void>): Promise<void> {
-  for (const signal of ENDINGS) process.on(signal, exitOnSignal);
+  for (const signal of TERMINATION_SIGNALS) process.on(signal, exitOnSignal);
   try {
     requireNode();
     await program();
   } catch (error) {
     process.exitCode = 1;
-    const sentence = explain(error);
-    if (sentence === undefined) throw error;
-    process.stderr.write(`${sentence}\n`);
+    const message = explain(error);
+    if (message === undefined) throw error;
+    process.stderr.write(`${message}\n`);
   }
 }
 
-/** On an older one some of this would fail late and oddly, and some would do nothing at all. */
+/** An older Node would fail later, with a confusing error, or ignore some features. */
 function requireNode(): void {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (major > 24 || (major === 24 && minor >= 9)) return;
@@ -28,17 +28,17 @@ function requireNode(): void {
 
 class UnsupportedNodeError extends Error {}
 
-/** As process 1 of a container a program ignores the signals that it has no listener for. */
+/** As process 1 of a container, a program ignores signals without a listener. */
 function exitOnSignal(signal: NodeJS.Signals): void {
   process.exit(128 + constants.signals[signal]);
 }
 
-/** For a program that has come far enough to end in order. */
+/** For a program that handles the signals itself from now on. */
 export function stopExitingOnSignal(): void {
-  for (const signal of ENDINGS) process.off(signal, exitOnSignal);
+  for (const signal of TERMINATION_SIGNALS) process.off(signal, exitOnSignal);
 }
 
-const ENDINGS = ['SIGTERM', 'SIGINT'] as const;
+const TERMINATION_SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 
 function explain(error: unknown): string | undefined {
   const isOurs = [
@@ -51,12 +51,12 @@ function explain(error: unknown): string | undefined {
   return describeQueryError(error);
 }
 
-/** The address that the environment names cannot be listened on. */
+/** Gatehouse cannot listen on HOST and PORT. */
 export class ListenError extends Error {
   constructor(host: string, port: number, cause: unknown) {
     const code = (cause as NodeJS.ErrnoException).code ?? 'unknown';
     const reason = REASONS[code] ?? code;
-    super(`Cannot listen on ${host}:${port}: ${reason}. HOST and PORT choose another.`, { cause });
+    super(`Cannot listen on ${host}:${port}: ${reason}. Change HOST or PORT.`, { cause });
   }
 }
 
@@ -64,5 +64,5 @@ const REASONS: Record<string, string> = {
   EADDRINUSE: 'the port is in use',
   EADDRNOTAVAIL: 'this machine has no such address',
   ENOTFOUND: 'this machine has no such address',
-  EACCES: 'this user may not',
+  EACCES: 'permission denied',
 };

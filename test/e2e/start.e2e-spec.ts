@@ -40,7 +40,7 @@ describe('a start that cannot succeed says why in one sentence, without a stack 
     await once(other, 'listening');
     const { port } = other.address() as AddressInfo;
     expect(await failing({}, port)).toBe(
-      `Cannot listen on 127.0.0.1:${port}: the port is in use. HOST and PORT choose another.\n`,
+      `Cannot listen on 127.0.0.1:${port}: the port is in use. Change HOST or PORT.\n`,
     );
     other.close();
   });
