@@ -16,7 +16,7 @@ const PRODUCTION = {
   BETTER_AUTH_URL: 'https://auth.example.com',
 };
 
-function faultsOf(variables: Record<string, string>): string[] {
+function errorsOf(variables: Record<string, string>): string[] {
   try {
     parseEnvironment(variables);
   } catch (error) {
@@ -35,12 +35,12 @@ describe('.env.example', () => {
   }));
   const defaults = new Environment();
 
-  it('names the variables that are read, each once and in the same order', () => {
+  it('lists every variable once, in the order of the Environment class', () => {
     expect(examples.map(({ name }) => name)).toEqual(NAMES);
   });
 
   it.each(examples.filter(({ setByDefault }) => setByDefault))(
-    'gives $name its default',
+    'shows the default of $name',
     ({ name, value }) => {
       expect(parseEnvironment({ [name]: value })).toEqual(defaults);
       const meaning = { on: 'true', off: 'false' }[value] ?? value;
@@ -49,14 +49,14 @@ describe('.env.example', () => {
   );
 
   it.each(examples.filter(({ setByDefault }) => !setByDefault))(
-    'gives $name a value that would do, and no default',
+    'shows a valid example for $name, which has no default',
     ({ name, value }) => {
       expect(Reflect.get(defaults, name)).toBeUndefined();
-      expect(faultsOf({ [name]: value })).toEqual([]);
+      expect(errorsOf({ [name]: value })).toEqual([]);
     },
   );
 
-  it('shows what the others follow from', () => {
+  it('shows example values that equal the derived defaults', () => {
     const all = parseEnvironment(
       Object.fromEntries(examples.map(({ name, value }) => [name, value])),
     );
@@ -66,24 +66,24 @@ describe('.env.example', () => {
   });
 });
 
-describe('faults', () => {
-  // A line break is in no value that would do.
-  const rubbish = Object.fromEntries(NAMES.map((name) => [name, 'hunter2\n']));
+describe('environment errors', () => {
+  // No valid value contains a line break.
+  const invalid = Object.fromEntries(NAMES.map((name) => [name, 'hunter2\n']));
 
-  it('come all at once, each with its variable', () => {
-    const named = faultsOf(rubbish).map((fault) => fault.split(' ')[0]);
-    // Lists take any words; what they mean together is another rule.
+  it('reports all errors at once, each with the name of its variable', () => {
+    const named = errorsOf(invalid).map((error) => error.split(' ')[0]);
+    // Lists accept any text. The rules about several variables are separate.
     const anyText = ['DATABASE_SCHEMA', 'JWT_AUDIENCE', 'ROLES', 'ADMIN_USER_IDS'];
     expect(named).toEqual(
       NAMES.filter((name) => !anyText.includes(name) && name !== 'ADMIN_ROLES'),
     );
-    expect(faultsOf({ ROLES: 'user', ADMIN_ROLES: 'root', PORT: 'x' })).toHaveLength(2);
+    expect(errorsOf({ ROLES: 'user', ADMIN_ROLES: 'root', PORT: 'x' })).toHaveLength(2);
   });
 
-  it('never hold a value', () => {
-    for (const variables of [rubbish, { DATABASE_URL: 'mysql://gate:hunter2@db/app' }]) {
-      expect(faultsOf(variables).length).toBeGreaterThan(0);
-      expect(faultsOf(variables).join()).not.toContain('hunter2');
+  it('never contains a value in an error message', () => {
+    for (const variables of [invalid, { DATABASE_URL: 'mysql://gate:hunter2@db/app' }]) {
+      expect(errorsOf(variables).length).toBeGreaterThan(0);
+      expect(errorsOf(variables).join()).not.toContain('hunter2');
     }
   });
 
@@ -120,8 +120,8 @@ describe('faults', () => {
     { CORS_ORIGINS: '*' },
     { DATABASE_SCHEMA: 'a?b' },
     { JWKS_REFRESH_SECONDS: '300', JWKS_MAX_STALE_SECONDS: '299' },
-  ])('%o is one', (variables) => {
-    expect(faultsOf(variables as Record<string, string>)).toHaveLength(1);
+  ])('rejects %o with one error', (variables) => {
+    expect(errorsOf(variables as Record<string, string>)).toHaveLength(1);
   });
 
   it.each([
@@ -134,19 +134,19 @@ describe('faults', () => {
     '::ffff:10.0.0.1',
     '0.0.0.0/1,128.0.0.0/2',
     '2000::/4',
-  ])('TRUST_PROXY=%s is none', (text) => {
-    expect(faultsOf({ TRUST_PROXY: text })).toEqual([]);
+  ])('accepts TRUST_PROXY=%s', (text) => {
+    expect(errorsOf({ TRUST_PROXY: text })).toEqual([]);
   });
 
   it.each(['', ' ', ' , '])(
-    'an issuer or audience of nothing (%j) is one, never "no check"',
+    'rejects a blank issuer or audience (%j) instead of skipping the check',
     (text) => {
-      expect(faultsOf({ JWT_ISSUER: text.replace(',', '') })).toHaveLength(1);
-      expect(faultsOf({ JWT_AUDIENCE: text })).toHaveLength(1);
+      expect(errorsOf({ JWT_ISSUER: text.replace(',', '') })).toHaveLength(1);
+      expect(errorsOf({ JWT_AUDIENCE: text })).toHaveLength(1);
     },
   );
 
-  it('an empty value elsewhere means unset', () => {
+  it('treats an empty value of any other variable as unset', () => {
     const empty = NAMES.filter((name) => name !== 'JWT_ISSUER' && name !== 'JWT_AUDIENCE');
     expect(parseEnvironment(Object.fromEntries(empty.map((name) => [name, ''])))).toEqual(
       new Environment(),
@@ -154,48 +154,48 @@ describe('faults', () => {
   });
 });
 
-it('fetches keys over plain http from this machine alone, in development, too', () => {
+it('accepts plain http for keys only on loopback, also in development', () => {
   const here = { BETTER_AUTH_URL: 'http://localhost:3000' };
-  expect(faultsOf(here)).toEqual([]);
-  expect(faultsOf({ BETTER_AUTH_URL: 'http://auth.example.com' })).toEqual([
+  expect(errorsOf(here)).toEqual([]);
+  expect(errorsOf({ BETTER_AUTH_URL: 'http://auth.example.com' })).toEqual([
     expect.stringMatching(/^BETTER_AUTH_URL must use https/),
   ]);
-  expect(faultsOf({ ...here, JWKS_URL: 'http://auth.example.com/jwks' })).toEqual([
+  expect(errorsOf({ ...here, JWKS_URL: 'http://auth.example.com/jwks' })).toEqual([
     expect.stringMatching(/^JWKS_URL must use https/),
   ]);
 });
 
-describe('in production', () => {
-  it('needs to be told where the database and Better-Auth are', () => {
-    expect(faultsOf({ NODE_ENV: 'production' })).toEqual([
+describe('production environment', () => {
+  it('requires DATABASE_URL and BETTER_AUTH_URL in production', () => {
+    expect(errorsOf({ NODE_ENV: 'production' })).toEqual([
       'DATABASE_URL is required in production',
       'BETTER_AUTH_URL is required in production',
     ]);
-    expect(faultsOf(PRODUCTION)).toEqual([]);
+    expect(errorsOf(PRODUCTION)).toEqual([]);
   });
 
   it.each([
     'http://auth.example.com',
     'http://127.0.0.1.example.com',
     'http://localhost.example.com',
-  ])('fetches keys from %s nowhere', (url) => {
-    expect(faultsOf({ ...PRODUCTION, BETTER_AUTH_URL: url })).toEqual([
+  ])('rejects plain http to %s in production', (url) => {
+    expect(errorsOf({ ...PRODUCTION, BETTER_AUTH_URL: url })).toEqual([
       expect.stringMatching(/^BETTER_AUTH_URL must use https/),
     ]);
-    expect(faultsOf({ ...PRODUCTION, JWKS_URL: `${url}/jwks` })).toEqual([
+    expect(errorsOf({ ...PRODUCTION, JWKS_URL: `${url}/jwks` })).toEqual([
       expect.stringMatching(/^JWKS_URL must use https/),
     ]);
   });
 
   it.each(['http://localhost:3000', 'http://127.0.0.1:3000', 'http://[::1]:3000'])(
-    'may speak plain HTTP to its own machine (%s)',
+    'accepts plain http on loopback in production (%s)',
     (url) => {
-      expect(faultsOf({ ...PRODUCTION, BETTER_AUTH_URL: url })).toEqual([]);
+      expect(errorsOf({ ...PRODUCTION, BETTER_AUTH_URL: url })).toEqual([]);
     },
   );
 });
 
-describe('warnings', () => {
+describe('configuration warnings', () => {
   const warningsOf = (variables: Record<string, string>) =>
     configurationWarnings(parseEnvironment(variables), Object.keys(variables)).map(
       ({ event, message }) => `${event}: ${message}`,
@@ -213,7 +213,7 @@ describe('warnings', () => {
     ['RATE_LIMIT_PER_MIN', 'RATE_LIMIT_PER_MINUTE'],
     ['ADMIN_ROLE', 'ADMIN_ROLES'],
     ['cors_origins', 'CORS_ORIGINS'],
-  ])('name %s, which has no effect, and %s, which may be meant', (name, meant) => {
+  ])('warns that %s has no effect and suggests %s', (name, meant) => {
     expectOne(
       { [name]: 'hunter2' },
       new RegExp(`^config.unknown-variable: ${name} .*no effect.* ${meant}\\?$`),
@@ -221,11 +221,14 @@ describe('warnings', () => {
     expect(warningsOf({ [name]: 'hunter2' }).join()).not.toContain('hunter2');
   });
 
-  it.each(['JWT_CLOCK_TOLERANCE', 'RATE_LIMIT_BURST'])('name %s, of a family of ours', (name) => {
-    expectOne({ [name]: '60' }, new RegExp(`^config.unknown-variable: ${name} .*no effect\\.$`));
-  });
+  it.each(['JWT_CLOCK_TOLERANCE', 'RATE_LIMIT_BURST'])(
+    'warns about the unknown variable %s because of its prefix',
+    (name) => {
+      expectOne({ [name]: '60' }, new RegExp(`^config.unknown-variable: ${name} .*no effect\\.$`));
+    },
+  );
 
-  it('name no variable of the platform or of another program', () => {
+  it('does not warn about variables of the platform or of other programs', () => {
     const foreign = `
       PATH HOME HOSTNAME PORTS POST NODE_OPTIONS NODE_EXTRA_CA_CERTS DATABASE_URL_UNPOOLED
       DATABASE_PORT DATABASE_SERVICE_HOST DATABASE_PASSWORD DATABASE_PORT_5432_TCP
@@ -245,7 +248,7 @@ describe('warnings', () => {
     'postgresql://gate:secret@db.example.com/app',
     'postgresql://gate:secret@10.1.2.3/app',
     'postgresql://gate:secret@db.example.com/app?sslmode=disable',
-  ])('name a database that is reached without TLS (%s)', (url) => {
+  ])('warns about a remote database without TLS (%s)', (url) => {
     expectOne({ ...PRODUCTION, DATABASE_URL: url }, /^config.database-without-tls: DATABASE_URL: /);
     expectOne(
       { ...PRODUCTION, DATABASE_DIRECT_URL: url },
@@ -263,11 +266,11 @@ describe('warnings', () => {
     'postgresql://gate@localhost/app',
     'postgresql:///app?host=/var/run/postgresql',
     'postgresql://gate@postgres/app',
-  ])('do not name a database with TLS, or of this machine or its containers (%s)', (url) => {
+  ])('does not warn about a database with TLS or a local one (%s)', (url) => {
     expect(warningsOf({ ...PRODUCTION, DATABASE_URL: url })).toEqual([]);
   });
 
-  it('say what token-only does not check', () => {
+  it('warns that token-only does not check sessions', () => {
     expectOne({ SESSION_BINDING: 'token-only' }, /^config.token-only: SESSION_BINDING=token-only/);
   });
 });
@@ -285,7 +288,7 @@ describe('the .env file', () => {
 
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  function faultsIn(variables: Record<string, string>): string {
+  function startupErrors(variables: Record<string, string>): string {
     const program = resolve('dist/src/cli/doctor.js');
     const { stderr } = spawnSync(process.execPath, [program], {
       cwd: folder,
@@ -296,22 +299,22 @@ describe('the .env file', () => {
   }
 
   it.each([{}, { NODE_ENV: '' }, { NODE_ENV: 'development' }])(
-    'is read in development (%o)',
+    'reads the .env file in development (%o)',
     (variables) => {
-      expect(faultsIn(variables as Record<string, string>)).toBe(
+      expect(startupErrors(variables as Record<string, string>)).toBe(
         'The environment is not usable:\n  - DATABASE_POOL_MAX must be a whole number from 1 to 1000\n',
       );
     },
   );
 
-  it('gives way to the environment', () => {
-    expect(faultsIn({ DATABASE_POOL_MAX: '5' })).toBe(
+  it('prefers the environment to the .env file', () => {
+    expect(startupErrors({ DATABASE_POOL_MAX: '5' })).toBe(
       'PostgreSQL is not reachable at 127.0.0.1:1 (connection refused).\n',
     );
   });
 
-  it.each(['production', 'test'])('is not read in %s', (stage) => {
-    const stderr = faultsIn({
+  it.each(['production', 'test'])('ignores the .env file in %s', (stage) => {
+    const stderr = startupErrors({
       ...PRODUCTION,
       NODE_ENV: stage,
       DATABASE_URL: 'postgresql://[::1]:1/x',
