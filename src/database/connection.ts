@@ -40,10 +40,9 @@ export async function withConnection<Result>(
 }
 
 /**
- * `pg-pool` has one timeout for connecting and for waiting in its queue. They need different
- * values. A server that does not accept a connection within a second is down, so a retry soon is
- * right. A longer queue only means a busy machine: its requests still succeed, and failing them
- * adds retries.
+ * `pg-pool` has one timeout for connecting and for waiting in its queue, but each needs its own. A
+ * server that does not accept a connection within a second is down. A longer queue only means a
+ * busy machine: its requests still succeed, and failing them adds retries.
  */
 export class PooledClient extends Client {
   constructor(config?: ClientConfig) {
@@ -52,10 +51,9 @@ export class PooledClient extends Client {
 }
 
 /**
- * The `query_timeout` of `pg` stops waiting, but then gives the connection, still busy, to the next
- * caller. Here a query that times out destroys its connection and asks the server to cancel the
- * statement. That also works behind PgBouncer, which rejects `statement_timeout` as a start-up
- * parameter.
+ * The `query_timeout` of `pg` gives a busy connection to the next caller. Here a query that times
+ * out destroys its connection and asks the server to cancel the statement. That also works behind
+ * PgBouncer, which rejects `statement_timeout` as a start-up parameter.
  */
 export function enforceQueryTimeout(pool: Pool, timeoutMs: number): void {
   pool.on('connect', (client) => {
