@@ -7,7 +7,9 @@ import { HttpAdapter } from './http/http-adapter.js';
 import { RequestTracker } from './http/request-tracker.js';
 import { replyWithPlainJson } from './http/plain-json.js';
 import { ProblemFilter } from './http/problem.filter.js';
-import { jsonBody, onClientError, normalizeTarget } from './http/request.js';
+import { onClientError } from './http/client-errors.js';
+import { jsonBody } from './http/json-body.js';
+import { normalizeTarget } from './http/request-target.js';
 import { RequestValidationPipe } from './validation/validation.pipe.js';
 import { SwaggerUi } from './openapi/swagger-ui.js';
 

@@ -1,6 +1,6 @@
 import { createParamDecorator } from '@nestjs/common';
 import type { Request } from 'express';
-import { clientAddress } from '../http/request.js';
+import { clientAddress } from '../http/client-address.js';
 import { principalOf } from './decorators.js';
 import type { Principal } from './principal.js';
 

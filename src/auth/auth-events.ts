@@ -5,7 +5,7 @@ import { LOG } from '../logging/logger.js';
 import { LogThrottle, LogThrottles } from '../logging/log-throttle.js';
 import { Problem } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
-import { clientAddress } from '../http/request.js';
+import { clientAddress } from '../http/client-address.js';
 import type { Principal } from '../access/principal.js';
 
 /**

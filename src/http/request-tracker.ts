@@ -8,7 +8,7 @@ import { LogThrottles } from '../logging/log-throttle.js';
 import { logRequest } from '../logging/logger.js';
 import { problem, unavailable } from '../problems/problem.js';
 import { sendProblem } from './problem.filter.js';
-import { discardRest } from './request.js';
+import { discardRest } from './discard-body.js';
 import { SECURITY_HEADERS } from './security-headers.js';
 
 declare module 'express-serve-static-core' {

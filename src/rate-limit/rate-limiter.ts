@@ -4,7 +4,7 @@ import type { NextFunction, Request, Response } from 'express';
 import { LRUCache } from 'lru-cache';
 import { Environment } from '../config/environment.js';
 import { problem } from '../problems/problem.js';
-import { clientAddress } from '../http/request.js';
+import { clientAddress } from '../http/client-address.js';
 
 /** Whose requests are counted together: a user's, or those of an address that nobody is known at. */
 export interface RateLimitKey {
