@@ -3,8 +3,11 @@ import { TerminusModule } from '@nestjs/terminus';
 import { AuthModule } from '../auth/auth.module.js';
 import { Environment } from '../config/environment.js';
 import { DatabaseModule } from '../database/database.module.js';
+import { ChangeFeedHealthIndicator } from './change-feed.health.js';
+import { DatabaseHealthIndicator } from './database.health.js';
 import { HealthController } from './health.controller.js';
-import { HealthParts } from './health-parts.js';
+import { IssuerKeysHealthIndicator } from './issuer-keys.health.js';
+import { MigrationsHealthIndicator } from './migrations.health.js';
 
 @Module({
   imports: [
@@ -20,6 +23,11 @@ import { HealthParts } from './health-parts.js';
     }),
   ],
   controllers: [HealthController],
-  providers: [HealthParts],
+  providers: [
+    DatabaseHealthIndicator,
+    MigrationsHealthIndicator,
+    IssuerKeysHealthIndicator,
+    ChangeFeedHealthIndicator,
+  ],
 })
 export class HealthModule {}
