@@ -9,7 +9,7 @@ export class FieldErrorRead {
   message: string;
 }
 
-/** A problem as RFC 9457 has it (`application/problem+json`). Switch on `code`. */
+/** A problem as defined by RFC 9457 (`application/problem+json`). Switch on `code`. */
 export class ErrorResponse {
   @ApiProperty({ format: 'uri', example: 'urn:gatehouse:problem:not-found' })
   type: string;
@@ -23,7 +23,7 @@ export class ErrorResponse {
   @ApiProperty()
   detail: string;
 
-  @ApiProperty({ description: 'The path that was asked for', example: '/api/v1/users/1' })
+  @ApiProperty({ description: 'The path of the request', example: '/api/v1/users/1' })
   instance: string;
 
   @ApiProperty({ enum: Object.keys(PROBLEMS), example: 'NOT_FOUND' })
@@ -35,14 +35,14 @@ export class ErrorResponse {
   @ApiPropertyOptional({ type: [FieldErrorRead] })
   errors?: FieldErrorRead[];
 
-  @ApiPropertyOptional({ type: String, nullable: true, description: 'With `USER_BANNED`' })
+  @ApiPropertyOptional({ type: String, nullable: true, description: 'Only with `USER_BANNED`' })
   banReason?: string | null;
 
   @ApiPropertyOptional({
     type: String,
     format: 'date-time',
     nullable: true,
-    description: 'With `USER_BANNED`; null: for ever',
+    description: 'Only with `USER_BANNED`. Null if the ban is permanent.',
   })
   banExpires?: string | null;
 }

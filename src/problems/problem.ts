@@ -3,134 +3,136 @@ import { HttpException } from '@nestjs/common';
 interface ProblemKind {
   status: number;
   title: string;
-  /** For the people who write clients: when it comes, and what to do. */
+  /** For client developers: when it occurs, and what to do. Also the default `detail`. */
   meaning: string;
 }
 
-/** Every error that leaves Gatehouse. Clients switch on the code, so a code, once released, stays. */
+/** Every error that Gatehouse sends. Clients switch on the code, so a released code never changes. */
 export const PROBLEMS = {
   VALIDATION_ERROR: {
     status: 400,
-    title: 'The request is not valid',
-    meaning: '`errors` names each field or query parameter that was refused, and why.',
+    title: 'The request is invalid',
+    meaning: '`errors` lists each invalid field or query parameter with the reason.',
   },
   MALFORMED_REQUEST: {
     status: 400,
-    title: 'The request cannot be read',
-    meaning: 'The body is not JSON, or the path or a header is not well formed.',
+    title: 'The request is malformed',
+    meaning: 'The body is not valid JSON, or the path or a header is malformed.',
   },
   AUTH_MISSING_TOKEN: {
     status: 401,
-    title: 'A token is required',
-    meaning: 'Send `Authorization: Bearer <token>`, with a token from Better-Auth.',
+    title: 'A bearer token is required',
+    meaning: 'Send `Authorization: Bearer <token>` with a token from Better-Auth.',
   },
   AUTH_TOKEN_INVALID: {
     status: 401,
-    title: 'The token is not valid',
+    title: 'The token is invalid',
     meaning:
-      'It is malformed, not from our issuer or not for us, or its user is gone. Sign in again.',
+      'The token is malformed, was not issued by this issuer or for this audience, or its user was deleted. Sign in again.',
   },
   AUTH_TOKEN_EXPIRED: {
     status: 401,
     title: 'The token has expired',
-    meaning: 'Ask Better-Auth for a new one; the session may still be good.',
+    meaning: 'Get a new token from Better-Auth. The session may still be active.',
   },
   AUTH_SESSION_REVOKED: {
     status: 401,
     title: 'The session has ended',
-    meaning: 'It was signed out, revoked or has expired. Sign in again.',
+    meaning: 'The session expired or was revoked, or the user signed out. Sign in again.',
   },
   USER_BANNED: {
     status: 403,
     title: 'The user is banned',
-    meaning: '`banReason` and `banExpires` (null: for ever) say why and until when.',
+    meaning:
+      '`banReason` is the reason. `banExpires` is the end of the ban, or null if it is permanent.',
   },
   EMAIL_NOT_VERIFIED: {
     status: 403,
-    title: 'The e-mail address is not verified',
-    meaning: 'Let the user verify it with Better-Auth, then try again.',
+    title: 'The email address is not verified',
+    meaning: 'Verify the email address with Better-Auth, then try again.',
   },
   AUTH_FORBIDDEN: {
     status: 403,
-    title: 'Not allowed',
-    meaning: 'The token is good, but its user may not do this.',
+    title: 'Access denied',
+    meaning: 'The token is valid, but the user does not have permission for this request.',
   },
   NOT_FOUND: {
     status: 404,
     title: 'Not found',
-    meaning: 'There is no such route, or no such thing behind it.',
+    meaning: 'The route or the resource does not exist.',
   },
   METHOD_NOT_ALLOWED: {
     status: 405,
     title: 'Method not allowed',
-    meaning: 'The path exists, but not with this method; `Allow` lists the ones it has.',
+    meaning: 'The path does not support this method. `Allow` lists the supported methods.',
   },
   REQUEST_TIMEOUT: {
     status: 408,
-    title: 'The request did not arrive in time',
-    meaning: 'Headers have 10 seconds to arrive, and the whole request 30.',
+    title: 'The request timed out',
+    meaning: 'The headers must arrive within 10 seconds, and the whole request within 30 seconds.',
   },
   SELF_BAN: {
     status: 409,
-    title: 'Nobody bans themselves',
-    meaning: 'Let another admin do it.',
+    title: 'You cannot ban yourself',
+    meaning: 'Only another admin can ban you.',
   },
   SELF_DEMOTION: {
     status: 409,
-    title: 'Nobody takes their own admin role',
-    meaning: 'Let another admin do it.',
+    title: 'You cannot remove your own admin role',
+    meaning: 'Only another admin can remove it.',
   },
   LAST_ADMIN: {
     status: 409,
-    title: 'The last admin stays',
-    meaning: 'Without this one nobody could administer. Make another admin first.',
+    title: 'The last admin cannot be removed',
+    meaning: 'At least one admin must remain. Give another user an admin role first.',
   },
   CONFLICT: {
     status: 409,
-    title: 'In conflict with what is there',
-    meaning: 'What is there already does not allow it. Read it again.',
+    title: 'The request conflicts with the current state',
+    meaning: 'The current state of the resource does not allow this change. Fetch it again.',
   },
   PRECONDITION_FAILED: {
     status: 412,
-    title: 'It has changed meanwhile',
+    title: 'The resource has changed',
     meaning:
-      '`If-Match` names another version than the one that is there. Nothing was changed; read it again.',
+      '`If-Match` does not match the current version. No change was made. Fetch the resource again.',
   },
   PAYLOAD_TOO_LARGE: {
     status: 413,
     title: 'The body is too large',
-    meaning: 'A body may have 16 KB, unless `BODY_LIMIT` sets another limit.',
+    meaning: 'The default limit is 16 KB. `BODY_LIMIT` sets another one.',
   },
   UNSUPPORTED_MEDIA_TYPE: {
     status: 415,
-    title: 'The body is not of a type that is understood here',
-    meaning: 'Send `Content-Type: application/json`, in UTF-8 and not compressed.',
+    title: 'The body has an unsupported media type',
+    meaning: 'Send `Content-Type: application/json` in UTF-8 without compression.',
   },
   UNPROCESSABLE: {
     status: 422,
-    title: 'The request cannot be carried out',
-    meaning: 'It is well formed, but what it asks for makes no sense here.',
+    title: 'The request cannot be processed',
+    meaning: 'The request is well-formed, but its values are not allowed for this resource.',
   },
   RATE_LIMITED: {
     status: 429,
     title: 'Too many requests',
     meaning:
-      'Each user, and each address that nobody is known at, has a number of requests a minute. Try again after `Retry-After` seconds.',
+      'The rate limit of the user or of the IP address is exceeded. Try again after `Retry-After` seconds.',
   },
   HEADERS_TOO_LARGE: {
     status: 431,
     title: 'The headers are too large',
-    meaning: 'All headers together may have 16 KB.',
+    meaning: 'All headers together are limited to 16 KB.',
   },
   INTERNAL_ERROR: {
     status: 500,
-    title: 'Something went wrong here',
-    meaning: 'It is our fault. Tell us the `requestId`.',
+    title: 'Internal server error',
+    meaning: 'An unexpected error occurred. Report the `requestId`.',
   },
   SERVICE_UNAVAILABLE: {
     status: 503,
-    title: 'Unavailable for the moment',
-    meaning: 'The database or the issuer does not answer. Try again after `Retry-After` seconds.',
+    title: 'Service temporarily unavailable',
+    meaning:
+      'The database or the token issuer is unavailable. Try again after `Retry-After` seconds.',
   },
 } as const satisfies Record<string, ProblemKind>;
 
@@ -145,9 +147,9 @@ interface ProblemDetails {
   detail?: string;
   errors?: FieldError[];
   headers?: Record<string, string>;
-  /** Members of this problem alone (RFC 9457, section 3.2). */
+  /** Extension members of this problem (RFC 9457, section 3.2). */
   members?: Record<string, unknown>;
-  /** For operators, in the log. It never goes to the client. */
+  /** For operators, in the log only. The client never receives it. */
   reason?: string;
 }
 
@@ -165,7 +167,7 @@ export function problem(code: ErrorCode, details: ProblemDetails = {}): Problem 
   return new Problem(code, details);
 }
 
-/** How long a client should wait when we cannot say better. */
+/** How long a client should wait when no better estimate exists. */
 export const RETRY_AFTER_SECONDS = 2;
 
 export function unavailable(detail: string): Problem {
@@ -175,17 +177,17 @@ export function unavailable(detail: string): Problem {
   });
 }
 
-/** RFC 9457, section 3.1; the type is a name and not an address, so that it outlives every host. */
-export function problemBody(refusal: Problem, instance: string, requestId: string) {
-  const { status, title, meaning } = PROBLEMS[refusal.code];
-  const { detail, errors, members } = refusal.details;
+/** RFC 9457, section 3.1. The type is a URN and not a URL, so that it does not depend on a host. */
+export function problemBody(error: Problem, instance: string, requestId: string) {
+  const { status, title, meaning } = PROBLEMS[error.code];
+  const { detail, errors, members } = error.details;
   return {
-    type: `urn:gatehouse:problem:${refusal.code.toLowerCase().replaceAll('_', '-')}`,
+    type: `urn:gatehouse:problem:${error.code.toLowerCase().replaceAll('_', '-')}`,
     title,
     status,
     detail: detail ?? meaning,
     instance,
-    code: refusal.code,
+    code: error.code,
     requestId,
     ...(errors ? { errors } : {}),
     ...members,

@@ -2,7 +2,7 @@ import { applyDecorators } from '@nestjs/common';
 import { ApiExtension } from '@nestjs/swagger';
 import type { ErrorCode } from './problem.js';
 
-/** The problems that a route can answer with, for its documentation. `openapi.ts` spells them out. */
+/** Documents the problems that a route can respond with. `openapi/document.ts` expands them. */
 export function Problems(...codes: ErrorCode[]) {
   return applyDecorators(...codes.map((code) => ApiExtension(`${PROBLEM_MARK}${code}`, true)));
 }

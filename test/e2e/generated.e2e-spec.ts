@@ -20,11 +20,12 @@ it('docs/errors.md lists every error code as the source has it', async () => {
     'docs/errors.md',
     `# Errors
 
-Every error is a problem as RFC 9457 has it, of type \`application/problem+json\`:
+Every error is a problem as defined by RFC 9457, with the media type \`application/problem+json\`:
 \`{ type, title, status, detail, instance, code, requestId, errors? }\`. Clients switch on \`code\`, which
-stays; sentences may improve. Quote the \`requestId\` when you ask for help: the log has it.
+never changes. Titles and details may change. Quote the \`requestId\` when you ask for help, because the
+log contains it.
 
-This page is written by \`UPDATE_GENERATED=1 npm test -- generated\` from \`src/problems/problem.ts\`.
+\`UPDATE_GENERATED=1 npm test -- generated\` writes this page from \`src/problems/problem.ts\`.
 
 | code | status | title | meaning |
 | --- | --- | --- | --- |
