@@ -1,14 +1,14 @@
 import type { Request } from 'express';
 
-/** The part of Express' router that is looked at; it has no types for it. */
+/** The part of Express' router used below. Express has no types for it. */
 interface Layer {
   route?: { methods: Record<string, boolean> };
   match(path: string): boolean;
 }
 
 /**
- * The methods that the path of an unanswered request does have. Express answers 404 for a known path
- * with an unknown method; RFC 9110, section 15.5.6 wants 405 and the list.
+ * The methods that the path of an unmatched request supports. Express responds with 404 to a known
+ * path with an unsupported method. RFC 9110, section 15.5.6 requires 405 and the list of methods.
  */
 export function allowedMethods(request: Request): string[] {
   const { stack } = (request.app as unknown as { router: { stack: Layer[] } }).router;

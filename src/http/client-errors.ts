@@ -8,19 +8,19 @@ import { type ErrorCode, problem, problemBody } from '../problems/problem.js';
 import { sendProblem } from './problem.filter.js';
 import { SECURITY_HEADERS } from './security-headers.js';
 
-/** What Node's server gives the socket of a request that is being answered; its types leave it out. */
-interface AnsweredSocket extends Socket {
+/** Node stores the current response in its socket. The property is private, so it has no type. */
+interface ServerSocket extends Socket {
   _httpMessage?: Response | null;
 }
 
 /**
- * A request that Node refuses before Express sees it (or while its body is on the way) gets a problem,
- * too, and a line in the log; Node alone would send a bare status line.
+ * Sends a problem and logs a line when Node rejects a request before Express receives it, or during
+ * its body. Node alone would send only a status line.
  */
 export function onClientError(logger: Logger) {
-  const lines = new LogThrottles(logger, 'request.unreadable');
-  return (error: NodeJS.ErrnoException, socket: AnsweredSocket): void => {
-    const refusal = problem(CODE_OF_CLIENT_ERROR[error.code ?? ''] ?? 'MALFORMED_REQUEST');
+  const throttles = new LogThrottles(logger, 'request.unreadable');
+  return (error: NodeJS.ErrnoException, socket: ServerSocket): void => {
+    const rejection = problem(CODE_OF_CLIENT_ERROR[error.code ?? ''] ?? 'MALFORMED_REQUEST');
     const response = socket._httpMessage;
     if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
       socket.destroy();
@@ -28,13 +28,14 @@ export function onClientError(logger: Logger) {
     }
     if (response) {
       response.setHeader('Connection', 'close');
-      // What comes behind a request that could be read takes nothing from it but the connection.
-      if (!response.req.complete) sendProblem(response.req, response, refusal);
+      // Invalid data behind a complete request closes the connection, but the request is still
+      // handled.
+      if (!response.req.complete) sendProblem(response.req, response, rejection);
       return;
     }
     const requestId = randomUUID();
-    const status = refusal.getStatus();
-    const body = JSON.stringify(problemBody(refusal, '', requestId));
+    const status = rejection.getStatus();
+    const body = JSON.stringify(problemBody(rejection, '', requestId));
     const head = [
       `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
       'Connection: close',
@@ -44,8 +45,8 @@ export function onClientError(logger: Logger) {
       ...SECURITY_HEADERS.map(([name, value]) => `${name}: ${value}`),
     ];
     socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
-    if (!lines.allow(refusal.code)) return;
-    logger.info({ requestId, method: null, route: null, status, code: refusal.code }, 'request');
+    if (!throttles.allow(rejection.code)) return;
+    logger.info({ requestId, method: null, route: null, status, code: rejection.code }, 'request');
   };
 }
 

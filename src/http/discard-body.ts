@@ -1,10 +1,11 @@
 import type { IncomingMessage } from 'node:http';
 
 /**
- * Takes the rest of a body that was answered before it was there. A connection that is closed with bytes
- * left in it is reset, and a client that still sends would lose the answer. More than a little is not taken.
+ * Reads and discards the rest of a body whose response was sent early. Closing a connection with
+ * unread bytes resets it, and a client that is still sending would lose the response. Size and time
+ * are limited.
  */
-export function discardRest(request: IncomingMessage): void {
+export function discardBody(request: IncomingMessage): void {
   const { socket } = request;
   const timer = setTimeout(() => socket.destroy(), MAX_DISCARD_MS);
   let size = 0;

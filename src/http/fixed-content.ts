@@ -10,29 +10,29 @@ interface PreparedContent {
 }
 
 /**
- * Answers with content that stays the same while the process runs. It is made and compressed at the
- * first request. A client may keep it, and asks each time whether it is still the same.
+ * Sends content that does not change while the process runs. The first request creates and
+ * compresses it. Clients may cache it, but must revalidate it for each use.
  */
-export function fixedContent(type: string, make: () => Promise<Buffer> | string): RequestHandler {
-  let made: Promise<PreparedContent> | undefined;
-  const makeOnce = () =>
-    (made ??= prepare(make).catch((error: unknown) => {
-      made = undefined;
+export function fixedContent(type: string, create: () => Promise<Buffer> | string): RequestHandler {
+  let content: Promise<PreparedContent> | undefined;
+  const prepareOnce = () =>
+    (content ??= prepare(create).catch((error: unknown) => {
+      content = undefined;
       throw error;
     }));
   return async (request: Request, response: Response) => {
-    const { plain, compressed, etag } = await makeOnce();
+    const { plain, compressed, etag } = await prepareOnce();
     response.set({ 'Cache-Control': 'public, no-cache', ETag: etag }).vary('Accept-Encoding');
     const isCompressed = request.acceptsEncodings('gzip', 'identity') === 'gzip';
     if (isCompressed) response.set('Content-Encoding', 'gzip');
-    // Express answers 304 where the client has it already.
+    // Express responds with 304 if the client has the current version.
     response.type(type).send(isCompressed ? compressed : plain);
   };
 }
 
-async function prepare(make: () => Promise<Buffer> | string): Promise<PreparedContent> {
-  const plain = Buffer.from(await make());
+async function prepare(create: () => Promise<Buffer> | string): Promise<PreparedContent> {
+  const plain = Buffer.from(await create());
   const compressed = await promisify(gzip)(plain, { level: 9 });
-  // Weak, because both codings have it.
+  // The tag is weak because the plain and the compressed content share it.
   return { plain, compressed, etag: `W/"${hash('sha256', plain, 'base64url').slice(0, 27)}"` };
 }

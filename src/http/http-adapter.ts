@@ -3,17 +3,17 @@ import type { NestApplicationOptions } from '@nestjs/common';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import type { Express } from 'express';
 
-/** Express under Nest, on a server of Node's with limits and with requests that are Express' own. */
+/** Express on a Node server that has limits and creates Express' own message objects. */
 export class HttpAdapter extends ExpressAdapter {
   override initHttpServer({ httpsOptions }: NestApplicationOptions = {}): void {
-    if (httpsOptions) throw new Error('This server speaks HTTP: TLS is for what stands before it.');
+    if (httpsOptions) throw new Error('HTTPS is not supported. Terminate TLS at the proxy.');
     const app = this.getInstance<Express>();
     const server = createServer({ ...LIMITS, ...messageClassesFor(app) }, (request, response) => {
-      // Another listener may have answered it, or dropped it.
+      // Another listener may have responded to the request or dropped it.
       if (!response.writableEnded && !response.destroyed) app(request, response);
     });
-    // Node would answer by itself, without our headers and without a line. Nobody has to know an
-    // expectation (RFC 9110 §10.1.1), and the one that there is, `100-continue`, does not come here.
+    // Node would respond without our headers and without a log line. A server may ignore unknown
+    // expectations (RFC 9110 §10.1.1). Node handles `100-continue` without this event.
     server.on('checkExpectation', (request, response) => server.emit('request', request, response));
     this.httpServer = server;
   }
@@ -22,30 +22,32 @@ export class HttpAdapter extends ExpressAdapter {
 const LIMITS = {
   headersTimeout: 10_000,
   requestTimeout: 30_000,
-  // Node looks at the two limits above once in this time, which is 30 s where nobody says otherwise.
+  // The interval at which Node enforces the two timeouts above. The default is 30 s.
   connectionsCheckingInterval: 1000,
-  // Longer than a load balancer keeps an idle connection (AWS 60 s, nginx 60 s, HAProxy as set): the
-  // side that closes first must be the one that does not have a request on its way.
+  // Longer than the idle timeout of load balancers (AWS 60 s, nginx 60 s, HAProxy as configured).
+  // If the server closed first, a request already on its way would fail.
   keepAliveTimeout: 75_000,
-  // `readBody` refuses such requests, in our own way.
+  // `jsonBody` rejects requests without a host with a problem.
   requireHostHeader: false,
 };
 
 /**
- * Express gives each request and each answer another prototype, a tenth of the time of a small one: V8 has
- * to find it a new shape. One that was born with it is left as it is.
+ * Express changes the prototype of each request and response, which takes a tenth of the time of a
+ * small request. Objects that already have the prototype skip this deoptimization.
+ *
+ * @see https://github.com/expressjs/express/issues/5998
  */
 function messageClassesFor(app: Express) {
   class Request extends IncomingMessage {}
-  class Response<Of extends IncomingMessage> extends ServerResponse<Of> {}
+  class Response<Message extends IncomingMessage> extends ServerResponse<Message> {}
   copyPrototype(Request.prototype, app.request);
   copyPrototype(Response.prototype, app.response);
   Object.assign(app, { request: Request.prototype, response: Response.prototype });
   return { IncomingMessage: Request, ServerResponse: Response };
 }
 
-/** Takes over what the other has of its own, `app`, so that to mount this in another app changes nothing. */
-function copyPrototype(prototype: object, other: object): void {
-  Object.setPrototypeOf(prototype, Object.getPrototypeOf(other) as object);
-  Object.defineProperties(prototype, Object.getOwnPropertyDescriptors(other));
+/** Copies own properties such as `app`, so that a mounted app keeps its own settings. */
+function copyPrototype(target: object, source: object): void {
+  Object.setPrototypeOf(target, Object.getPrototypeOf(source) as object);
+  Object.defineProperties(target, Object.getOwnPropertyDescriptors(source));
 }

@@ -5,9 +5,9 @@ import { sendProblem } from './problem.filter.js';
 type Middleware = (request: Request, response: Response, next: NextFunction) => void;
 
 /**
- * Reads the JSON that came with the request, if anything did. A body of another type would be skipped by
- * Express' parser, and its fields be called missing; HTTP/1.1 asks for a host (RFC 9112 §3.2). `then` is no
- * layer of its own: each costs Express a look at the path.
+ * Parses a JSON body and rejects a body of another type, which Express' parser would ignore. Also
+ * rejects HTTP/1.1 requests without a host (RFC 9112 §3.2). It calls `then` itself, because Express
+ * matches the path again for each middleware.
  */
 export function jsonBody(limit: number, then: Middleware) {
   const parse = json({ limit, strict: true, inflate: false });
@@ -18,33 +18,36 @@ export function jsonBody(limit: number, then: Middleware) {
     }
     if (coding === undefined && length === undefined) return then(request, response, next);
     const isEmpty = coding === undefined && Number(length) === 0;
-    const refusal = isEmpty ? undefined : refusalOf(request, limit);
-    if (refusal) return sendProblem(request, response, refusal);
+    const error = isEmpty ? undefined : checkBodyHeaders(request, limit);
+    if (error) return sendProblem(request, response, error);
     if (coding !== undefined) limitBody(limit, request, response);
-    parse(request, response, (error) => (error ? next(error) : then(request, response, next)));
+    parse(request, response, (failure) =>
+      failure ? next(failure) : then(request, response, next),
+    );
   };
 }
 
-/** What the headers say about a body is enough to refuse it, before a byte of it is read. */
-function refusalOf(request: Request, limit: number): Problem | undefined {
+/** Rejects a body by its headers, before its first byte is read. */
+function checkBodyHeaders(request: Request, limit: number): Problem | undefined {
   const { headers } = request;
   if (Number(headers['content-length']) > limit) return tooLarge(limit);
   if (request.is('application/json') === false) return problem('UNSUPPORTED_MEDIA_TYPE');
   const charsets = headers['content-type']?.matchAll(CHARSET) ?? [];
   if ([...charsets].some(([, name = '']) => name.toLowerCase() !== 'utf-8')) {
-    return problem('UNSUPPORTED_MEDIA_TYPE', { detail: 'Send the body in UTF-8.' });
+    return problem('UNSUPPORTED_MEDIA_TYPE', { detail: 'The body must be encoded in UTF-8.' });
   }
-  // A few bytes of gzip or brotli can cost more time than the largest body of plain text.
+  // Decompressing a few bytes of gzip or brotli can take longer than parsing the largest body.
   if (/^(identity)?$/i.test(headers['content-encoding'] ?? '')) return undefined;
   return problem('UNSUPPORTED_MEDIA_TYPE', {
-    detail: 'Send the body without `Content-Encoding`: compressed bodies are not accepted.',
+    detail: 'Compressed bodies are not accepted. Send the body without `Content-Encoding`.',
     headers: { 'Accept-Encoding': 'identity' },
   });
 }
 
 /**
- * The parser would read a body without a length to its end before it refuses it. A chunk of one byte costs
- * as much time as one of many, so that small ones are limited, too.
+ * Limits a body without a declared length, which the parser would read to its end before rejecting
+ * it. A chunk of one byte takes as much time as a large chunk, so the number of small chunks is
+ * limited.
  */
 function limitBody(limit: number, request: Request, response: Response): void {
   let [size, chunks] = [0, 0];
@@ -61,10 +64,10 @@ function limitBody(limit: number, request: Request, response: Response): void {
 
 const MAX_SMALL_CHUNKS = 128;
 const MIN_CHUNK_BYTES = 64;
-const TOO_SMALL_CHUNKS = `The body has too many chunks of less than ${MIN_CHUNK_BYTES} bytes.`;
+const TOO_SMALL_CHUNKS = `The body has too many chunks smaller than ${MIN_CHUNK_BYTES} bytes.`;
 
 function tooLarge(limit: number): Problem {
-  return problem('PAYLOAD_TOO_LARGE', { detail: `A body may have ${limit} bytes.` });
+  return problem('PAYLOAD_TOO_LARGE', { detail: `The body is limited to ${limit} bytes.` });
 }
 
 const CHARSET = /;\s*charset\s*=\s*"?([^";\s]*)/gi;

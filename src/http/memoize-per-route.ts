@@ -2,17 +2,17 @@ import type { ExecutionContext, Type } from '@nestjs/common';
 
 type Handler = ReturnType<ExecutionContext['getHandler']>;
 
-/** Decorators do not change, and to look for them costs more than to obey them: once for each route. */
+/** Reads the metadata of a route once. Decorators do not change, and reflection is expensive. */
 export function memoizePerRoute<Value>(
   read: (controller: Type, handler: Handler) => Value,
 ): (context: ExecutionContext) => Value {
-  const known = new WeakMap<Type, Map<Handler, Value>>();
+  const cache = new WeakMap<Type, Map<Handler, Value>>();
   return (context) => {
     const [controller, handler] = [context.getClass(), context.getHandler()];
-    const ofController = known.get(controller) ?? new Map<Handler, Value>();
-    if (ofController.has(handler)) return ofController.get(handler) as Value;
+    const byHandler = cache.get(controller) ?? new Map<Handler, Value>();
+    if (byHandler.has(handler)) return byHandler.get(handler) as Value;
     const value = read(controller, handler);
-    known.set(controller, ofController.set(handler, value));
+    cache.set(controller, byHandler.set(handler, value));
     return value;
   };
 }

@@ -22,21 +22,21 @@ import {
   unavailable,
 } from '../problems/problem.js';
 
-/** The one way out for errors: whatever was thrown becomes a problem, and nothing internal goes with it. */
+/** Converts every exception to a problem without internal details. */
 @Catch()
 export class ProblemFilter implements ExceptionFilter {
-  private readonly faults: LogThrottle;
+  private readonly internalErrors: LogThrottle;
   private readonly outages: LogThrottle;
 
   constructor(private readonly log: Logger) {
-    this.faults = new LogThrottle(log, 'fault');
+    this.internalErrors = new LogThrottle(log, 'fault');
     this.outages = new LogThrottle(log, 'unavailable');
   }
 
   catch(thrown: unknown, host: ArgumentsHost): void {
     const request = host.switchToHttp().getRequest<Request>();
     const response = host.switchToHttp().getResponse<Response>();
-    // The answer went out already: the deadline was quicker. A fault is worth its line all the same.
+    // The deadline has already sent a response. An internal error is logged nevertheless.
     const isLate = response.headersSent;
     if (isLate && (isHealthReport(thrown) || isHeadersSentError(thrown))) return;
     if (isHealthReport(thrown)) {
@@ -46,14 +46,14 @@ export class ProblemFilter implements ExceptionFilter {
         .json(thrown.getResponse());
       return;
     }
-    const refusal = toProblem(thrown, request);
-    this.report(thrown, refusal, request);
-    if (!isLate) sendProblem(request, response, refusal);
+    const error = toProblem(thrown, request);
+    this.report(thrown, error, request);
+    if (!isLate) sendProblem(request, response, error);
   }
 
-  /** Our own faults whole. An outage, which every request meets, in one line without frames. */
+  /** Logs internal errors in full. An outage affects every request, so its lines have no stack. */
   private report(thrown: unknown, { code, details }: Problem, { requestId }: Request): void {
-    if (code === 'INTERNAL_ERROR' && this.faults.allow()) {
+    if (code === 'INTERNAL_ERROR' && this.internalErrors.allow()) {
       this.log.error({ err: thrown, requestId, code });
     }
     if (code !== 'SERVICE_UNAVAILABLE' || !this.outages.allow()) return;
@@ -62,47 +62,49 @@ export class ProblemFilter implements ExceptionFilter {
   }
 }
 
-export function sendProblem(request: Request, response: Response, refusal: Problem): void {
-  request.problemCode = refusal.code;
+export function sendProblem(request: Request, response: Response, error: Problem): void {
+  request.problemCode = error.code;
   response
-    .status(refusal.getStatus())
-    .set(refusal.details.headers ?? {})
+    .status(error.getStatus())
+    .set(error.details.headers ?? {})
     .type('application/problem+json')
-    .send(JSON.stringify(problemBody(refusal, pathOf(request), request.requestId)));
+    .send(JSON.stringify(problemBody(error, pathOf(request), request.requestId)));
 }
 
-/** What Node throws at a route that ends well, but after the deadline. */
+/** Node throws this error when a handler responds after the deadline. */
 function isHeadersSentError(thrown: unknown): boolean {
   // Not `instanceof Error`: under Jest, Node's own errors come from another realm.
   if (typeof thrown !== 'object' || thrown === null) return false;
   return Reflect.get(thrown, 'code') === 'ERR_HTTP_HEADERS_SENT';
 }
 
-/** Terminus throws what a probe should read. It is an answer and no problem. */
+/** Terminus throws the report of a failed probe. It is a response body and not a problem. */
 function isHealthReport(thrown: unknown): thrown is ServiceUnavailableException {
   if (!(thrown instanceof ServiceUnavailableException)) return false;
   const body = thrown.getResponse();
   return typeof body === 'object' && 'details' in body;
 }
 
-/** Without the query, which may hold what a client should not have put there. */
+/** The path without the query, which may contain secrets by mistake of the client. */
 function pathOf({ originalUrl, url }: Request): string {
-  // Express sets the first one, and has not yet seen a request that is refused before it.
+  // Express sets `originalUrl`, but some requests are rejected before Express handles them.
   return ((originalUrl as string | undefined) ?? url).split('?', 1)[0] ?? '/';
 }
 
 function toProblem(thrown: unknown, request: Request): Problem {
   if (thrown instanceof Problem) return thrown;
-  if (isDatabaseUnavailable(thrown)) return unavailable('The database does not answer.');
-  // Tried several times, and still in somebody's way.
-  if (isRetryable(thrown)) return unavailable('Others are changing the same.');
+  if (isDatabaseUnavailable(thrown)) return unavailable('The database is unavailable.');
+  // The retries of the transaction have failed.
+  if (isRetryable(thrown)) return unavailable('A concurrent change prevented this change.');
 
-  // Nest's own exceptions and those of Express' parsers carry a status and little else.
+  // Exceptions of Nest and of Express' parsers have a status and little else.
   const status = thrown instanceof HttpException ? thrown.getStatus() : statusOf(thrown);
   if (status === 404) return notFound(request);
   if (status === 401) return unauthorized('AUTH_TOKEN_INVALID');
-  const isTheirs = status >= 400 && status < 500;
-  return problem(CODE_OF_STATUS[status] ?? (isTheirs ? 'MALFORMED_REQUEST' : 'INTERNAL_ERROR'));
+  const isClientError = status >= 400 && status < 500;
+  return problem(
+    CODE_OF_STATUS[status] ?? (isClientError ? 'MALFORMED_REQUEST' : 'INTERNAL_ERROR'),
+  );
 }
 
 function notFound(request: Request): Problem {

@@ -1,8 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 
 /**
- * A target that is a whole URL (RFC 9112 §3.2.2) becomes its path. Express knows some of these; where it
- * finds no path, as in `x://y`, it goes past every layer and answers by itself, after us and in HTML.
+ * Replaces a target in absolute form (RFC 9112 §3.2.2) with its path. Express handles only some of
+ * them. For a URL without a path, such as `x://y`, Express skips all middleware and responds with
+ * HTML.
  */
 export function normalizeTarget(request: IncomingMessage): void {
   const { url = '' } = request;

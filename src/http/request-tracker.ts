@@ -8,35 +8,35 @@ import { LogThrottles } from '../logging/log-throttle.js';
 import { logRequest } from '../logging/logger.js';
 import { problem, unavailable } from '../problems/problem.js';
 import { sendProblem } from './problem.filter.js';
-import { discardRest } from './discard-body.js';
+import { discardBody } from './discard-body.js';
 import { SECURITY_HEADERS } from './security-headers.js';
 
 declare module 'express-serve-static-core' {
   interface Request {
-    /** Made here, so that no client can choose it or use it twice. */
+    /** Generated here, so that a client can neither choose nor reuse it. */
     requestId: string;
-    /** The client's `X-Request-Id`, where it sent a sane one. */
+    /** The client's `X-Request-Id`, if it is valid. */
     clientRequestId?: string;
     startedAt: number;
-    /** When it is answered by us, if nobody else has done it by then. Not before its body is there. */
+    /** When the tracker fails the request. Undefined until its body has arrived. */
     deadline?: number;
-    /** What the log line of this request says beside the usual, filled in on the way. */
+    /** Additional members of the log line, set while the request is handled. */
     problemCode?: string;
     userId?: string;
     impersonatedBy?: string;
-    /** It came while an earlier request of its connection was being answered. */
+    /** Whether it arrived before the response to an earlier request of its connection. */
     isPipelined?: true;
   }
 }
 
-/** The requests that are being answered: each from the first look at it to its line in the log. */
+/** Tracks the requests in flight: sets their headers, enforces their deadline and logs them. */
 export class RequestTracker implements OnApplicationShutdown {
   private readonly openResponses = new Set<Response>();
   private readonly pipelined = new WeakMap<Socket, number>();
   private readonly anonymousThrottles: LogThrottles;
-  // One look at all of them every now and then costs less than a timer for each.
+  // One periodic sweep over all requests costs less than a timer for each.
   private readonly sweep = setInterval(() => this.failOverdue(), SWEEP_MS).unref();
-  /** Whether the service is about to end, and so wants its clients' connections to go elsewhere. */
+  /** Whether the service is shutting down and closes its connections. */
   private draining = false;
 
   constructor(private readonly log: Logger) {
@@ -47,43 +47,45 @@ export class RequestTracker implements OnApplicationShutdown {
     return this.openResponses.size;
   }
 
-  /** The first thing that happens to a request: Node's server calls it, before it calls Express. */
+  /** Node's server calls this first, before Express. */
   readonly onRequest = (request: Request, response: Response): void => {
-    // Node gives an answer its socket when those before it are through.
-    const ahead = response.socket === null ? this.countPipelined(request) : 0;
-    if (ahead > MAX_PIPELINED) return dropPipelined(request, response, ahead);
+    // Node assigns the socket once the earlier responses of the connection are sent.
+    const pipelined = response.socket === null ? this.countPipelined(request) : 0;
+    if (pipelined > MAX_PIPELINED) return dropPipelined(request, response, pipelined);
     request.startedAt = performance.now();
-    const sent = request.headers['x-request-id'];
+    const clientId = request.headers['x-request-id'];
     request.requestId = randomUUID();
-    if (typeof sent === 'string' && SANE_ID.test(sent)) request.clientRequestId = sent;
+    if (typeof clientId === 'string' && CLIENT_ID.test(clientId)) {
+      request.clientRequestId = clientId;
+    }
     response.setHeader('X-Request-Id', request.clientRequestId ?? request.requestId);
     for (const [name, value] of SECURITY_HEADERS) response.setHeader(name, value);
-    // A proxy that is told to close a connection does not send its next request into it.
+    // A proxy does not reuse a connection after `Connection: close`.
     if (this.draining) response.setHeader('Connection', 'close');
     this.openResponses.add(response);
     response.on('close', () => this.onClose(request, response));
-    if (ahead < MAX_PIPELINED) return;
-    // The requests behind this one are dropped, so that its client can see which were answered.
+    if (pipelined < MAX_PIPELINED) return;
+    // Later requests are dropped. Closing the connection shows the client which were handled.
     response.setHeader('Connection', 'close');
-    // Express would do this, but does not get this one.
+    // Express, which does not receive this request, would set it.
     request.res = response;
-    sendProblem(request, response, problem('RATE_LIMITED', TOO_MANY_AT_ONCE));
+    sendProblem(request, response, problem('RATE_LIMITED', TOO_MANY_PIPELINED));
   };
 
   /**
-   * One packet can hold thousands of requests. Node starts them all in one turn of the event loop, and
-   * every other client waits for that.
+   * One packet can contain thousands of requests. Node emits them all in one turn of the event
+   * loop, and every other client waits meanwhile.
    */
   private countPipelined(request: Request): number {
-    const ahead = (this.pipelined.get(request.socket) ?? 0) + 1;
-    this.pipelined.set(request.socket, ahead);
+    const count = (this.pipelined.get(request.socket) ?? 0) + 1;
+    this.pipelined.set(request.socket, count);
     request.isPipelined = true;
-    return ahead;
+    return count;
   }
 
   /**
-   * Connecting, asking and asking again each have a limit of their own; this one is for their sum. Nobody
-   * waits longer for an answer, whatever the database does meanwhile.
+   * Connections, queries and retries have timeouts of their own. This deadline limits their sum, so
+   * that a response never takes longer, whatever the state of the database.
    */
   readonly startDeadline = (request: Request, _response: Response, next: NextFunction): void => {
     const now = performance.now();
@@ -94,7 +96,7 @@ export class RequestTracker implements OnApplicationShutdown {
 
   drain(): void {
     this.draining = true;
-    // A connection that stays open after its last answer would hold the listener's end up.
+    // A connection that stays open after its last response would delay the shutdown.
     for (const response of this.openResponses) {
       if (!response.headersSent) response.setHeader('Connection', 'close');
       else response.once('finish', () => response.req.socket.destroySoon());
@@ -109,10 +111,10 @@ export class RequestTracker implements OnApplicationShutdown {
     const now = performance.now();
     for (const response of this.openResponses) {
       const { req: request, headersSent } = response;
-      // Node before 25.9 forgets to close the answers that queued behind another on a lost connection.
+      // Node before 25.9 emits no `close` for queued responses of a lost connection.
       if (request.socket.destroyed) this.onClose(request, response);
       if (headersSent || request.deadline === undefined || request.deadline > now) continue;
-      sendProblem(request, response, unavailable('The answer took too long.'));
+      sendProblem(request, response, unavailable('The response took too long.'));
     }
   }
 
@@ -121,7 +123,7 @@ export class RequestTracker implements OnApplicationShutdown {
     if (request.isPipelined) {
       this.pipelined.set(request.socket, (this.pipelined.get(request.socket) ?? 1) - 1);
     }
-    if (!request.complete && !request.socket.destroyed) discardRest(request);
+    if (!request.complete && !request.socket.destroyed) discardBody(request);
     const level = isSuccessfulProbe(request, response) ? 'debug' : 'info';
     if (level === 'debug' && !this.log.isLevelEnabled(level)) return;
     const className = level === 'debug' ? 'probe' : throttleClass(request, response);
@@ -132,10 +134,10 @@ export class RequestTracker implements OnApplicationShutdown {
       method: request.method,
       // The route's pattern, not the path: it holds no ids and makes few distinct values.
       route: (request.route as { path?: string } | undefined)?.path ?? null,
-      // Node calls it 200 before anyone has said so.
+      // The default of Node is 200, even if no response was sent.
       status: response.headersSent ? response.statusCode : null,
       ms: Math.round((performance.now() - request.startedAt) * 10) / 10,
-      // The client left before the answer was through. What is undefined is left out.
+      // The client disconnected before the response was complete. JSON omits undefined members.
       aborted: response.writableFinished ? undefined : true,
       userId: request.userId,
       impersonatedBy: request.impersonatedBy,
@@ -144,7 +146,7 @@ export class RequestTracker implements OnApplicationShutdown {
   }
 }
 
-/** Probes come every few seconds from every load balancer: only their failures are worth a line. */
+/** Load balancers send probes every few seconds, so only failed ones are logged by default. */
 function isSuccessfulProbe(
   { userId, route }: Request,
   { headersSent, statusCode }: Response,
@@ -155,8 +157,9 @@ function isSuccessfulProbe(
 }
 
 /**
- * The class of a line that anyone can cause as often as they like: its code or its status class. A user
- * whose requests are too many has a class apart, and undefined is a line that is always written.
+ * The throttle class of a line that any client can cause: its problem code or its status class.
+ * Rate limited requests of users have a class of their own. Undefined means that the line is not
+ * throttled.
  */
 function throttleClass(request: Request, response: Response): string | undefined {
   const { userId, problemCode } = request;
@@ -166,19 +169,19 @@ function throttleClass(request: Request, response: Response): string | undefined
   return problemCode ?? `${Math.floor(statusCode / 100)}xx`;
 }
 
-/** Not answered and not logged. A client that goes on sending loses its connection. */
-function dropPipelined(request: Request, response: Response, ahead: number): void {
+/** Sends no response and logs nothing. A client that keeps sending loses its connection. */
+function dropPipelined(request: Request, response: Response, pipelined: number): void {
   response.destroy();
-  if (ahead > MAX_DROPPED) request.socket.destroy();
+  if (pipelined > MAX_DROPPED) request.socket.destroy();
 }
 
 const MAX_PIPELINED = 32;
 const MAX_DROPPED = 1000;
-const TOO_MANY_AT_ONCE = {
-  detail: `A connection may have ${MAX_PIPELINED} requests at a time.`,
+const TOO_MANY_PIPELINED = {
+  detail: `A connection is limited to ${MAX_PIPELINED} pipelined requests.`,
   headers: { 'Retry-After': '1' },
 };
-const SANE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
-/** Promised are 2500: the rest is for the sweep, for a process that is busy, and for the way. */
+const CLIENT_ID = /^[A-Za-z0-9._:-]{1,128}$/;
+/** The documented limit is 2500. The margin covers the sweep, a busy process and the network. */
 const RESPONSE_DEADLINE_MS = 2200;
 const SWEEP_MS = 50;

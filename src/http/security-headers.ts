@@ -1,8 +1,8 @@
 import type { NextFunction, Request, Response } from 'express';
 
-/** For answers that are data. What only a page can make use of, or a browser of long ago, is left out. */
+/** Headers for data. Headers that only pages or obsolete browsers use are omitted. */
 export const SECURITY_HEADERS: readonly [name: string, value: string][] = [
-  // An answer is true for one moment and one caller.
+  // A response is valid for one moment and one caller.
   ['Cache-Control', 'no-store'],
   ['Content-Security-Policy', "default-src 'none';frame-ancestors 'none'"],
   ['Cross-Origin-Resource-Policy', 'same-origin'],
@@ -12,7 +12,7 @@ export const SECURITY_HEADERS: readonly [name: string, value: string][] = [
   ['X-Frame-Options', 'DENY'],
 ];
 
-/** Swagger UI is the one page here. It is all our own, but styles itself as it goes. */
+/** Swagger UI is the only page. It loads everything from this origin, but sets inline styles. */
 export function swaggerHeaders(_request: Request, response: Response, next: NextFunction): void {
   response.setHeader('Content-Security-Policy', PAGE_POLICY);
   response.setHeader('Cross-Origin-Opener-Policy', 'same-origin');

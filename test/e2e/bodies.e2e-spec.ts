@@ -55,7 +55,7 @@ describe('the size of a body', () => {
     expect(answer.status).toBe(413);
     expect(answer.body).toMatchObject({
       code: 'PAYLOAD_TOO_LARGE',
-      detail: 'A body may have 4096 bytes.',
+      detail: 'The body is limited to 4096 bytes.',
     });
   });
 
@@ -101,7 +101,7 @@ describe('the size of a body', () => {
     expect(await sendParts([inChunks(1, 100)])).toContain('METHOD_NOT_ALLOWED');
     const refused = await sendParts([inChunks(1, 1000)]);
     expect(refused).toMatch(/^HTTP\/1.1 413 /);
-    expect(refused).toContain('The body has too many chunks of less than 64 bytes.');
+    expect(refused).toContain('The body has too many chunks smaller than 64 bytes.');
   });
 
   it('ends the connection of a client that does not send what it announced', async () => {
@@ -180,7 +180,7 @@ describe('the number of fields', () => {
       status: 400,
       body: {
         code: 'VALIDATION_ERROR',
-        detail: 'A request may have 50 fields and list entries in all.',
+        detail: 'A request is limited to 50 fields and array items in total.',
       },
     });
   });

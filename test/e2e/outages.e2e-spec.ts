@@ -153,7 +153,7 @@ it(
       const outages = linesOf('msg', 'unavailable');
       expect([...statuses]).toEqual([503, 500]);
       expect(outages).toHaveLength(600);
-      expect(outages[0]).toMatchObject({ reason: 'Others are changing the same.' });
+      expect(outages[0]).toMatchObject({ reason: 'A concurrent change prevented this change.' });
       expect(linesOf('level', 'error')).toHaveLength(600);
       // For each code.
       expect(linesOf('msg', 'request')).toHaveLength(1200);

@@ -60,7 +60,7 @@ describe('requests that are sent before the answer to the one ahead', () => {
     expect(JSON.parse(body)).toMatchObject({
       code: 'RATE_LIMITED',
       instance: '/nothing',
-      detail: 'A connection may have 32 requests at a time.',
+      detail: 'A connection is limited to 32 pipelined requests.',
     });
     expect(requestLines()).toHaveLength(33);
     expect(requestLines()).toContainEqual(expect.objectContaining({ code: 'RATE_LIMITED' }));
