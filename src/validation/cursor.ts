@@ -1,29 +1,29 @@
 import { hash } from 'node:crypto';
 
-/** Where a walk through a list stands: the sort it follows, and the last row's place in it. */
+/** A position in a list: the sort order, and the sort value and id of the last row. */
 export interface Cursor {
   sort: string;
   value: string;
   id: string;
 }
 
-/** Opaque to clients. The tag finds what was changed on the way; there is no secret in a place in a list. */
+/** Opaque to clients. The tag is a checksum against accidental changes. A position is no secret. */
 export function encodeCursor({ sort, value, id }: Cursor): string {
   const payload = Buffer.from(JSON.stringify([sort, value, id])).toString('base64url');
   return `${payload}.${tagOf(payload)}`;
 }
 
 /**
- * Null for anything that `encodeCursor` did not make for this sort. Anybody can make the tag, too, so
- * the value must also be one that the list could have (`form`), and PostgreSQL can read.
+ * Returns null unless `encodeCursor` created the text for this sort order. Anyone can compute the
+ * tag, so the value must also match `form`, and contain no NUL, which PostgreSQL rejects.
  */
-export function decodeCursor(text: string, wantedSort: string, form: RegExp): Cursor | null {
+export function decodeCursor(text: string, expectedSort: string, form: RegExp): Cursor | null {
   const [payload = '', tag] = text.split('.');
   if (tag !== tagOf(payload) || text !== `${payload}.${tag}`) return null;
   const parts = readParts(payload);
   if (!parts.every((part) => typeof part === 'string' && !part.includes('\0'))) return null;
   const [sort, value, id] = parts as string[];
-  if (sort !== wantedSort || value === undefined || id === undefined || !form.test(value)) {
+  if (sort !== expectedSort || value === undefined || id === undefined || !form.test(value)) {
     return null;
   }
   return { sort, value, id };

@@ -1,6 +1,6 @@
 import { isISO8601, ValidateBy } from 'class-validator';
 
-/** A time in ISO 8601, of which JavaScript cannot read all: there are weeks and days of the year in it. */
+/** An ISO 8601 time that JavaScript can parse. It cannot parse week dates and ordinal dates. */
 export function PointInTime(): PropertyDecorator {
   return ValidateBy({
     name: 'pointInTime',

@@ -1,17 +1,25 @@
 import { ApiProperty } from '@nestjs/swagger';
 
-/** Where a page stands in a list that is walked. */
+/** The pagination of a list with cursors. */
 export class CursorPagination {
   @ApiProperty({ type: 'integer', example: 20 })
   limit: number;
 
-  @ApiProperty({ type: String, nullable: true, description: 'For the next page; null on the last' })
+  @ApiProperty({
+    type: String,
+    nullable: true,
+    description: 'The cursor of the next page, or null on the last page',
+  })
   nextCursor: string | null;
 }
 
-/** And in one that is counted, too. */
+/** The pagination of a list with cursors, page numbers and a total. */
 export class Pagination extends CursorPagination {
-  @ApiProperty({ type: 'integer', nullable: true, description: 'Null when walking by cursor' })
+  @ApiProperty({
+    type: 'integer',
+    nullable: true,
+    description: 'Null if the request has a `cursor`',
+  })
   page: number | null;
 
   @ApiProperty({ type: 'integer', nullable: true, description: 'Null with `total=none`' })
@@ -21,7 +29,7 @@ export class Pagination extends CursorPagination {
   totalPages: number | null;
 
   @ApiProperty({
-    description: 'Where more than 10,000 are expected, the total is the database’s estimate',
+    description: 'Whether `total` is an estimate, as it is when more than 10,000 are expected',
   })
   totalIsEstimate: boolean;
 }

@@ -1,20 +1,22 @@
 import { applyDecorators } from '@nestjs/common';
 import { IsString, Length, Matches } from 'class-validator';
 
-/** A text of so many characters. PostgreSQL stores no NUL, and nobody types one. */
-export function PlainText(least: number, most: number): PropertyDecorator {
+/** A string with a length in this range and without NUL, which PostgreSQL cannot store. */
+export function PlainText(minLength: number, maxLength: number): PropertyDecorator {
   return applyDecorators(
     IsString(),
-    Length(least, most),
-    // oxlint-disable-next-line no-control-regex -- NUL is what this refuses
-    Matches(/^[^\0\p{Cs}]*$/u, { message: '$property must not contain NUL or half a character' }),
+    Length(minLength, maxLength),
+    // oxlint-disable-next-line no-control-regex -- the expression rejects NUL
+    Matches(/^[^\0\p{Cs}]*$/u, {
+      message: '$property must not contain NUL or an unpaired surrogate',
+    }),
   );
 }
 
-/** The same on one line: a name is shown in lists and logs. */
-export function OneLine(least: number, most: number): PropertyDecorator {
+/** A `PlainText` without control characters, for names that lists and logs show. */
+export function OneLine(minLength: number, maxLength: number): PropertyDecorator {
   return applyDecorators(
-    PlainText(least, most),
+    PlainText(minLength, maxLength),
     Matches(/^\P{Cc}*$/u, { message: '$property must not contain control characters' }),
   );
 }

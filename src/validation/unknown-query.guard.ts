@@ -8,14 +8,14 @@ import { problem } from '../problems/problem.js';
 import { MAX_ERRORS } from './validation.pipe.js';
 
 /**
- * A private route that reads no query refuses every parameter of one by name, as a DTO refuses what it does
- * not know. A probe may carry whatever its prober likes.
+ * Rejects query parameters of a private route that reads no query, as a DTO rejects unknown fields.
+ * Public routes such as probes accept any query.
  */
 @Injectable()
 export class UnknownQueryGuard implements CanActivate {
   canActivate(context: ExecutionContext): true {
     const request = context.switchToHttp().getRequest<Request>();
-    // Express takes the query apart each time that it is asked for it.
+    // Express parses the query at each access.
     if (!request.url.includes('?')) return true;
     const names = Object.keys(request.query);
     if (names.length === 0 || readsQuery(context) || routeAccess(context).isPublic) return true;
@@ -27,13 +27,14 @@ export class UnknownQueryGuard implements CanActivate {
   }
 }
 
-const READERS = new Set([RouteParamtypes.QUERY, RouteParamtypes.REQUEST].map(String));
+const QUERY_READERS = new Set([RouteParamtypes.QUERY, RouteParamtypes.REQUEST].map(String));
 
-/** By `@Query()`, or by the request itself. */
+/** Whether the handler has a `@Query()` or `@Req()` parameter. */
 const readsQuery = memoizePerRoute((controller, handler) => {
-  const read = Reflect.getMetadata(ROUTE_ARGS_METADATA, controller, handler.name) as object;
-  return Object.keys(read ?? {}).some((key) => {
+  const parameters = Reflect.getMetadata(ROUTE_ARGS_METADATA, controller, handler.name) as
+    object | undefined;
+  return Object.keys(parameters ?? {}).some((key) => {
     const [kind = ''] = key.split(':', 1);
-    return READERS.has(kind);
+    return QUERY_READERS.has(kind);
   });
 });

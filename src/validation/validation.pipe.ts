@@ -6,7 +6,7 @@ import {
 } from '@nestjs/common';
 import { type FieldError, problem } from '../problems/problem.js';
 
-/** Bodies and queries become DTOs, or a problem that names each field. Unknown fields are refused. */
+/** Converts bodies and queries to DTOs. Throws a problem with each invalid or unknown field. */
 @Injectable()
 export class RequestValidationPipe extends ValidationPipe {
   constructor() {
@@ -14,67 +14,67 @@ export class RequestValidationPipe extends ValidationPipe {
       transform: true,
       whitelist: true,
       forbidNonWhitelisted: true,
-      exceptionFactory: (errors) => refused(fieldErrors(errors).slice(0, MAX_ERRORS)),
+      exceptionFactory: (errors) => validationError(fieldErrors(errors).slice(0, MAX_ERRORS)),
     });
   }
 
   override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
-    // What a decorator of somebody's made is nobody's input.
+    // The value of a custom parameter decorator is not input of the client.
     if (metadata.type === 'custom') return value;
-    // class-transformer and `@ArrayUnique` take time that grows with the square of these.
-    if (sizeOf(value, MAX_ENTRIES) > MAX_ENTRIES) {
+    // The time of class-transformer and `@ArrayUnique` is quadratic in the number of entries.
+    if (countEntries(value, MAX_ENTRIES) > MAX_ENTRIES) {
       throw problem('VALIDATION_ERROR', {
-        detail: `A request may have ${MAX_ENTRIES} fields and list entries in all.`,
+        detail: `A request is limited to ${MAX_ENTRIES} fields and array items in total.`,
       });
     }
-    // class-transformer leaves these names out, so that nothing later could refuse them.
+    // class-transformer omits these names, so that later validation could not reject them.
     const inherited = isObject(value) ? Object.keys(value).filter(isInherited) : [];
     if (inherited.length > 0) {
-      throw refused(
+      throw validationError(
         inherited.map((field) => ({ field, message: `property ${field} should not exist` })),
       );
     }
     if (metadata.type === 'body' && !isPlainBody(value)) {
       throw problem('MALFORMED_REQUEST', {
-        detail: 'The body must be a JSON object that is not deep.',
+        detail: `The body must be a JSON object with at most ${MAX_DEPTH} levels of nesting.`,
       });
     }
     return (await super.transform(value, metadata)) as unknown;
   }
 }
 
-function refused(errors: FieldError[]) {
+function validationError(errors: FieldError[]) {
   return problem('VALIDATION_ERROR', { errors });
 }
 
-/** What class-validator found, flat and by name: `address.city`, `roles.0`. */
+/** Flattens the errors of class-validator to paths such as `address.city` and `roles.0`. */
 function fieldErrors(errors: ValidationError[], prefix = ''): FieldError[] {
   return errors.flatMap((error) => {
     const field = `${prefix}${error.property}`;
-    const own = Object.values(error.constraints ?? {}).map((message) => ({ field, message }));
-    return [...own, ...fieldErrors(error.children ?? [], `${field}.`)];
+    const direct = Object.values(error.constraints ?? {}).map((message) => ({ field, message }));
+    return [...direct, ...fieldErrors(error.children ?? [], `${field}.`)];
   });
 }
 
-/** How many fields and list entries a value has at all depths. Stops counting above `most`. */
-function sizeOf(value: unknown, most: number): number {
-  const open = [value];
-  let size = 0;
-  while (open.length > 0 && size <= most) {
-    const next = open.pop();
+/** Counts the fields and array items of a value at all depths. Stops counting above `max`. */
+function countEntries(value: unknown, max: number): number {
+  const pending = [value];
+  let count = 0;
+  while (pending.length > 0 && count <= max) {
+    const next = pending.pop();
     if (!isObject(next)) continue;
     const inner: unknown[] = Object.values(next);
-    size += inner.length;
-    if (size <= most) open.push(...inner);
+    count += inner.length;
+    if (count <= max) pending.push(...inner);
   }
-  return size;
+  return count;
 }
 
 export const MAX_ERRORS = 50;
 const MAX_ENTRIES = 50;
 const MAX_DEPTH = 5;
 
-/** class-transformer walks whatever it is given, however deep, and an array as many bodies. */
+/** class-transformer recurses without a limit, and treats an array as several bodies. */
 function isPlainBody(value: unknown): boolean {
   if (value === undefined) return true;
   return isObject(value) && !Array.isArray(value) && !isDeeper(value, MAX_DEPTH);
@@ -85,7 +85,7 @@ function isDeeper(value: unknown, levels: number): boolean {
   return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
 }
 
-/** `__proto__`, `constructor`, `toString` and their like, which any object seems to have. */
+/** Whether every object inherits the name, such as `__proto__`, `constructor` or `toString`. */
 function isInherited(name: string): boolean {
   return name in Object.prototype;
 }
