@@ -33,11 +33,11 @@ export class DatabaseHealthIndicator {
     try {
       await this.query('select 1');
     } catch (error) {
-      if (this.isAvailable) this.log.error({ err: error }, 'the database does not answer');
+      if (this.isAvailable) this.log.error({ err: error }, 'database unavailable');
       this.isAvailable = false;
       throw new Error('the database does not answer', { cause: error });
     }
-    if (!this.isAvailable) this.log.info('the database answers again');
+    if (!this.isAvailable) this.log.info('database available again');
     this.isAvailable = true;
   }
 }

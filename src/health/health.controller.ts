@@ -34,7 +34,7 @@ export class HealthController {
   ) {}
 
   @Get()
-  @ApiOperation({ operationId: 'getHealth', summary: 'A summary for people' })
+  @ApiOperation({ operationId: 'getHealth', summary: 'Status summary' })
   @ApiOkResponse({ type: HealthSummary })
   async summary(): Promise<HealthSummary> {
     const results = await Promise.all(this.indicators.map((isHealthy) => isHealthy()));
@@ -49,7 +49,7 @@ export class HealthController {
   }
 
   @Get('live')
-  @ApiOperation({ operationId: 'getLiveness', summary: 'The process turns' })
+  @ApiOperation({ operationId: 'getLiveness', summary: 'Liveness probe' })
   @ApiOkResponse({ type: Liveness })
   live(): Liveness {
     return { status: 'ok' };
@@ -57,18 +57,18 @@ export class HealthController {
 
   @Get('ready')
   @HealthCheck()
-  @ApiOperation({ operationId: 'getReadiness', summary: 'Send requests here, or do not' })
+  @ApiOperation({ operationId: 'getReadiness', summary: 'Readiness probe' })
   ready() {
     return this.terminus.check(this.indicators);
   }
 
   @Get('db')
   @HealthCheck()
-  @ApiOperation({ operationId: 'getDatabaseHealth', summary: 'The database alone' })
+  @ApiOperation({ operationId: 'getDatabaseHealth', summary: 'Database check' })
   async databaseHealth() {
     const details = await this.database.isHealthy('database');
     const isUp = details['database']?.status === 'up';
-    // In Terminus' form, but not by its check, which also refuses when the service is about to end.
+    // The format of Terminus without its check, which fails during a shutdown.
     if (isUp) return { status: 'ok', info: details, error: {}, details };
     throw new ServiceUnavailableException({ status: 'error', info: {}, error: details, details });
   }
@@ -76,7 +76,7 @@ export class HealthController {
 
 const VERSION = readVersion();
 
-/** Beside `src` in development and beside `dist` in production. */
+/** `package.json` is next to `src` in development and next to `dist` in production. */
 function readVersion(): string {
   for (const path of ['../../package.json', '../../../package.json']) {
     try {

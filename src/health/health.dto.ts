@@ -5,7 +5,7 @@ export class Liveness {
   status: 'ok';
 }
 
-/** What the process is, and how the parts are that it stands on. */
+/** The process and the status of its dependencies. */
 export class HealthSummary {
   @ApiProperty({ enum: ['gatehouse'] })
   name: 'gatehouse';
@@ -19,7 +19,7 @@ export class HealthSummary {
   @ApiProperty({ enum: ['prefer-sid', 'require-sid', 'token-only'] })
   sessionBinding: 'prefer-sid' | 'require-sid' | 'token-only';
 
-  @ApiPropertyOptional({ description: 'With `token-only`: what is not looked at' })
+  @ApiPropertyOptional({ description: 'Only with `token-only`: the checks that this mode omits' })
   warning?: string;
 
   @ApiProperty({

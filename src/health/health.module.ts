@@ -15,7 +15,7 @@ import { MigrationsHealthIndicator } from './migrations.health.js';
     DatabaseModule,
     TerminusModule.forRootAsync({
       inject: [Environment],
-      // On SIGTERM Terminus turns `ready` to 503 and holds the shutdown back for this long.
+      // On SIGTERM, Terminus makes `ready` respond with 503 and delays the shutdown by this time.
       useFactory: (environment: Environment) => ({
         logger: false,
         gracefulShutdownTimeoutMs: environment.SHUTDOWN_DELAY_MS,

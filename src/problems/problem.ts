@@ -7,7 +7,9 @@ interface ProblemKind {
   meaning: string;
 }
 
-/** Every error that Gatehouse sends. Clients switch on the code, so a released code never changes. */
+/**
+ * Every error that Gatehouse sends. Clients switch on the code, so a released code never changes.
+ */
 export const PROBLEMS = {
   VALIDATION_ERROR: {
     status: 400,

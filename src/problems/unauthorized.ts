@@ -6,8 +6,8 @@ type UnauthorizedCode = {
 
 /**
  * A 401 with the challenge of RFC 6750, section 3. A request without a token gets no error code
- * ("SHOULD NOT include an error code"). Every other one gets `invalid_token`, which covers "expired,
- * revoked, malformed".
+ * ("SHOULD NOT include an error code"). Every other one gets `invalid_token`, which covers
+ * "expired, revoked, malformed".
  */
 export function unauthorized(code: UnauthorizedCode, reason?: string, detail?: string): Problem {
   const error =

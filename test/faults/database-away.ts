@@ -13,7 +13,7 @@ export const killed: Fault = {
   },
   afterwards: async (stage) => {
     await expectProbes(stage, { '/health/ready': 200, '/health/db': 200 });
-    for (const told of ['the database does not answer', 'the database answers again']) {
+    for (const told of ['database unavailable', 'database available again']) {
       const count = () => stage.lines().filter(({ msg }) => msg === told).length;
       // A log is written behind the back of the requests.
       await stage.until(() => count() > 0, 2);
