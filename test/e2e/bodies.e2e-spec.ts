@@ -127,7 +127,7 @@ describe('the coding of a body', () => {
     expect([answer.status, answer.headers.get('accept-encoding')]).toEqual([415, 'identity']);
     expect(await answer.json()).toMatchObject({
       code: 'UNSUPPORTED_MEDIA_TYPE',
-      detail: expect.stringContaining('compressed bodies are not accepted'),
+      detail: expect.stringContaining('Compressed bodies are not accepted'),
     });
   });
 
