@@ -7,75 +7,78 @@ import { stopExitingOnSignal } from './cli/run-program.js';
 import { Environment } from './config/environment.js';
 
 /**
- * SIGTERM: `ready` says 503 while requests are still served, for as long as the load balancer needs to
- * notice (Terminus waits `SHUTDOWN_DELAY_MS`); then the listener closes, what is in flight finishes,
- * pools close, exit 0. SIGINT, a person at a terminal, skips the delay. A second signal ends it at once.
+ * On SIGTERM, `ready` responds with 503 while requests are still served. Terminus waits
+ * `SHUTDOWN_DELAY_MS`, so that load balancers notice. Then the listener closes, requests in flight
+ * finish, the pools close, and the process exits with 0.
+ *
+ * SIGINT, as from a terminal, skips the delay. A second signal exits immediately.
  */
 export function shutDownOnSignal(app: NestExpressApplication, log: Logger): void {
-  const inFlight = app.get(RequestTracker);
-  let begun = false;
-  const end = async (signal: NodeJS.Signals): Promise<void> => {
-    if (begun) {
-      log.warn({ signal }, 'ending at once');
+  const tracker = app.get(RequestTracker);
+  let isShuttingDown = false;
+  const shutDown = async (signal: NodeJS.Signals): Promise<void> => {
+    if (isShuttingDown) {
+      log.warn({ signal }, 'second signal, exiting immediately');
       process.exit(1);
     }
-    begun = true;
-    inFlight.drain();
-    log.info({ signal, inFlight: inFlight.size }, 'ending');
+    isShuttingDown = true;
+    tracker.drain();
+    log.info({ signal, inFlight: tracker.size }, 'shutting down');
     const delay = signal === 'SIGTERM' ? app.get(Environment).SHUTDOWN_DELAY_MS : 0;
-    setTimeout(() => cut(app, log), delay + IN_FLIGHT_MS).unref();
-    // A database that has stopped answering keeps its pool from closing.
-    const late = new Promise((resolve) =>
-      setTimeout(resolve, delay + IN_FLIGHT_MS + POOLS_MS).unref(),
+    setTimeout(() => closeConnections(app, log), delay + IN_FLIGHT_TIMEOUT_MS).unref();
+    // A pool does not close while its database is unresponsive.
+    const timeout = new Promise((resolve) =>
+      setTimeout(resolve, delay + IN_FLIGHT_TIMEOUT_MS + POOL_CLOSE_TIMEOUT_MS).unref(),
     );
     const failed = await Promise.race([
-      late,
+      timeout,
       closeFor(signal, app).catch((error: unknown) => {
-        log.error({ err: error }, 'a part did not close');
+        log.error({ err: error }, 'shutdown hook failed');
         return true;
       }),
     ]);
-    log.info('ended');
+    log.info('shutdown complete');
     await flush(log);
     process.exit(failed === true ? 1 : 0);
   };
   stopExitingOnSignal();
-  process.on('SIGTERM', (signal) => void end(signal));
-  process.on('SIGINT', (signal) => void end(signal));
+  process.on('SIGTERM', (signal) => void shutDown(signal));
+  process.on('SIGINT', (signal) => void shutDown(signal));
 }
 
-/** By which Terminus knows whether to wait. Nest takes the signal, though its types do not say so. */
+/** The signal decides whether Terminus waits. Nest's types omit this parameter of `close`. */
 function closeFor(signal: NodeJS.Signals, app: NestExpressApplication): Promise<void> {
   return (app as { close(signal: string): Promise<void> }).close(signal);
 }
 
-function cut(app: NestExpressApplication, log: Logger): void {
+function closeConnections(app: NestExpressApplication, log: Logger): void {
   const { size } = app.get(RequestTracker);
-  if (size > 0) log.warn({ inFlight: size }, 'requests that would not end are cut');
+  if (size > 0) log.warn({ inFlight: size }, 'closing connections with requests still in flight');
   const server: Server = app.getHttpServer();
   server.closeAllConnections();
 }
 
-const IN_FLIGHT_MS = 10_000;
-const POOLS_MS = 2000;
+const IN_FLIGHT_TIMEOUT_MS = 10_000;
+const POOL_CLOSE_TIMEOUT_MS = 2000;
 
 /**
- * A fault that nobody caught. A thrown one may have left anything half done, so the process says what it
- * was and ends, for its supervisor to start it anew. A rejected promise that nobody looked at leaves
- * nothing half done but its own request: it is said, and the other requests are served on. Left to Node,
- * one forgotten `await` would end them all.
+ * Logs uncaught errors. An uncaught exception may leave any state inconsistent, so the process
+ * exits and its supervisor restarts it.
+ *
+ * An unhandled rejection affects only its own request, so the process logs it and continues. By
+ * default Node would exit, and one missing `await` would fail all other requests.
  */
 export function logUncaughtErrors(log: Logger): void {
-  const end = async (error: unknown): Promise<void> => {
-    log.fatal({ err: error }, 'a fault that nobody caught: ending');
+  const exit = async (error: unknown): Promise<void> => {
+    log.fatal({ err: error }, 'uncaught exception, exiting');
     await flush(log);
     process.exit(1);
   };
-  process.on('uncaughtException', (error) => void end(error));
+  process.on('uncaughtException', (error) => void exit(error));
   process.on('unhandledRejection', (reason) => {
-    log.error({ err: reason }, 'a rejected promise that nobody looked at');
+    log.error({ err: reason }, 'unhandled promise rejection');
   });
-  // Node's own way is plain text on standard error, between lines of JSON.
+  // Node would write warnings as plain text to standard error, between lines of JSON.
   process.removeAllListeners('warning');
   process.on('warning', (warning) => log.warn({ err: warning }, warning.message));
 }

@@ -249,7 +249,10 @@ describe('SIGTERM', () => {
     expect(ms).toBeLessThan(13_000);
     expect(served.output.stderr).toBe('');
     expect(served.lines()).toContainEqual(
-      expect.objectContaining({ msg: 'requests that would not end are cut', inFlight: 1 }),
+      expect.objectContaining({
+        msg: 'closing connections with requests still in flight',
+        inFlight: 1,
+      }),
     );
   });
 });

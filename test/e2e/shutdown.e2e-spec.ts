@@ -106,7 +106,9 @@ describe('SIGTERM', () => {
     const { code, ms } = await served.end();
     expect(code).toBe(0);
     expect(ms).toBeLessThan(5000);
-    expect(served.lines().slice(-1)).toEqual([expect.objectContaining({ msg: 'ended' })]);
+    expect(served.lines().slice(-1)).toEqual([
+      expect.objectContaining({ msg: 'shutdown complete' }),
+    ]);
     expect(served.output.stderr).toBe('');
   });
 
@@ -120,7 +122,7 @@ describe('SIGTERM', () => {
     expect(answer).toMatch(/^HTTP\/1\.1 405 [^]*\r\nConnection: close\r\n/);
     expect(await served.end()).toMatchObject({ code: 0 });
     const messages = served.lines().map(({ msg }) => msg);
-    expect(messages.slice(-2)).toEqual(['request', 'ended']);
+    expect(messages.slice(-2)).toEqual(['request', 'shutdown complete']);
   });
 
   it('cuts a request that takes longer than ten seconds', async () => {
@@ -132,7 +134,10 @@ describe('SIGTERM', () => {
     expect(ms).toBeGreaterThan(10_000);
     expect(ms).toBeLessThan(12_000);
     expect(served.lines()).toContainEqual(
-      expect.objectContaining({ msg: 'requests that would not end are cut', inFlight: 1 }),
+      expect.objectContaining({
+        msg: 'closing connections with requests still in flight',
+        inFlight: 1,
+      }),
     );
   });
 
@@ -143,7 +148,9 @@ describe('SIGTERM', () => {
     const { code, ms } = await served.end('SIGTERM');
     expect(code).toBe(1);
     expect(ms).toBeLessThan(2000);
-    expect(served.lines().slice(-1)).toEqual([expect.objectContaining({ msg: 'ending at once' })]);
+    expect(served.lines().slice(-1)).toEqual([
+      expect.objectContaining({ msg: 'second signal, exiting immediately' }),
+    ]);
   });
 });
 

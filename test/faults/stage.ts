@@ -158,4 +158,8 @@ export class Stage {
   }
 }
 
-const FAULTS_IN_LOG = ['"code":"INTERNAL_ERROR"', 'that nobody looked at', 'that nobody caught'];
+const FAULTS_IN_LOG = [
+  '"code":"INTERNAL_ERROR"',
+  'unhandled promise rejection',
+  'uncaught exception',
+];
