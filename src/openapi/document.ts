@@ -5,7 +5,7 @@ import { ErrorResponse } from '../problems/problem.dto.js';
 import { type ErrorCode, PROBLEMS, problem, problemBody } from '../problems/problem.js';
 import { HEADERS, INTRODUCTION, OPERATIONS, PARAMETERS, TAGS } from './texts.js';
 
-/** The OpenAPI document: what the decorators say, and what every route has in common. */
+/** Creates the OpenAPI document from the decorators, and adds what all routes have in common. */
 export function createDocument(app: NestExpressApplication): OpenAPIObject {
   const builder = new DocumentBuilder()
     .setOpenAPIVersion('3.1.0')
@@ -15,7 +15,7 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
     .setLicense('MIT', 'https://opensource.org/license/mit')
     .addServer(
       '/',
-      'Where this document came from: production, staging or local',
+      'The server that serves this document',
       {},
       {
         'x-internal': false,
@@ -27,7 +27,7 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
         scheme: 'bearer',
         bearerFormat: 'JWT',
         description:
-          'A token from Better-Auth (`GET /api/auth/token`), verified as RFC8725 asks: the key says which algorithm it is for, issuer and audience are always checked.',
+          'A token from Better-Auth (`GET /api/auth/token`). It is verified as RFC 8725 recommends: the key determines the algorithm, and the issuer and the audience are always checked.',
       },
       BEARER,
     );
@@ -41,7 +41,7 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
   for (const [, { requestBody }] of operationsOf(document)) {
     const { $ref = '' } = requestBody?.content['application/json']?.schema ?? {};
     const schema = document.components?.schemas?.[$ref.slice(SCHEMAS.length)];
-    // As the RequestPipe has it.
+    // `RequestValidationPipe` rejects unknown fields.
     if (schema) Object.assign(schema, { additionalProperties: false });
   }
   const headers = Object.entries(HEADERS).map(([name, header]) => [
@@ -55,7 +55,7 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
   return document;
 }
 
-/** Swagger UI would fill in the example of a filter, and send it. */
+/** Removes the examples of parameters, which Swagger UI would fill in and send. */
 export function withoutExamples(document: OpenAPIObject): OpenAPIObject {
   const plain = structuredClone(document);
   for (const [, { parameters = [] }] of operationsOf(plain)) {
@@ -67,11 +67,11 @@ export function withoutExamples(document: OpenAPIObject): OpenAPIObject {
 const BEARER = 'bearer';
 const SCHEMAS = '#/components/schemas/';
 
-/** Any route at all can answer these. */
-const OF_EVERY_ROUTE: ErrorCode[] = ['MALFORMED_REQUEST', 'INTERNAL_ERROR'];
+/** Problems of every route. */
+const COMMON_PROBLEMS: ErrorCode[] = ['MALFORMED_REQUEST', 'INTERNAL_ERROR'];
 
-/** Any route that asks for a token can answer these. */
-const OF_EVERY_PRIVATE_ROUTE: ErrorCode[] = [
+/** Problems of every route that requires a token. */
+const PRIVATE_ROUTE_PROBLEMS: ErrorCode[] = [
   'VALIDATION_ERROR',
   'AUTH_MISSING_TOKEN',
   'AUTH_TOKEN_INVALID',
@@ -81,13 +81,14 @@ const OF_EVERY_PRIVATE_ROUTE: ErrorCode[] = [
   'SERVICE_UNAVAILABLE',
 ];
 
-/** Probes are not counted. */
-const OF_EVERY_COUNTED_ROUTE: ErrorCode[] = ['RATE_LIMITED'];
+/** Problems of every route except the health probes, which have no rate limit. */
+const RATE_LIMIT_PROBLEMS: ErrorCode[] = ['RATE_LIMITED'];
 
-const OF_EVERY_BODY: ErrorCode[] = ['PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE'];
+/** Problems of every route with a request body. */
+const BODY_PROBLEMS: ErrorCode[] = ['PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE'];
 
-/** What `@Roles`, `@SelfOrAdmin` and `@RequireVerifiedEmail` mark a route with. */
-const DEMANDS: ErrorCode[] = ['AUTH_FORBIDDEN', 'EMAIL_NOT_VERIFIED'];
+/** The marks of `@Roles`, `@SelfOrAdmin` and `@RequireVerifiedEmail`. */
+const ACCESS_RULE_PROBLEMS: ErrorCode[] = ['AUTH_FORBIDDEN', 'EMAIL_NOT_VERIFIED'];
 
 interface Operation extends Record<string, unknown> {
   operationId?: string;
@@ -123,32 +124,37 @@ function operationsOf(document: OpenAPIObject): [path: string, Operation][] {
 
 function completeOperation(path: string, operation: Operation): void {
   const marked = Object.keys(operation).filter((key) => key.startsWith(PROBLEM_MARK));
-  const asksMore = DEMANDS.some((code) => marked.includes(`${PROBLEM_MARK}${code}`));
-  // As the AuthGuard has it: what a route asks for counts, though its class is public.
-  const isPublic = operation['x-public'] === true && !asksMore;
-  const isCounted = !path.startsWith('/health');
+  const hasAccessRule = ACCESS_RULE_PROBLEMS.some((code) =>
+    marked.includes(`${PROBLEM_MARK}${code}`),
+  );
+  // As in `AuthGuard`, an access rule makes a route private even if its class is public.
+  const isPublic = operation['x-public'] === true && !hasAccessRule;
+  const isRateLimited = !path.startsWith('/health');
   delete operation['x-public'];
   operation['security'] = isPublic ? [] : [{ [BEARER]: [] }];
   for (const key of marked) delete operation[key];
   const codes = new Set([
-    ...OF_EVERY_ROUTE,
-    ...(isPublic ? [] : OF_EVERY_PRIVATE_ROUTE),
-    ...(isCounted ? OF_EVERY_COUNTED_ROUTE : []),
-    ...(operation.requestBody === undefined ? [] : OF_EVERY_BODY),
+    ...COMMON_PROBLEMS,
+    ...(isPublic ? [] : PRIVATE_ROUTE_PROBLEMS),
+    ...(isRateLimited ? RATE_LIMIT_PROBLEMS : []),
+    ...(operation.requestBody === undefined ? [] : BODY_PROBLEMS),
     ...marked.map((key) => key.slice(PROBLEM_MARK.length) as ErrorCode),
   ]);
   for (const [status, ofStatus] of Map.groupBy(codes, (code) => PROBLEMS[code].status)) {
     operation.responses[status] = problemResponse(ofStatus);
   }
-  const words = OPERATIONS[operation.operationId ?? ''];
-  if (words !== undefined) operation.description = words;
+  const description = OPERATIONS[operation.operationId ?? ''];
+  if (description !== undefined) operation.description = description;
   for (const parameter of operation.parameters ?? []) {
-    // A name says what it is for in our own routes alone.
-    if (words !== undefined) completeParameter(parameter);
+    // Parameters of other modules may have the same names and other meanings.
+    if (description !== undefined) completeParameter(parameter);
     if (parameter.schema) completeIntegers(parameter.schema);
   }
   for (const [status, response] of Object.entries(operation.responses)) {
-    response.headers = { ...headersOf(Number(status), response, isCounted), ...response.headers };
+    response.headers = {
+      ...headersOf(Number(status), response, isRateLimited),
+      ...response.headers,
+    };
   }
 }
 
@@ -159,7 +165,7 @@ function completeParameter(parameter: Parameter): void {
   if (most !== undefined && parameter.schema) parameter.schema['maxLength'] ??= most;
 }
 
-/** What is not bounded otherwise is so by what JavaScript can count. */
+/** Integers without bounds of their own are limited to the safe integers of JavaScript. */
 function completeIntegers(schema: Schema): void {
   const types = [schema['type']].flat();
   if (types.includes('integer')) {
@@ -170,12 +176,12 @@ function completeIntegers(schema: Schema): void {
   for (const inner of Object.values(schema['properties'] ?? {})) completeIntegers(inner as Schema);
 }
 
-function headersOf(status: number, { content }: Response, isCounted: boolean) {
+function headersOf(status: number, { content }: Response, isRateLimited: boolean) {
   const schemas = Object.values(content ?? {}).map(({ schema }) => schema?.$ref);
   const names = [
     'X-Request-Id',
     'Access-Control-Allow-Origin',
-    ...(isCounted && status < 500 ? ['RateLimit', 'RateLimit-Policy'] : []),
+    ...(isRateLimited && status < 500 ? ['RateLimit', 'RateLimit-Policy'] : []),
     ...(status === 401 ? ['WWW-Authenticate'] : []),
     ...(status === 429 || status === 503 ? ['Retry-After'] : []),
     ...(schemas.includes(`${SCHEMAS}UserRead`) ? ['ETag'] : []),

@@ -11,9 +11,9 @@ import { swaggerHeaders } from '../http/security-headers.js';
 import { createDocument, withoutExamples } from './document.js';
 
 /**
- * Swagger UI and the document it shows. They come behind the routes of the API, which are there when Nest
- * calls this: Express holds the path of a request against every layer before the one that answers it. A
- * route of yours that matches `/api/v1/docs` answers in their place.
+ * Serves Swagger UI and its document. Express matches a path against every earlier route, so these
+ * routes come after the API, whose routes exist when Nest calls `onModuleInit`. A route of yours
+ * that matches `/api/v1/docs` takes precedence.
  */
 @Injectable()
 export class SwaggerUi implements OnModuleInit {
@@ -27,7 +27,7 @@ export class SwaggerUi implements OnModuleInit {
   onModuleInit(): void {
     const { app } = this;
     if (!app) return;
-    // Not Nest's routes, so no guard counts them, and they are dear.
+    // These are no Nest routes, so no guard limits them, and they are expensive.
     app.use(['/api/v1/docs', '/api/v1/openapi.json'], app.get(RateLimiter).countAddress);
     app.use('/api/v1/docs', swaggerHeaders);
     const express: Express = app.getHttpAdapter().getInstance();
@@ -45,7 +45,7 @@ export class SwaggerUi implements OnModuleInit {
       const content = fixedContent(extname(file), () => readFile(join(folder, file)));
       express.get(`/api/v1/docs/${file}`, content);
     }
-    // The page fetches the document. Nest would write it into a script, anew for each request.
+    // The page fetches the document. Nest would render it into a script for each request.
     SwaggerModule.setup('api/v1/docs', app, {} as OpenAPIObject, {
       raw: false,
       swaggerUrl: UI_DOCUMENT,
@@ -56,7 +56,7 @@ export class SwaggerUi implements OnModuleInit {
 }
 
 const UI_DOCUMENT = '/api/v1/docs/openapi.json';
-/** Those that the page loads: before Nest's own files, which are neither compressed nor kept. */
+/** The files that the page loads. Nest would serve them without compression and caching. */
 const SWAGGER_UI_FILES = [
   'swagger-ui.css',
   'swagger-ui-bundle.js',
@@ -65,8 +65,8 @@ const SWAGGER_UI_FILES = [
   'favicon-32x32.png',
 ];
 
-/** The package is a dependency of Nest's, and not of ours. */
+/** `swagger-ui-dist` is a dependency of `@nestjs/swagger`, not of this package. */
 function swaggerUiFolder(): string {
-  const ofNest = createRequire(createRequire(import.meta.url).resolve('@nestjs/swagger'));
-  return dirname(ofNest.resolve('swagger-ui-dist/package.json'));
+  const requireFromNest = createRequire(createRequire(import.meta.url).resolve('@nestjs/swagger'));
+  return dirname(requireFromNest.resolve('swagger-ui-dist/package.json'));
 }
