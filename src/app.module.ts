@@ -15,16 +15,16 @@ import { MeModule } from './auth/me.module.js';
 import { HealthModule } from './health/health.module.js';
 import { SwaggerUi } from './openapi/swagger-ui.js';
 
-/** What is known before the first module is made. */
+/** The values that exist before Nest creates the first module. */
 export interface AppOptions {
   environment: Environment;
   physical: PhysicalSchema;
   log: Logger;
-  /** Whose controllers answer below `/api/v1`. */
+  /** The modules whose controllers respond below `/api/v1`. */
   modules?: Type[];
 }
 
-/** Their controllers answer below `/api/v1`. Yours go here. */
+/** The modules whose controllers respond below `/api/v1`. Add your own modules here. */
 export const API_MODULES: Type[] = [
   MeModule,
   UsersModule,
@@ -33,7 +33,6 @@ export const API_MODULES: Type[] = [
   AuditModule,
 ];
 
-/** The map. */
 @Module({})
 export class AppModule {
   static forRoot({ environment, physical, log, modules = API_MODULES }: AppOptions): DynamicModule {
@@ -48,12 +47,12 @@ export class AppModule {
             physical,
             warn: (message) => log.warn({ from: 'database' }, message),
           }),
-          // Whoever needs a unit of work forks one; most requests need none.
+          // Code that writes must fork the EntityManager. Most requests need no fork.
           registerRequestContext: false,
         }),
         AuthModule,
         ...modules,
-        // Behind those, for the same reason as the documents (`docs.ts`).
+        // After the API, because Express matches routes in order (see `swagger-ui.ts`).
         HealthModule,
         RouterModule.register(modules.map((module) => ({ path: 'api/v1', module }))),
       ],

@@ -3,30 +3,30 @@ import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { Logger, PinoLogger } from 'nestjs-pino';
 import { AppModule, type AppOptions } from './app.module.js';
+import { onClientError } from './http/client-errors.js';
 import { HttpAdapter } from './http/http-adapter.js';
-import { RequestTracker } from './http/request-tracker.js';
+import { jsonBody } from './http/json-body.js';
 import { replyWithPlainJson } from './http/plain-json.js';
 import { ProblemFilter } from './http/problem.filter.js';
-import { onClientError } from './http/client-errors.js';
-import { jsonBody } from './http/json-body.js';
 import { normalizeTarget } from './http/request-target.js';
+import { RequestTracker } from './http/request-tracker.js';
 import { RequestValidationPipe } from './validation/validation.pipe.js';
 import { SwaggerUi } from './openapi/swagger-ui.js';
 
-/** The whole application, ready to listen: what `main.ts` serves is what the tests test. */
-export async function createApp(foundation: AppOptions): Promise<NestExpressApplication> {
+/** Creates the whole application, ready to listen. `main.ts` and the tests use the same one. */
+export async function createApp(options: AppOptions): Promise<NestExpressApplication> {
   const app = await NestFactory.create<NestExpressApplication>(
-    AppModule.forRoot(foundation),
+    AppModule.forRoot(options),
     new HttpAdapter(),
     {
       bodyParser: false,
-      // From the first line on, so that a start that fails half way is in the same log.
-      logger: new Logger(new PinoLogger({ pinoHttp: { logger: foundation.log } }), {}),
+      // Set here and not later, so that the same log contains errors during the start.
+      logger: new Logger(new PinoLogger({ pinoHttp: { logger: options.log } }), {}),
       abortOnError: false,
       routeConflictPolicy: { duplicate: 'error' },
     },
   );
-  return setup(app, foundation);
+  return setup(app, options);
 }
 
 function setup(
@@ -35,12 +35,12 @@ function setup(
 ): NestExpressApplication {
   app.set('trust proxy', environment.trustProxy);
   app.set('query parser', 'simple');
-  // An answer is true for one moment; the tag that clients may rely on is made where it means something.
+  // A response is valid only for a moment. Routes whose ETag is meaningful set it themselves.
   app.set('etag', false);
   app.disable('x-powered-by');
   replyWithPlainJson(app.getHttpAdapter().getInstance());
 
-  const inFlight = app.get(RequestTracker);
+  const tracker = app.get(RequestTracker);
   if (environment.CORS_ORIGINS.length > 0) {
     app.enableCors({
       origin: environment.CORS_ORIGINS,
@@ -51,7 +51,7 @@ function setup(
       maxAge: 600,
     });
   }
-  app.use(jsonBody(environment.BODY_LIMIT, inFlight.startDeadline));
+  app.use(jsonBody(environment.BODY_LIMIT, tracker.startDeadline));
 
   app.useGlobalFilters(new ProblemFilter(log));
   app.useGlobalPipes(new RequestValidationPipe());
@@ -61,7 +61,7 @@ function setup(
   const server: Server = app.getHttpServer();
   server.on('clientError', onClientError(log));
   server.prependListener('request', normalizeTarget);
-  server.prependListener('request', inFlight.onRequest);
+  server.prependListener('request', tracker.onRequest);
   return app;
 }
 

@@ -21,13 +21,13 @@ await runProgram(async () => {
   if (physical.errors.length > 0) throw new UnusableDatabaseError(physical.errors.join('\n'));
 
   const app = await createApp({ environment, physical, log });
-  for (const remark of physical.warnings) log.warn({ from: 'database' }, remark);
+  for (const warning of physical.warnings) log.warn({ from: 'database' }, warning);
   for (const { event, message } of warnings) log.warn({ event }, message);
   shutDownOnSignal(app, log);
   try {
     await app.listen(environment.PORT, environment.HOST);
   } catch (error) {
-    // Open pools would keep the process.
+    // Open connection pools would keep the process alive.
     await app.close();
     throw new ListenError(environment.HOST, environment.PORT, error);
   }
