@@ -12,7 +12,7 @@ import { getMigrations } from 'better-auth/db/migration';
 import { toNodeHandler } from 'better-auth/node';
 import { admin, bearer, jwt } from 'better-auth/plugins';
 import { escapeIdentifier, Pool } from 'pg';
-import { codeOf, sentenceOf } from './errors.ts';
+import { errorCode, messageOf } from './errors.ts';
 
 export type Algorithm = 'EdDSA' | 'ES256' | 'ES512' | 'RS256' | 'PS256';
 
@@ -69,7 +69,7 @@ process.env['TZ'] = 'UTC';
 try {
   await serve(JSON.parse(process.env['BETTER_AUTH_SERVER'] ?? '{}'));
 } catch (fault) {
-  console.error(sentenceOf(fault));
+  console.error(messageOf(fault));
   process.exit(1);
 }
 
@@ -100,7 +100,7 @@ function notYet(_request: IncomingMessage, response: ServerResponse): void {
 async function listen(server: Server, host: string, port: number): Promise<number> {
   server.listen(port, host);
   await once(server, 'listening').catch((fault: unknown) => {
-    if (codeOf(fault) !== 'EADDRINUSE') throw fault;
+    if (errorCode(fault) !== 'EADDRINUSE') throw fault;
     throw new Error(`Port ${port}, meant for Better-Auth, is in use: choose another.`);
   });
   const address = server.address();
@@ -143,7 +143,7 @@ type Handler = (request: IncomingMessage, response: ServerResponse) => Promise<v
 function neverRejecting(handle: Handler) {
   return (request: IncomingMessage, response: ServerResponse): void => {
     handle(request, response).catch((fault: unknown) => {
-      console.error(sentenceOf(fault));
+      console.error(messageOf(fault));
       if (!response.headersSent) response.writeHead(500);
       response.end();
     });

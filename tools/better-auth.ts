@@ -2,9 +2,9 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
 import type { ReadyLine, ServerOptions } from './better-auth-server.ts';
-import { aroundPooler } from './around-pooler.ts';
+import { bypassPooler } from './bypass-pooler.ts';
 import { DevStackError } from './errors.ts';
-import { ending, endProgram, startProgram } from './program.ts';
+import { waitForExit, stopProgram, startProgram } from './program.ts';
 
 export type { Algorithm, ServerOptions } from './better-auth-server.ts';
 
@@ -41,7 +41,7 @@ export interface SignedIn {
 }
 
 /** An answer of Better-Auth that was not a success. */
-export class BetterAuthRefusal extends DevStackError {
+export class BetterAuthError extends DevStackError {
   override name = 'BetterAuthRefusal';
   readonly status: number;
   readonly code: string | undefined;
@@ -84,11 +84,11 @@ export class BetterAuth {
 
   /** Resolves when the process that runs now has ended, whatever ended it. */
   get ended(): Promise<void> {
-    return ending(this.#running.child);
+    return waitForExit(this.#running.child);
   }
 
   stop(): Promise<void> {
-    return endProgram(this.#running.child, STOP_GRACE_MS);
+    return stopProgram(this.#running.child, STOP_GRACE_MS);
   }
 
   /** Ends it at once, as a crash would. */
@@ -135,7 +135,7 @@ export class BetterAuth {
     const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
     const response = await fetch(`${this.url}/api/auth${path}`, { ...init, signal });
     const body = await response.text();
-    if (!response.ok) throw new BetterAuthRefusal(path, response.status, body);
+    if (!response.ok) throw new BetterAuthError(path, response.status, body);
     return JSON.parse(body);
   }
 
@@ -164,7 +164,7 @@ async function launch(options: BetterAuthOptions): Promise<Running> {
       // PgBouncer refuses the start-up options by which that server sets its time zone and its schema.
       BETTER_AUTH_SERVER: JSON.stringify({
         ...serverOptions,
-        databaseUrl: aroundPooler(serverOptions.databaseUrl),
+        databaseUrl: bypassPooler(serverOptions.databaseUrl),
       }),
     },
     output: 'pipe',

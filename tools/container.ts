@@ -2,7 +2,7 @@ import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_pr
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Image } from './dockerfile.ts';
-import { hasEnded } from './program.ts';
+import { hasExited } from './program.ts';
 
 /** Runs programs of an image as a container runtime would, as far as this machine lets us. */
 export interface ContainerRuntime {
@@ -93,7 +93,7 @@ function startContainer(
   return {
     output: () => output,
     signal(signal) {
-      if (!hasEnded(child)) process.kill(programOf(child, program), signal);
+      if (!hasExited(child)) process.kill(programOf(child, program), signal);
     },
     ended: new Promise((resolve, reject) => {
       child.once('error', reject);

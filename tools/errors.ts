@@ -4,17 +4,17 @@ export class DevStackError extends Error {
 }
 
 /** The sentence of a fault, whatever was thrown. */
-export function sentenceOf(fault: unknown): string {
-  return textOf(fault, 'message') ?? String(fault);
+export function messageOf(fault: unknown): string {
+  return stringProperty(fault, 'message') ?? String(fault);
 }
 
 /** The code that Node gives a failed system call (`ENOENT`, `EADDRINUSE`), where there is one. */
-export function codeOf(fault: unknown): string | undefined {
-  return textOf(fault, 'code');
+export function errorCode(fault: unknown): string | undefined {
+  return stringProperty(fault, 'code');
 }
 
 // Not `instanceof Error`: under Jest, Node's own errors come from another realm.
-export function textOf(fault: unknown, property: string): string | undefined {
+export function stringProperty(fault: unknown, property: string): string | undefined {
   if (typeof fault !== 'object' || fault === null) return undefined;
   const value: unknown = Reflect.get(fault, property);
   return typeof value === 'string' ? value : undefined;

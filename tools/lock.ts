@@ -1,6 +1,6 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { codeOf, DevStackError } from './errors.ts';
+import { errorCode, DevStackError } from './errors.ts';
 
 /**
  * Keeps a second stack out of this folder while the first one runs, and answers the way to let
@@ -15,7 +15,7 @@ export async function lockFolder(folder: string): Promise<() => Promise<void>> {
       await writeFile(file, ours, { flag: 'wx' });
       return () => rm(file, { force: true });
     } catch (fault) {
-      if (codeOf(fault) !== 'EEXIST') throw fault;
+      if (errorCode(fault) !== 'EEXIST') throw fault;
     }
     const pid = await livingOwner(file);
     if (pid) {
@@ -47,6 +47,6 @@ function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch (fault) {
-    return codeOf(fault) === 'EPERM';
+    return errorCode(fault) === 'EPERM';
   }
 }

@@ -21,9 +21,9 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Client, escapeIdentifier as quoted } from 'pg';
-import { codeOf, DevStackError, sentenceOf, textOf } from './errors.ts';
+import { errorCode, DevStackError, messageOf, stringProperty } from './errors.ts';
 import { findFreePort, isPortInUse } from './ports.ts';
-import { ending, hasEnded } from './program.ts';
+import { waitForExit, hasExited } from './program.ts';
 
 const run = promisify(execFile);
 
@@ -88,7 +88,7 @@ async function startServer(place: Place, options: PostgresOptions): Promise<Post
   return {
     port,
     pid,
-    ended: ending(server),
+    ended: waitForExit(server),
     url,
     createDatabase: (database, template) =>
       execute(
@@ -97,7 +97,7 @@ async function startServer(place: Place, options: PostgresOptions): Promise<Post
     dropDatabase: (database) => execute(`DROP DATABASE IF EXISTS ${quoted(database)} WITH (FORCE)`),
     async stop() {
       await stopWhatRunsOn(dataDir);
-      await ending(server);
+      await waitForExit(server);
     },
   };
 }
@@ -198,7 +198,7 @@ async function findSystemUser(): Promise<{ uid: number; gid: number }> {
     });
   } catch (fault) {
     throw new DevStackError(
-      `PostgreSQL does not run as root, this system allows no user namespace, and a user "${SUPERUSER}" could not be added (${firstLine(sentenceOf(fault))}): run this as an ordinary user, or set DATABASE_URL and BETTER_AUTH_URL.`,
+      `PostgreSQL does not run as root, this system allows no user namespace, and a user "${SUPERUSER}" could not be added (${firstLine(messageOf(fault))}): run this as an ordinary user, or set DATABASE_URL and BETTER_AUTH_URL.`,
     );
   }
 }
@@ -286,7 +286,7 @@ async function initdb(place: Place, folder: string, passwordFile: string): Promi
       await run(...command, { ...place.runner.user, env: quietEnvironment(), cwd: '/' });
       return;
     } catch (fault) {
-      reason = textOf(fault, 'stderr') || sentenceOf(fault);
+      reason = stringProperty(fault, 'stderr') || messageOf(fault);
       if (!reason.includes('invalid locale name')) break;
     }
   }
@@ -295,7 +295,7 @@ async function initdb(place: Place, folder: string, passwordFile: string): Promi
 
 async function checkCluster(dataDir: string): Promise<void> {
   const version = await readFile(join(dataDir, 'PG_VERSION'), 'utf8').catch((fault: unknown) => {
-    if (codeOf(fault) !== 'ENOENT') throw fault;
+    if (errorCode(fault) !== 'ENOENT') throw fault;
   });
   if (version === undefined) {
     throw new DevStackError(
@@ -318,7 +318,7 @@ async function hasContent(folder: string): Promise<boolean> {
   try {
     return (await readdir(folder)).length > 0;
   } catch (fault) {
-    if (codeOf(fault) === 'ENOENT') return false;
+    if (errorCode(fault) === 'ENOENT') return false;
     throw fault;
   }
 }
@@ -343,7 +343,7 @@ async function startOnSomePort(
       return { server: await startOnPort(place, chosen, options), port: chosen };
     } catch (fault) {
       // Somebody was faster on that port.
-      if (!sentenceOf(fault).includes('TCP/IP sockets')) throw fault;
+      if (!messageOf(fault).includes('TCP/IP sockets')) throw fault;
       if (fixed) throw portIsTaken(fixed);
       if (attempt === 5) throw fault;
       candidate = undefined;
@@ -402,7 +402,7 @@ async function startOnPort(
 
   const deadline = Date.now() + READY_TIMEOUT_MS;
   while (!(await isReady(dataDir, server.pid))) {
-    if (hasEnded(server)) {
+    if (hasExited(server)) {
       await closed;
       throw new DevStackError(
         `PostgreSQL did not start on ${dataDir}: ${(complaint || lastLine || 'it gave no reason').replace(/[.:]$/, '')}.`,
@@ -510,8 +510,8 @@ function send(signal: NodeJS.Signals, pid: number): void {
 
 function asDevStackError(fault: unknown): unknown {
   if (fault instanceof DevStackError) return fault;
-  const code = codeOf(fault);
-  const path = textOf(fault, 'path');
+  const code = errorCode(fault);
+  const path = stringProperty(fault, 'path');
   if (code === 'EACCES' || code === 'EPERM') {
     return new DevStackError(
       `This user may not use ${path} (it belongs to another): choose another data folder.`,

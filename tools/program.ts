@@ -23,8 +23,8 @@ export function startProgram({ file, env, output }: ProgramOptions): ChildProces
 }
 
 /** Resolves when the process has ended. */
-export async function ending(child: ChildProcess): Promise<void> {
-  if (hasEnded(child)) return;
+export async function waitForExit(child: ChildProcess): Promise<void> {
+  if (hasExited(child)) return;
   await new Promise<void>((resolve) => {
     child.once('exit', () => resolve());
     // A program that could not be started at all has no `exit`.
@@ -33,21 +33,21 @@ export async function ending(child: ChildProcess): Promise<void> {
 }
 
 /** Asks the process to end; insists when it has not after the grace, or when told to hurry. */
-export async function endProgram(
+export async function stopProgram(
   child: ChildProcess,
   graceMs: number,
   hurry?: AbortSignal,
 ): Promise<void> {
-  if (hasEnded(child)) return;
+  if (hasExited(child)) return;
   child.kill('SIGTERM');
   const insist = (): boolean => child.kill('SIGKILL');
   const late = setTimeout(insist, graceMs);
   hurry?.addEventListener('abort', insist);
-  await ending(child);
+  await waitForExit(child);
   clearTimeout(late);
   hurry?.removeEventListener('abort', insist);
 }
 
-export function hasEnded(child: ChildProcess): boolean {
+export function hasExited(child: ChildProcess): boolean {
   return child.pid === undefined || child.exitCode !== null || child.signalCode !== null;
 }

@@ -11,12 +11,12 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseEnv } from 'node:util';
 import { Client } from 'pg';
-import { BetterAuthRefusal, startBetterAuth, type BetterAuth } from './better-auth.ts';
-import { codeOf, DevStackError, sentenceOf } from './errors.ts';
+import { BetterAuthError, startBetterAuth, type BetterAuth } from './better-auth.ts';
+import { errorCode, DevStackError, messageOf } from './errors.ts';
 import { lockFolder } from './lock.ts';
 import { isPortInUse } from './ports.ts';
 import { startPostgres, type Postgres } from './postgres.ts';
-import { ending, endProgram, startProgram } from './program.ts';
+import { waitForExit, stopProgram, startProgram } from './program.ts';
 
 const ADMIN = { email: 'admin@example.com', password: 'demo-admin-password', name: 'Demo Admin' };
 const USER = { email: 'user@example.com', password: 'demo-user-password', name: 'Demo User' };
@@ -81,7 +81,7 @@ async function runStack(): Promise<number> {
   for (const part of parts.toReversed()) {
     await part.stop().catch((fault: unknown) => {
       exitCode = 1;
-      console.error(`${part.name} could not be stopped: ${sentenceOf(fault)}`);
+      console.error(`${part.name} could not be stopped: ${messageOf(fault)}`);
     });
   }
   await unlock?.();
@@ -107,8 +107,8 @@ async function startParts(settings: Settings, parts: Part[]): Promise<void> {
   const api = startProgram({ file: API_PROGRAM, env, output: 'inherit' });
   parts.push({
     name: 'The API',
-    ended: ending(api),
-    stop: () => endProgram(api, API_STOP_GRACE_MS, hurried.signal),
+    ended: waitForExit(api),
+    stop: () => stopProgram(api, API_STOP_GRACE_MS, hurried.signal),
   });
   const apiUrl = `http://${HOST}:${settings.port}`;
   await unlessInterrupted(Promise.race([untilReady(apiUrl), ...parts.map(untilItEnds)]));
@@ -147,7 +147,7 @@ async function startSurroundings(settings: Settings, parts: Part[]): Promise<Sur
 async function openDatabase(postgres: Postgres): Promise<string> {
   await postgres.createDatabase(DATABASE).catch((fault: unknown) => {
     const alreadyThere = '42P04';
-    if (codeOf(fault) !== alreadyThere) throw fault;
+    if (errorCode(fault) !== alreadyThere) throw fault;
   });
   return postgres.url(DATABASE);
 }
@@ -158,14 +158,14 @@ async function readOrMakeSecret(file: string): Promise<string> {
     await writeFile(file, secret, { flag: 'wx', mode: 0o600 });
     return secret;
   } catch (fault) {
-    if (codeOf(fault) !== 'EEXIST') throw fault;
+    if (errorCode(fault) !== 'EEXIST') throw fault;
     return readFile(file, 'utf8');
   }
 }
 
 async function signUpOnce(betterAuth: BetterAuth, person: typeof USER): Promise<void> {
   await betterAuth.signUp(person).catch((fault: unknown) => {
-    if (!codeOf(fault)?.startsWith('USER_ALREADY_EXISTS')) throw fault;
+    if (!errorCode(fault)?.startsWith('USER_ALREADY_EXISTS')) throw fault;
   });
 }
 
@@ -186,9 +186,9 @@ async function promote(databaseUrl: string, email: string): Promise<void> {
 async function migrate(env: NodeJS.ProcessEnv): Promise<void> {
   const migration = startProgram({ file: MIGRATE_PROGRAM, env, output: 'inherit' });
   try {
-    await unlessInterrupted(ending(migration));
+    await unlessInterrupted(waitForExit(migration));
   } finally {
-    await endProgram(migration, MIGRATE_STOP_GRACE_MS);
+    await stopProgram(migration, MIGRATE_STOP_GRACE_MS);
   }
   if (migration.exitCode !== 0) throw new DevStackError('The migrations failed: see above.');
 }
@@ -275,7 +275,7 @@ async function demoToken(betterAuth: BetterAuth): Promise<string | undefined> {
     const { sessionToken } = await betterAuth.signIn(USER);
     return await betterAuth.tokenFor(sessionToken);
   } catch (fault) {
-    if (!(fault instanceof BetterAuthRefusal)) throw fault;
+    if (!(fault instanceof BetterAuthError)) throw fault;
     // Banned, or given another password, in an earlier run.
     if (fault.status < 500) return undefined;
     // The signing keys in the database are encrypted with the secret beside it.

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { startBetterAuth } from '../../tools/better-auth.ts';
 import { startPostgres } from '../../tools/postgres.ts';
 import { runBuilt } from '../support/built-program.ts';
-import { serve } from '../support/app-process.ts';
+import { startProcess } from '../support/app-process.ts';
 import { withClient } from './crowd.ts';
 import { pin, SERVER_CORES } from './load.ts';
 import { printRows, type Row } from './row.ts';
@@ -43,7 +43,7 @@ export async function benchAuditExport(events: number): Promise<Row[]> {
       await client.query(seed(events));
       await client.query('vacuum analyze gatehouse.audit_event');
     });
-    const product = await serve({
+    const product = await startProcess({
       DATABASE_URL: databaseUrl,
       BETTER_AUTH_URL: auth.origin,
       RATE_LIMIT_PER_MINUTE: '0',

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startTcpProxy } from '../support/tcp-proxy.ts';
-import type { Served } from '../support/app-process.ts';
+import type { AppProcess } from '../support/app-process.ts';
 import { printRows, type Row } from './row.ts';
 import { type BenchUser, withWorld, type World } from './world.ts';
 
@@ -61,7 +61,7 @@ export async function benchReplicas(changes: number): Promise<Row[]> {
 
 /** How long after `change` had answered the first refusal came in; 0 where it came in before. */
 async function lateness(
-  { url }: Served,
+  { url }: AppProcess,
   token: string,
   change: () => Promise<unknown>,
 ): Promise<number> {
@@ -133,7 +133,7 @@ export async function benchCuts(changes: number): Promise<Row[]> {
 
 /** How long after `change` had answered the last request began that was still let in; 0 for none. */
 async function lastLetIn(
-  { url }: Served,
+  { url }: AppProcess,
   token: string,
   change: () => Promise<unknown>,
 ): Promise<number> {
@@ -172,7 +172,7 @@ async function ok(answer: Response): Promise<void> {
   if (!answer.ok) throw new Error(`${answer.url} answered ${answer.status}: ${text}`);
 }
 
-export async function listening(...replicas: Served[]): Promise<void> {
+export async function listening(...replicas: AppProcess[]): Promise<void> {
   for (const { url } of replicas) {
     for (let attempt = 0; attempt < 100; attempt += 1) {
       const { parts } = (await (await fetch(`${url}/health`)).json()) as Health;

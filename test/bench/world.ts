@@ -8,7 +8,7 @@ import { Client } from 'pg';
 import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import { type Postgres, startPostgres } from '../../tools/postgres.ts';
 import { runBuilt } from '../support/built-program.ts';
-import { serve, type Served } from '../support/app-process.ts';
+import { startProcess, type AppProcess } from '../support/app-process.ts';
 import { pin, SERVER_CORES } from './load.ts';
 
 /** Everything real: PostgreSQL, a Better-Auth in production, and Gatehouse as it is built. */
@@ -19,7 +19,7 @@ export interface World {
   users: BenchUser[];
   sql: Client;
   /** A replica on the core of whoever is measured, logging to nowhere that costs anything. */
-  serve: (variables?: Record<string, string>) => Promise<Served>;
+  serve: (variables?: Record<string, string>) => Promise<AppProcess>;
   /** A token as this Better-Auth makes it, by a key that it publishes. No two are alike. */
   token: (user: BenchUser) => string;
 }
@@ -70,7 +70,7 @@ export async function withWorld<Result>(
       sql,
       token: (user) => makeToken(key, auth.origin, user),
       serve: async (variables = {}) => {
-        const served = await serve(
+        const served = await startProcess(
           { DATABASE_URL: databaseUrl, BETTER_AUTH_URL: auth.origin, ...variables },
           { output: log },
         );

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { claimsOf, type Person, signUp } from '../support/users.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
@@ -31,7 +31,7 @@ const outcome = async (gatehouse: RunningApp, path: string, token: string) => {
   return [status, body.code ?? 'ok'] as unknown;
 };
 
-const giveRole = (person: Person, role: string | null) =>
+const giveRole = (person: TestUser, role: string | null) =>
   stack.database.sql('update "user" set role = $1 where id = $2', [role, person.id]);
 
 describe('GET /auth/session', () => {
@@ -395,7 +395,7 @@ describe('events', () => {
 });
 
 it('never mixes up callers: 1,000 interleaved requests of 50 users', async () => {
-  const people: Person[] = [];
+  const people: TestUser[] = [];
   // A few at a time: each has a password to hash.
   while (people.length < 50) {
     people.push(...(await Promise.all(Array.from({ length: 5 }, () => signUp(stack.auth)))));
@@ -404,7 +404,7 @@ it('never mixes up callers: 1,000 interleaved requests of 50 users', async () =>
   // A hundred in flight at any time: more would wait for a connection longer than the service lets them.
   const inFlight = Array.from({ length: 100 }, async (_, first) => {
     for (let i = first; i < 1000; i += 100) {
-      const person = people[(i * 7 + Math.floor(i / 100)) % 50] as Person;
+      const person = people[(i * 7 + Math.floor(i / 100)) % 50] as TestUser;
       const { body } = await stack.gatehouse.call('/api/v1/auth/me', { token: person.token });
       answers.push(
         body.id === person.id && body.email === person.email ? 'own' : JSON.stringify(body),

@@ -1,5 +1,5 @@
 import { Client } from 'pg';
-import { claimsOf, type Person, signUp } from '../support/users.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { until } from '../support/app-process.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -16,7 +16,7 @@ const ask = (by: { token: string }, method: string, path: string, body?: unknown
 
 const sidOf = ({ token }: { token: string }) => String(claimsOf(token)['sid']);
 
-async function newAdmin(): Promise<Person> {
+async function newAdmin(): Promise<TestUser> {
   const person = await signUp(stack.authWithSid, 'Admin');
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
   return person;
@@ -60,8 +60,8 @@ describe('an admin whose change waits for a row lock', () => {
 
   /** Sends the change while somebody else holds the target, and resolves with its answer. */
   async function whileHeld(
-    change: (target: Person) => ReturnType<typeof ask>,
-    target: Person,
+    change: (target: TestUser) => ReturnType<typeof ask>,
+    target: TestUser,
     meanwhile: () => Promise<unknown>,
   ) {
     const other = holder();
@@ -159,7 +159,7 @@ describe('sessions in which an admin impersonates somebody', () => {
     sid: string;
   }
 
-  async function impersonate(admin: Person, person: Person): Promise<Impersonation> {
+  async function impersonate(admin: TestUser, person: TestUser): Promise<Impersonation> {
     const { session } = await stack.authWithSid.post<{ session: { token: string; id: string } }>(
       '/admin/impersonate-user',
       { userId: person.id },

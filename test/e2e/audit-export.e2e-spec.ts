@@ -3,12 +3,12 @@ import { get, type IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { jest } from '@jest/globals';
 import { AuditRepository } from '../../src/audit/audit.repository.js';
-import { type Person, signUp } from '../support/users.js';
-import { endServed, serve, until } from '../support/app-process.js';
+import { type TestUser, signUp } from '../support/users.js';
+import { killProcesses, startProcess, until } from '../support/app-process.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
-let admin: Person;
+let admin: TestUser;
 
 /** Of two kilobytes each: several times what fits between a server and a client that does not read. */
 const EVENTS = 20_000;
@@ -27,7 +27,7 @@ beforeAll(async () => {
   await stack.database.sql('analyze gatehouse.audit_event');
 });
 afterAll(async () => {
-  endServed();
+  killProcesses();
   await stack.end();
 });
 
@@ -221,7 +221,7 @@ it('is ended after 30 s in which its client takes nothing', async () => {
 }, 90_000);
 
 const start = () =>
-  serve({
+  startProcess({
     DATABASE_URL: stack.database.url,
     BETTER_AUTH_URL: stack.auth.origin,
     SHUTDOWN_DELAY_MS: '0',

@@ -1,10 +1,10 @@
 import { encodeCursor } from '../../src/validation/cursor.js';
-import { type Person, signUp } from '../support/users.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
-let admin: Person;
-let ada: Person;
+let admin: TestUser;
+let ada: TestUser;
 
 beforeAll(async () => {
   stack = await startStack();

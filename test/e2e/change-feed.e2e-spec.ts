@@ -5,7 +5,7 @@ import { migrate } from '../../src/cli/migrate.js';
 import { triggerState } from '../../src/database/change-triggers.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { type Person, signUp } from '../support/users.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { createDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
 import { until } from '../support/app-process.js';
@@ -41,7 +41,7 @@ async function whileNobodyReads<Result>(work: () => Promise<Result>): Promise<Re
 }
 
 /** Somebody whom Gatehouse remembers. */
-async function remembered(gatehouse = stack.gatehouse, auth = stack.auth): Promise<Person> {
+async function remembered(gatehouse = stack.gatehouse, auth = stack.auth): Promise<TestUser> {
   const person = await signUp(auth);
   await listening(gatehouse);
   expect(await ask(person, gatehouse)).toBe(200);

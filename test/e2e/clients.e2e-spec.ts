@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Controller, Get, Module } from '@nestjs/common';
 import { Throttle } from '@nestjs/throttler';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { claimsOf, type Person, signUp } from '../support/users.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import {
   everyUser,
   Gatehouse,
@@ -58,14 +58,14 @@ function clientOf(session: string): Gatehouse {
   });
 }
 
-async function newAdmin(): Promise<Person> {
+async function newAdmin(): Promise<TestUser> {
   const person = await signUp(stack.authWithSid, 'Admin');
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
   return person;
 }
 
 /** Somebody else is about to change the user, until what this resolves with is called. */
-async function holdRow({ id }: Person): Promise<() => Promise<unknown>> {
+async function holdRow({ id }: TestUser): Promise<() => Promise<unknown>> {
   await stack.database.sql('begin');
   await stack.database.sql('select 1 from "user" where id = $1 for update', [id]);
   return () => stack.database.sql('commit');

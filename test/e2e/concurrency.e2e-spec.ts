@@ -1,15 +1,15 @@
 import { Client } from 'pg';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { type Person, signUp } from '../support/users.js';
-import { settled, until } from '../support/app-process.js';
-import { takeSnapshot } from '../support/schema-snapshot.js';
+import { type TestUser, signUp } from '../support/users.js';
+import { retryOn503, until } from '../support/app-process.js';
+import { takeSnapshot } from '../support/user-snapshot.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
 beforeAll(async () => (stack = await startStack({}, { ROLES: 'user,support,admin' })));
 afterAll(() => stack.end());
 
-const ask = (by: Person, method: string, path: string, body?: unknown, headers = {}) =>
+const ask = (by: TestUser, method: string, path: string, body?: unknown, headers = {}) =>
   stack.gatehouse.call(`/api/v1/users/${path}`, {
     method,
     token: by.token,
@@ -23,14 +23,14 @@ const eventsOf = (id: string) =>
     [id],
   );
 
-async function newAdmin(): Promise<Person> {
+async function newAdmin(): Promise<TestUser> {
   const person = await signUp(stack.authWithSid, 'Admin');
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
   return person;
 }
 
 it('an effective admin always remains: 50 rounds of 20 demotions and bans among five admins', async () => {
-  const admins: Person[] = [];
+  const admins: TestUser[] = [];
   for (let i = 0; i < 5; i += 1) admins.push(await newAdmin());
   const restore = await takeSnapshot(stack.database);
   let made = 0;
@@ -39,9 +39,9 @@ it('an effective admin always remains: 50 rounds of 20 demotions and bans among 
     const began = performance.now();
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, i) => {
-        const by = admins[i % 5] as Person;
+        const by = admins[i % 5] as TestUser;
         // Never oneself: in each round everybody is after everybody else.
-        const target = admins[(i + 1 + ((Math.floor(i / 5) + round) % 4)) % 5] as Person;
+        const target = admins[(i + 1 + ((Math.floor(i / 5) + round) % 4)) % 5] as TestUser;
         return (i + round) % 2 === 0
           ? ask(by, 'PUT', `${target.id}/role`, { role: 'user' })
           : ask(by, 'POST', `${target.id}/ban`, {});
@@ -67,7 +67,7 @@ describe('If-Match', () => {
       const etag = (await ask(ada, 'GET', ada.id)).headers.get('etag') ?? '';
       const answers = await Promise.all(
         Array.from({ length: 200 }, (_, i) =>
-          settled(() =>
+          retryOn503(() =>
             ask(ada, 'PATCH', ada.id, { name: `Name ${wave}.${i}` }, { 'if-match': etag }),
           ),
         ),
@@ -113,7 +113,7 @@ describe('deadlocks', () => {
   const WANTED = 200;
   const IN_A_WAVE = 5;
   let gatehouse: RunningApp;
-  let admin: Person;
+  let admin: TestUser;
   const outside: Client[] = [];
 
   beforeAll(async () => {

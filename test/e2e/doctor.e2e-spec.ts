@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:net';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { catalogOf } from '../support/pg-catalog.js';
+import { readCatalog } from '../support/pg-catalog.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
 
@@ -77,7 +77,7 @@ describe('a database that Gatehouse cannot run on', () => {
   ])('is refused in one sentence: $with', async ({ sql, sentence, settings = {} }) => {
     await database.sql(KYSELY);
     await database.sql(sql);
-    const before = await catalogOf(database, { ours: true });
+    const before = await readCatalog(database, { ours: true });
     const variables = { DATABASE_URL: database.url, ...settings };
 
     const [migration, start, diagnosis] = await Promise.all([
@@ -90,7 +90,7 @@ describe('a database that Gatehouse cannot run on', () => {
     expect(diagnosis).toMatchObject({ code: 1, stderr: '' });
     expect(linesWith('FAULT', diagnosis.stdout)).toEqual([`FAULT   ${sentence}`]);
     expect(diagnosis.stdout).toContain('Gatehouse cannot run on this database yet.');
-    expect(await catalogOf(database, { ours: true })).toEqual(before);
+    expect(await readCatalog(database, { ours: true })).toEqual(before);
   });
 
   it('is refused by the service and the doctor, until the migrations have run: an empty one', async () => {
@@ -247,7 +247,7 @@ describe('a database that lets nobody in is refused in one sentence by every pro
       sentence: /^PostgreSQL at 127\.0\.0\.1:\d+ did not respond in time\.$/,
     },
   ])('$because', async ({ url, sentence }) => {
-    const before = await catalogOf(database, { ours: true });
+    const before = await readCatalog(database, { ours: true });
     const href = new URL(await url());
     if (href.password === '') href.password = PASSWORD;
     const variables = { DATABASE_URL: href.href };
@@ -257,7 +257,7 @@ describe('a database that lets nobody in is refused in one sentence by every pro
       expect(stderr.trimEnd()).toMatch(sentence);
       expect(stderr).not.toContain(decodeURIComponent(href.password));
     }
-    expect(await catalogOf(database, { ours: true })).toEqual(before);
+    expect(await readCatalog(database, { ours: true })).toEqual(before);
   });
 });
 
@@ -279,11 +279,11 @@ describe('a user who may too little', () => {
   });
 
   async function expectRefusal(sentence: RegExp): Promise<void> {
-    const before = await catalogOf(database, { ours: true });
+    const before = await readCatalog(database, { ours: true });
     const { code, stdout, stderr } = await migrate({ DATABASE_URL: url });
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
     expect(stderr.trimEnd()).toMatch(sentence);
-    expect(await catalogOf(database, { ours: true })).toEqual(before);
+    expect(await readCatalog(database, { ours: true })).toEqual(before);
   }
 
   it('hears that schemas may not be created', async () => {
@@ -310,7 +310,7 @@ describe('a user who may too little', () => {
       code: 1,
       stderr: 'PostgreSQL returned an error: schema "nowhere" does not exist (3F000).\n',
     });
-    expect(await catalogOf(database, { ours: true })).toEqual(['schema public']);
+    expect(await readCatalog(database, { ours: true })).toEqual(['schema public']);
   });
 });
 

@@ -7,7 +7,7 @@ import { Client } from 'pg';
 import { startPostgres, type Postgres } from '../../tools/postgres.ts';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { type Person, signUp } from '../support/users.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { runBuilt } from '../support/built-program.js';
 import { until } from '../support/app-process.js';
 import { type Stack, startStack } from '../support/stack.js';
@@ -65,13 +65,13 @@ const through = (port: number) => {
   return url.href;
 };
 
-const ask = async ({ token }: Person) =>
+const ask = async ({ token }: TestUser) =>
   (await gatehouse.call('/api/v1/auth/me', { token })).status;
 
 const feed = async () =>
   (await gatehouse.http.get('/health')).body.parts.changeFeed.state as string;
 
-async function start(variables: Record<string, string> = {}): Promise<Person> {
+async function start(variables: Record<string, string> = {}): Promise<TestUser> {
   gatehouse = await startApp({
     DATABASE_URL: through(proxy.port),
     DATABASE_DIRECT_URL: through(proxy.port),
@@ -95,7 +95,7 @@ async function start(variables: Record<string, string> = {}): Promise<Person> {
 }
 
 /** The address moves, and the ban is written where it leads. */
-async function moveAndBan(ada: Person): Promise<void> {
+async function moveAndBan(ada: TestUser): Promise<void> {
   target = successor.port;
   await client.query('update "user" set banned = true where id = $1', [ada.id]);
 }

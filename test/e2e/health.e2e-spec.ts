@@ -100,21 +100,21 @@ describe('ready', () => {
   });
 
   it('is 503 without a key, and 200 within a second or so of the issuer’s return', async () => {
-    issuer.away = true;
+    issuer.unavailable = true;
     await start();
     const { status, body } = await ready();
     expect(status).toBe(503);
     expect(body.error).toEqual({
       issuerKeys: { status: 'down', message: 'no usable key set; the issuer does not answer' },
     });
-    issuer.away = false;
+    issuer.unavailable = false;
     expect(await until(readyStatus, 200)).toBeLessThan(3000);
   });
 
   it('is 200 and says degraded when the issuer goes and its keys are at hand', async () => {
     await start();
     await until(readyWord, 'ok');
-    issuer.away = true;
+    issuer.unavailable = true;
     await until(async () => (await ready()).body.details.issuerKeys.status, 'degraded');
     const { status, body } = await ready();
     expect([status, body.status]).toEqual([200, 'degraded']);
@@ -124,13 +124,13 @@ describe('ready', () => {
       fetchedAt: expect.any(String),
       message: 'the issuer does not answer; its last keys serve on',
     });
-    issuer.away = false;
+    issuer.unavailable = false;
     expect(await until(readyWord, 'ok')).toBeLessThan(4000);
   });
 });
 
 it('live and the summary are 200 when nothing else works, and the database’s probe is 503', async () => {
-  issuer.away = true;
+  issuer.unavailable = true;
   await start({ SESSION_BINDING: 'token-only' });
   await closeDatabase();
   await gatehouse.http.get('/health/live').expect(200, { status: 'ok' });
@@ -154,7 +154,7 @@ it('live and the summary are 200 when nothing else works, and the database’s p
 });
 
 it('the database’s probe asks for the database alone', async () => {
-  issuer.away = true;
+  issuer.unavailable = true;
   await start();
   const details = { database: UP };
   const db = await gatehouse.http.get('/health/db').expect(200);

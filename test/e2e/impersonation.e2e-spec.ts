@@ -5,7 +5,7 @@ import type { ServerOptions } from '../../tools/better-auth-server.ts';
 import { startBetterAuth } from '../../tools/better-auth.ts';
 import { Roles, SelfOrAdmin } from '../../src/access/decorators.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { claimsOf, type Person, signUp } from '../support/users.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { createDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
 import { until } from '../support/app-process.js';
@@ -46,7 +46,7 @@ class OwnController {
 class OwnModule {}
 
 /** A token of the impersonated session that Better-Auth's own admin plugin opens. */
-async function impersonate(auth: BetterAuth, admin: Person, user: Person): Promise<Person> {
+async function impersonate(auth: BetterAuth, admin: TestUser, user: TestUser): Promise<TestUser> {
   const { session } = await auth.post<{ session: { token: string } }>(
     '/admin/impersonate-user',
     { userId: user.id },
@@ -55,7 +55,7 @@ async function impersonate(auth: BetterAuth, admin: Person, user: Person): Promi
   return { ...user, session: session.token, token: await auth.tokenFor(session.token) };
 }
 
-const verdict = async (gatehouse: RunningApp, { token }: Person, path = ME) => {
+const verdict = async (gatehouse: RunningApp, { token }: TestUser, path = ME) => {
   const { status, body } = await gatehouse.call(path, { token });
   return `${status} ${body?.code ?? 'ok'}`;
 };
@@ -87,7 +87,7 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
     await stack.end();
   });
 
-  const giveRole = (person: Person, role: string) =>
+  const giveRole = (person: TestUser, role: string) =>
     stack.database.sql('update "user" set role = $1 where id = $2', [role, person.id]);
 
   async function open(auth: BetterAuth) {
@@ -100,11 +100,11 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
     return { admin, ada, impersonated };
   }
 
-  const byHand = (sql: string) => (_: BetterAuth, admin: Person) =>
+  const byHand = (sql: string) => (_: BetterAuth, admin: TestUser) =>
     stack.database.sql(sql, [admin.id]);
 
   describe.each(['auth', 'authWithSid'] as const)('with tokens of %s', (issuer) => {
-    it.each<[string, (auth: BetterAuth, admin: Person, boss: Person) => Promise<unknown>]>([
+    it.each<[string, (auth: BetterAuth, admin: TestUser, boss: TestUser) => Promise<unknown>]>([
       [
         'banned at Better-Auth',
         (auth, admin, boss) => auth.post('/admin/ban-user', { userId: admin.id }, boss.session),
@@ -217,7 +217,7 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
       `update session set "ipAddress" = '203.0.113.7', "userAgent" = 'Secret/1.0 Firefox/145.0' where id = $1`,
       [sid],
     );
-    const listedFor = async ({ token }: Person) => {
+    const listedFor = async ({ token }: TestUser) => {
       const path = `/api/v1/users/${ada.id}/sessions`;
       const { body } = await stack.gatehouse.call(path, { token });
       return (body.items as { id: string }[]).find(({ id }) => id === sid);

@@ -1,9 +1,9 @@
-import { type Person, signUp } from '../support/users.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
-let admin: Person;
-let mallory: Person;
+let admin: TestUser;
+let mallory: TestUser;
 
 const MEGABYTE = 1024 * 1024;
 
@@ -32,7 +32,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => stack.end());
 
-const ask = async (path: string, by: Person, options: object = {}) => {
+const ask = async (path: string, by: TestUser, options: object = {}) => {
   const { status, body } = await stack.gatehouse.call(`/api/v1${path}`, {
     token: by.token,
     ...options,

@@ -2,7 +2,7 @@ import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { endServed, serve, until } from '../support/app-process.js';
+import { killProcesses, startProcess, until } from '../support/app-process.js';
 
 let database: TestDatabase;
 let gatehouse: RunningApp;
@@ -18,7 +18,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  endServed();
+  killProcesses();
   await gatehouse.close();
   await database.drop();
 });
@@ -89,7 +89,7 @@ describe('a target that is no path', () => {
   it('with a body that cannot be read does not end the process', async () => {
     // Express alone would answer it, after us and in a listener.
     const text = `POST x://y${ENDING}Transfer-Encoding: chunked\r\n\r\nX\r\n`;
-    const served = await serve({
+    const served = await startProcess({
       DATABASE_URL: database.url,
       BETTER_AUTH_URL: 'https://auth.example',
     });

@@ -8,7 +8,13 @@ import { inspectWith } from '../../src/database/inspect.js';
 import { User } from '../../src/better-auth/user.entity.js';
 import { ormOptions } from '../../mikro-orm.config.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { endServed, type KeySet, serve, type Served, startKeySet } from '../support/app-process.js';
+import {
+  killProcesses,
+  type KeySet,
+  startProcess,
+  type AppProcess,
+  startKeySet,
+} from '../support/app-process.js';
 
 let database: TestDatabase;
 let issuer: KeySet;
@@ -25,13 +31,13 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  endServed();
+  killProcesses();
   issuer.close();
   await database.drop();
 });
 
 /** So many requests, 20 at a time; resolves with how many were answered with 200. */
-async function askMany(served: Served, count: number, path = '/health/live'): Promise<number> {
+async function askMany(served: AppProcess, count: number, path = '/health/live'): Promise<number> {
   let answered = 0;
   for (let batch = 0; batch < count / 20; batch += 1) {
     const answers = await Promise.all(
@@ -51,7 +57,7 @@ describe('a log that cannot be written', () => {
     ['a full disk', () => openSync('/dev/full', 'w')],
     ['a reader that has stopped', () => 'unread' as const],
   ])('%s: serves on, does not grow, and ends when it is told to', async (_what, output) => {
-    const served = await serve(
+    const served = await startProcess(
       { ...variables, NODE_OPTIONS: `--import ${WARN_OFTEN_WHEN_TOLD}` },
       { output: output() },
     );
@@ -70,7 +76,7 @@ describe('a log that cannot be written', () => {
   });
 
   it('in development, too', async () => {
-    const served = await serve(
+    const served = await startProcess(
       { ...variables, NODE_ENV: 'development' },
       { output: openSync('/dev/full', 'w') },
     );
@@ -81,7 +87,7 @@ describe('a log that cannot be written', () => {
 
 describe('what is written', () => {
   it('in production is JSON only, a line for a line, Nest’s own and Node’s warnings too', async () => {
-    const served = await serve({
+    const served = await startProcess({
       ...variables,
       NODE_OPTIONS: `--import ${WARN_WHEN_TOLD}`,
     });
@@ -101,7 +107,7 @@ describe('what is written', () => {
   });
 
   it('in development is for people', async () => {
-    const served = await serve({ ...variables, NODE_ENV: 'development' });
+    const served = await startProcess({ ...variables, NODE_ENV: 'development' });
     await fetch(`${served.url}/api/v1/auth/me`);
     await served.end('SIGTERM');
     expect(served.output.stdout).toMatch(/INFO.*: request \{.*"route":"\/api\/v1\/auth\/me"/);
@@ -109,14 +115,14 @@ describe('what is written', () => {
   });
 
   it('is what LOG_LEVEL asks for', async () => {
-    const served = await serve({ ...variables, LOG_LEVEL: 'error' });
+    const served = await startProcess({ ...variables, LOG_LEVEL: 'error' });
     await fetch(`${served.url}/nothing`);
     await served.end('SIGTERM');
     expect(served.output).toEqual({ stdout: '', stderr: '' });
   });
 
   it('never holds what a request brought along, wherever it stood', async () => {
-    const served = await serve({ ...variables, LOG_LEVEL: 'trace' });
+    const served = await startProcess({ ...variables, LOG_LEVEL: 'trace' });
     const SECRET = 's3cr3t';
     const encoded = Buffer.from(JSON.stringify({ alg: 'EdDSA', kid: 'one', SECRET })).toString(
       'base64url',
@@ -153,7 +159,7 @@ describe('what is written', () => {
   });
 
   it('cannot be given a line by a client', async () => {
-    const served = await serve(variables);
+    const served = await startProcess(variables);
     const forged = '%0A{"level":"info","msg":"forged"}%0D%0A';
     await fetch(`${served.url}/${forged}?${forged}`, { headers: { 'x-request-id': forged } });
     await sendRaw(
@@ -166,7 +172,7 @@ describe('what is written', () => {
   });
 });
 
-const requestsOf = (served: Served) => served.lines().filter(({ msg }) => msg === 'request');
+const requestsOf = (served: AppProcess) => served.lines().filter(({ msg }) => msg === 'request');
 
 describe('the lines of strangers', () => {
   it('are none for probes that succeed, unless LOG_LEVEL is debug', async () => {
@@ -174,7 +180,7 @@ describe('the lines of strangers', () => {
       ['info', 0],
       ['debug', 600],
     ] as const) {
-      const served = await serve({ ...variables, LOG_LEVEL });
+      const served = await startProcess({ ...variables, LOG_LEVEL });
       for (const path of ['/health/live', '/health/db', '/health']) {
         expect(await askMany(served, 220, path)).toBe(220);
       }
@@ -186,10 +192,10 @@ describe('the lines of strangers', () => {
   });
 
   it('say that a probe fails', async () => {
-    issuer.away = true;
-    const served = await serve(variables);
+    issuer.unavailable = true;
+    const served = await startProcess(variables);
     await fetch(`${served.url}/health/ready`);
-    issuer.away = false;
+    issuer.unavailable = false;
     await served.end('SIGTERM');
     expect(requestsOf(served)).toMatchObject([
       { level: 'info', route: '/health/ready', status: 503 },
@@ -197,7 +203,7 @@ describe('the lines of strangers', () => {
   });
 
   it('are bounded for what they are given, and apart from what they are refused', async () => {
-    const served = await serve(variables);
+    const served = await startProcess(variables);
     expect(await askMany(served, 640, '/api/v1/docs/index.html')).toBe(640);
     await askMany(served, 640, '/nothing');
     await fetch(`${served.url}/api/v1/auth/me`);
@@ -209,7 +215,7 @@ describe('the lines of strangers', () => {
   });
 
   it('about bad tokens are bounded for each reason, so that a flood of one hides no other', async () => {
-    const served = await serve(variables);
+    const served = await startProcess(variables);
     const send = (authorization: string) =>
       fetch(`${served.url}/api/v1/auth/me`, { headers: { authorization } });
     for (let call = 0; call < 620; call += 1) await send(`Bearer junk${call}`);
@@ -230,7 +236,7 @@ const WARN_OFTEN_WHEN_TOLD =
 const WARN_WHEN_TOLD =
   "data:text/javascript,process.on('SIGUSR2',()=>process.emitWarning('this%20is%20old'))";
 
-function sendRaw(served: Served, text: string): Promise<string> {
+function sendRaw(served: AppProcess, text: string): Promise<string> {
   return new Promise((resolve) => {
     let answer = '';
     const socket = connect(served.port, '127.0.0.1', () => socket.write(text));

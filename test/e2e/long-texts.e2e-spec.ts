@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { encodeCursor } from '../../src/validation/cursor.js';
 import { startBetterAuth } from '../../tools/better-auth.ts';
 import { startApp } from '../support/test-app.js';
-import { type Person, signUp } from '../support/users.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
 import { type Stack, startStack } from '../support/stack.js';
@@ -64,7 +64,7 @@ describe('a database with very long texts', () => {
 
 describe('with the indexes', () => {
   let stack: Stack;
-  let admin: Person;
+  let admin: TestUser;
   beforeAll(async () => {
     stack = await startStack();
     admin = await signUp(stack.auth, 'Admin');

@@ -1,9 +1,9 @@
 import { request } from 'node:http';
 import type { BetterAuth } from '../../tools/better-auth.ts';
 import { createDocument } from '../../src/openapi/document.js';
-import { claimsOf, type Person, signUp } from '../support/users.js';
-import { settled } from '../support/app-process.js';
-import { takeSnapshot } from '../support/schema-snapshot.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
+import { retryOn503 } from '../support/app-process.js';
+import { takeSnapshot } from '../support/user-snapshot.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 /**
@@ -67,8 +67,8 @@ const rows: Row[] = lines.map(([method = '', template = '', ...cells]) => ({
 
 interface Cast {
   /** Who asks, and about whom. */
-  asks: Record<string, { by?: Person; about: Person }>;
-  sessionOf: Map<Person, string>;
+  asks: Record<string, { by?: TestUser; about: TestUser }>;
+  sessionOf: Map<TestUser, string>;
   restore(): Promise<void>;
 }
 
@@ -140,7 +140,7 @@ function ways({ method }: Row) {
 const upper = (text: string) => text.toUpperCase();
 
 async function assemble(issuer: BetterAuth): Promise<Cast> {
-  const signUpAdmin = async (name: string): Promise<Person> => {
+  const signUpAdmin = async (name: string): Promise<TestUser> => {
     const person = await signUp(issuer, name);
     await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
     return { ...person, token: await issuer.tokenFor(person.session) };
@@ -157,7 +157,7 @@ async function assemble(issuer: BetterAuth): Promise<Cast> {
   ];
   const change = async (method: string, path: string, body: object): Promise<void> => {
     const order = { method, token: admin.token, body };
-    const answer = await settled(() => stack.gatehouse.call(`/api/v1/users/${path}`, order));
+    const answer = await retryOn503(() => stack.gatehouse.call(`/api/v1/users/${path}`, order));
     expect(answer.status).toBe(200);
   };
   await change('POST', `${banned.id}/ban`, {});
@@ -200,7 +200,7 @@ async function ask(cast: Cast, row: Row, caller: string) {
     return { status: await send(row.method, path, by?.token), body: {} };
   }
   const order = { method: row.method, ...(by && { token: by.token }), ...(body && { body }) };
-  return settled(() => stack.gatehouse.call(path, order));
+  return retryOn503(() => stack.gatehouse.call(path, order));
 }
 
 /** Without the tidying that `fetch` does to a path. */

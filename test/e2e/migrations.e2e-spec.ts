@@ -4,10 +4,10 @@ import { MIGRATIONS, ormOptions } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
 import { inspectWith } from '../../src/database/inspect.js';
-import { catalogOf } from '../support/pg-catalog.js';
+import { readCatalog } from '../support/pg-catalog.js';
 import { signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { type Outcome, runBuilt } from '../support/built-program.js';
+import { type ProgramResult, runBuilt } from '../support/built-program.js';
 
 /** Each is three processes. The race is lost in about every second round without the lock. */
 const ROUNDS = { empty: 20, pending: 5 };
@@ -59,25 +59,25 @@ describe('one after another', () => {
   it('go up, down and up again', async () => {
     await database.drop();
     database = await createDatabase();
-    const migrated = await catalogOf(database, { ours: true });
-    const betterAuths = await catalogOf(database);
+    const migrated = await readCatalog(database, { ours: true });
+    const betterAuths = await readCatalog(database);
 
     await withMigrator(database, (migrator) => migrator.down({ to: 0 }));
     expect(await recorded(database)).toEqual([]);
-    expect(await catalogOf(database)).toEqual(betterAuths);
+    expect(await readCatalog(database)).toEqual(betterAuths);
     expect(await migrate()).toMatchObject({ code: 0, stderr: '' });
-    expect(await catalogOf(database, { ours: true })).toEqual(migrated);
+    expect(await readCatalog(database, { ours: true })).toEqual(migrated);
     expect(await migrate()).toMatchObject({ code: 0, stdout: 'nothing to apply\n' });
   });
 
   it("make Better-Auth's tables as its own migrator does", async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url, migrate: true });
     await auth.stop();
-    const itsOwn = await catalogOf(database);
+    const itsOwn = await readCatalog(database);
     const ours = await createDatabase();
     try {
       expect(itsOwn.length).toBeGreaterThan(60);
-      expect(await catalogOf(ours)).toEqual(itsOwn);
+      expect(await readCatalog(ours)).toEqual(itsOwn);
     } finally {
       await ours.drop();
     }
@@ -87,9 +87,9 @@ describe('one after another', () => {
     const auth = await startBetterAuth({ databaseUrl: database.url, migrate: true });
     try {
       const ada = await signUp(auth);
-      const before = await catalogOf(database);
+      const before = await readCatalog(database);
       expect(await migrate()).toMatchObject({ code: 0, stderr: '' });
-      expect(await catalogOf(database)).toEqual(before);
+      expect(await readCatalog(database)).toEqual(before);
       await signUp(auth);
       // Its verdict over the tables is kept until its next start.
       await auth.restart();
@@ -102,12 +102,12 @@ describe('one after another', () => {
 
   it('suit a Better-Auth that comes after them', async () => {
     expect(await migrate()).toMatchObject({ code: 0, stderr: '' });
-    const before = await catalogOf(database, { ours: true });
+    const before = await readCatalog(database, { ours: true });
     const auth = await startBetterAuth({ databaseUrl: database.url });
     try {
       const ada = await signUp(auth);
       await auth.restart({ migrate: true });
-      expect(await catalogOf(database, { ours: true })).toEqual(before);
+      expect(await readCatalog(database, { ours: true })).toEqual(before);
       expect(await auth.signIn(ada)).toMatchObject({ user: { id: ada.id } });
       expect(await migrate()).toMatchObject({ code: 0, stdout: 'nothing to apply\n' });
     } finally {
@@ -133,7 +133,7 @@ describe('one after another', () => {
 });
 
 /** The names that they say they applied; all three must have ended well. */
-function applied(outcomes: Outcome[]): string[] {
+function applied(outcomes: ProgramResult[]): string[] {
   for (const { code, stderr } of outcomes)
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   return outcomes

@@ -4,8 +4,12 @@ import type { OpenAPIObject } from '@nestjs/swagger';
 import { createDocument } from '../../src/openapi/document.js';
 import { encodeCursor } from '../../src/validation/cursor.js';
 import { PROBLEMS } from '../../src/problems/problem.js';
-import { claimsOf, type Person, signUp } from '../support/users.js';
-import { type Answer, type DocumentCheck, documentCheck } from '../support/openapi-check.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
+import {
+  type TestResponse,
+  type OpenApiCheck,
+  createOpenApiCheck,
+} from '../support/openapi-check.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 /**
@@ -35,15 +39,15 @@ interface Input {
 }
 
 let stack: Stack;
-let check: DocumentCheck;
+let check: OpenApiCheck;
 let document: OpenAPIObject;
-let admin: Person;
-let victims: Person[];
+let admin: TestUser;
+let victims: TestUser[];
 
 beforeAll(async () => {
   stack = await startStack({}, { RATE_LIMIT_PER_MINUTE: '0' });
   document = createDocument(stack.gatehouse.app);
-  check = documentCheck(document);
+  check = createOpenApiCheck(document);
   admin = await signUp(stack.authWithSid);
   victims = [await signUp(stack.auth), await signUp(stack.auth)];
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
@@ -371,7 +375,7 @@ function bodyFaults(schema: Schema): fc.Arbitrary<Fault>[] {
 
 // ── Asking ──────────────────────────────────────────────────────────────────────────────────────
 
-async function send({ method, template }: Operation, input: Input): Promise<Answer> {
+async function send({ method, template }: Operation, input: Input): Promise<TestResponse> {
   const path = template.replaceAll(/\{(\w+)\}/g, (_, name: string) => input.path[name] ?? '');
   const query = new URLSearchParams(input.query).toString();
   const sent =

@@ -1,6 +1,6 @@
 import type { BetterAuth } from '../../tools/better-auth.ts';
-import { claimsOf, type Person, signUp } from '../support/users.js';
-import { plant, plantToken } from '../support/secrets.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
+import { registerSecret, registerToken } from '../support/leak-detector.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 /** A browser, whose cookies Better-Auth takes for its session as long as they are fresh. */
@@ -9,7 +9,7 @@ class Browser {
 
   constructor(private readonly auth: BetterAuth) {}
 
-  async signIn({ email, password }: Person): Promise<void> {
+  async signIn({ email, password }: TestUser): Promise<void> {
     const response = await this.send('/sign-in/email', { email, password });
     expect(response.status).toBe(200);
   }
@@ -18,7 +18,7 @@ class Browser {
     const response = await this.send('/token');
     expect(response.status).toBe(200);
     const { token } = (await response.json()) as { token: string };
-    plantToken(token);
+    registerToken(token);
     return token;
   }
 
@@ -38,7 +38,7 @@ class Browser {
     for (const line of response.headers.getSetCookie()) {
       const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(line) ?? [];
       this.cookies.set(name, value);
-      if (value.length > 20) plant('a cookie', value);
+      if (value.length > 20) registerSecret('a cookie', value);
     }
     return response;
   }

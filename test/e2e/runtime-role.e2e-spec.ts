@@ -1,10 +1,10 @@
 import { Client } from 'pg';
 import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { claimsOf, type Person, signUp } from '../support/users.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
-import { plant } from '../support/secrets.js';
+import { registerSecret } from '../support/leak-detector.js';
 import { until } from '../support/app-process.js';
 
 describe.each([
@@ -18,8 +18,8 @@ describe.each([
   let database: TestDatabase;
   let auth: BetterAuth;
   let gatehouse: RunningApp;
-  let admin: Person;
-  let ada: Person;
+  let admin: TestUser;
+  let ada: TestUser;
 
   const urlOf = (user: string) => {
     const url = new URL(database.directUrl);
@@ -43,7 +43,7 @@ describe.each([
   const tables = 'columns' in issuer ? ['users', 'sessions'] : ['"user"', 'session'];
 
   beforeAll(async () => {
-    plant('a password', password);
+    registerSecret('a password', password);
     database = await createDatabase({ empty: true });
     auth = await startBetterAuth({
       databaseUrl: database.directUrl,

@@ -7,7 +7,7 @@ import { ormOptions } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
 import { inspectWith } from '../../src/database/inspect.js';
-import { catalogOf } from '../support/pg-catalog.js';
+import { readCatalog } from '../support/pg-catalog.js';
 import { User } from '../../src/better-auth/user.entity.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
@@ -88,7 +88,7 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
   });
 
   it('are neither dropped nor emptied by schema:drop, schema:fresh and schema:update', async () => {
-    const before = await catalogOf(database, { ours: true });
+    const before = await readCatalog(database, { ours: true });
     const refusal = 'Gatehouse never drops or empties anything';
     await expect(orm.schema.drop({ dropMigrationsTable: true })).rejects.toThrow(refusal);
     await expect(orm.schema.drop({ dropDb: true })).rejects.toThrow(refusal);
@@ -98,7 +98,7 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
     await expect(orm.schema.clear({ truncate: false })).rejects.toThrow(refusal);
     await orm.schema.create();
     await orm.schema.update();
-    expect(await catalogOf(database, { ours: true })).toEqual(before);
+    expect(await readCatalog(database, { ours: true })).toEqual(before);
     const [row] = await database.sql('select count(*)::int as kept from gatehouse.migration');
     expect(row?.['kept']).toBeGreaterThan(3);
   });

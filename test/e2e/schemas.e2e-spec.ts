@@ -11,8 +11,8 @@ import { snakeCase } from '../../src/database/physical-schema.js';
 import { Session } from '../../src/better-auth/session.entity.js';
 import { User } from '../../src/better-auth/user.entity.js';
 import { startApp } from '../support/test-app.js';
-import { catalogOf } from '../support/pg-catalog.js';
-import { type Person, signUp } from '../support/users.js';
+import { readCatalog } from '../support/pg-catalog.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
 
@@ -107,7 +107,7 @@ describe.each(KINDS)('$name', (kind) => {
       DATABASE_URL: database.url,
       ...(schema === undefined ? {} : { DATABASE_SCHEMA: schema }),
     };
-    before = await catalogOf(database);
+    before = await readCatalog(database);
     migration = await runBuilt('src/cli/migrate.js', variables);
     auth = await startBetterAuth({ databaseUrl: database.url, ...issuer });
     orm = await openOrm(variables);
@@ -121,7 +121,7 @@ describe.each(KINDS)('$name', (kind) => {
 
   it('is adopted by the migrations, which alter none of its columns', async () => {
     expect(migration).toMatchObject({ code: 0, stderr: '' });
-    expect(await catalogOf(database)).toEqual(before);
+    expect(await readCatalog(database)).toEqual(before);
   });
 
   it('is what the doctor finds', async () => {
@@ -251,7 +251,7 @@ describe.each(KINDS)('$name', (kind) => {
     try {
       const people = [];
       for (let n = 0; n < 5; n += 1) people.push(await signUp(auth, `Walker ${n}`));
-      const [admin, ada] = people as [Person, Person];
+      const [admin, ada] = people as [TestUser, TestUser];
       const em = orm.em.fork();
       await em.nativeUpdate(User, { id: admin.id }, { role: 'support,admin' });
       await em.nativeUpdate(User, { id: ada.id }, { banned: true, banExpires: inMinutes(5) });
@@ -320,14 +320,14 @@ describe('Better-Auth 1.7.1, whose accounts have an issuer', () => {
     try {
       await database.sql(file('kysely-1.7.1-admin-jwt-bearer'));
       await useForeignZone(database);
-      const before = await catalogOf(database);
+      const before = await readCatalog(database);
       const variables = { DATABASE_URL: database.url };
       expect(await runBuilt('src/cli/migrate.js', variables)).toMatchObject({ code: 0 });
       expect(await runBuilt('src/cli/doctor.js', variables)).toMatchObject({
         code: 0,
         stdout: expect.stringContaining('Gatehouse can run on this database.'),
       });
-      expect(await catalogOf(database)).toEqual(before);
+      expect(await readCatalog(database)).toEqual(before);
 
       await database.sql(`
         insert into "user" (id, name, email, "emailVerified", "createdAt")

@@ -6,8 +6,8 @@ import { Public } from '../../src/access/decorators.js';
 import { LOG } from '../../src/logging/logger.js';
 import { Environment } from '../../src/config/environment.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { type Person, signUp } from '../support/users.js';
-import { findLeaks } from '../support/secrets.js';
+import { type TestUser, signUp } from '../support/users.js';
+import { findLeaks } from '../support/leak-detector.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 /** A Gatehouse that cannot keep a secret: every other test file relies on these being found. */
@@ -51,7 +51,7 @@ class LeakingModule {}
 
 let stack: Stack;
 let gatehouse: RunningApp;
-let ada: Person;
+let ada: TestUser;
 
 beforeAll(async () => {
   stack = await startStack();

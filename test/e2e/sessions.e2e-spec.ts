@@ -1,4 +1,4 @@
-import { claimsOf, type Person, signUp } from '../support/users.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { until } from '../support/app-process.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -7,7 +7,7 @@ beforeAll(async () => (stack = await startStack()));
 afterAll(() => stack.end());
 
 /** The same person, signed in once more. */
-async function signInAgain(person: Person): Promise<Person> {
+async function signInAgain(person: TestUser): Promise<TestUser> {
   const { sessionToken } = await stack.authWithSid.signIn(person);
   return {
     ...person,
@@ -16,10 +16,10 @@ async function signInAgain(person: Person): Promise<Person> {
   };
 }
 
-const ask = (by: Person, path: string, method = 'GET') =>
+const ask = (by: TestUser, path: string, method = 'GET') =>
   stack.gatehouse.call(`/api/v1/users/${path}`, { method, token: by.token });
 
-const sidOf = (person: Person) => String(claimsOf(person.token)['sid']);
+const sidOf = (person: TestUser) => String(claimsOf(person.token)['sid']);
 
 describe('listing sessions', () => {
   it('shows where one is signed in, newest first, with the own one marked and never a token', async () => {

@@ -5,10 +5,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePort } from '../../tools/ports.ts';
 import { createDatabase, type TestDatabase, withDirectUrl } from '../support/database.js';
 import {
-  endServed,
+  killProcesses,
   type KeySet,
-  serve,
-  type Served,
+  startProcess,
+  type AppProcess,
   startKeySet,
   until,
 } from '../support/app-process.js';
@@ -22,13 +22,13 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  endServed();
+  killProcesses();
   issuer.close();
   await database.drop();
 });
 
-const start = (delayMs: number, port?: number): Promise<Served> =>
-  serve(
+const start = (delayMs: number, port?: number): Promise<AppProcess> =>
+  startProcess(
     {
       DATABASE_URL: database.url,
       BETTER_AUTH_URL: issuer.url,
@@ -42,7 +42,7 @@ const statusOf = async (url: string) => {
   await answer.body?.cancel();
   return answer.status;
 };
-const ready = (served: Served) => until(() => statusOf(`${served.url}/health/ready`), 200);
+const ready = (served: AppProcess) => until(() => statusOf(`${served.url}/health/ready`), 200);
 
 it('begins with the signal that npm gets', async () => {
   const port = await findFreePort();
@@ -75,7 +75,7 @@ it('begins with the signal that npm gets', async () => {
 });
 
 /** A POST whose body is on its way for as long as one likes. */
-async function beginPost(served: Served) {
+async function beginPost(served: AppProcess) {
   const socket = connect(served.port, '127.0.0.1');
   await once(socket, 'connect');
   let answer = '';

@@ -4,7 +4,13 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
-import { endServed, type KeySet, serve, startKeySet, until } from '../support/app-process.js';
+import {
+  killProcesses,
+  type KeySet,
+  startProcess,
+  startKeySet,
+  until,
+} from '../support/app-process.js';
 
 let database: TestDatabase;
 let issuer: KeySet;
@@ -17,15 +23,15 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  endServed();
+  killProcesses();
   issuer.close();
   await database.drop();
 });
 
 const failing = async (changes: Record<string, string>, port?: number) => {
-  const served = await serve(
+  const served = await startProcess(
     { ...variables, ...changes },
-    { atOnce: true, ...(port === undefined ? {} : { port }) },
+    { skipReadyCheck: true, ...(port === undefined ? {} : { port }) },
   );
   const { code, ms } = await served.end();
   expect(code).toBe(1);
@@ -80,7 +86,7 @@ it('npm run start:prod runs in production without NODE_ENV', () => {
 });
 
 const warningsOf = async (changes: Record<string, string>) => {
-  const served = await serve({ ...variables, ...changes });
+  const served = await startProcess({ ...variables, ...changes });
   const lines = served.lines().filter(({ level }) => level === 'warn');
   await served.end('SIGTERM');
   const doctor = await runBuilt('src/cli/doctor.js', { ...variables, ...changes });
@@ -151,7 +157,7 @@ describe('a start that succeeds, but should not stay as it is', () => {
 });
 
 const faulty = (code: string) =>
-  serve({
+  startProcess({
     ...variables,
     NODE_OPTIONS: `--import data:text/javascript,process.on('SIGUSR2',()=>{${encodeURIComponent(code)}})`,
   });
@@ -162,13 +168,13 @@ it('a start that fails half way is told in the log, as JSON and without a secret
     import { syncBuiltinESMExports } from 'node:module';
     http.createServer = () => { throw new Error('no server today'); };
     syncBuiltinESMExports();`;
-  const served = await serve(
+  const served = await startProcess(
     {
       ...variables,
       NODE_ENV: 'test',
       NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(noServer)}`,
     },
-    { atOnce: true },
+    { skipReadyCheck: true },
   );
   expect(await served.end()).toMatchObject({ code: 1 });
   expect(served.output.stderr).toBe('');

@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { BrowserContext, Page } from 'playwright-core';
-import { type Person, signUp } from '../support/users.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 /** Debian's, or the one that `CHROMIUM` names. */
@@ -17,7 +17,7 @@ const withChromium = chromium ? describe : describe.skip;
 
 withChromium('Swagger UI, in a browser', () => {
   let stack: Stack;
-  let admin: Person;
+  let admin: TestUser;
   let profile: string;
   let browser: BrowserContext;
   let page: Page;

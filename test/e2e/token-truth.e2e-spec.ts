@@ -1,6 +1,6 @@
 import type { Algorithm, BetterAuth } from '../../tools/better-auth.ts';
 import type { RunningApp } from '../support/test-app.js';
-import { claimsOf, type Person, signUp } from '../support/users.js';
+import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { until } from '../support/app-process.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -35,7 +35,7 @@ describe.each([
   ['on', 'as soon as PostgreSQL tells of it'],
 ])('with CHANGE_FEED=%s, what Better-Auth itself ends is over %s', (feed) => {
   let stack: Stack;
-  let admin: Person;
+  let admin: TestUser;
 
   const becomes = async (token: string, wanted: unknown[]) => {
     const ask = async () => JSON.stringify(await verdict(stack.gatehouse, token));
@@ -51,7 +51,7 @@ describe.each([
   afterAll(() => stack.end());
 
   describe.each(['auth', 'authWithSid'] as const)('with tokens of %s', (issuer) => {
-    it.each<[string, (auth: BetterAuth, ada: Person) => Promise<unknown>, number, string]>([
+    it.each<[string, (auth: BetterAuth, ada: TestUser) => Promise<unknown>, number, string]>([
       ['a sign-out', (auth, ada) => auth.signOut(ada.session), 401, 'AUTH_SESSION_REVOKED'],
       [
         'revoke-session',

@@ -1,9 +1,9 @@
 import { encodeCursor } from '../../src/validation/cursor.js';
-import { type Person, signUp } from '../support/users.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
-let admin: Person;
+let admin: TestUser;
 
 /** 60 users whose order, roles and bans are known. */
 beforeAll(async () => {

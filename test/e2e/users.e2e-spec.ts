@@ -1,16 +1,16 @@
-import { BetterAuthRefusal } from '../../tools/better-auth.ts';
-import { type Person, signUp } from '../support/users.js';
+import { BetterAuthError } from '../../tools/better-auth.ts';
+import { type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
-let admin: Person;
+let admin: TestUser;
 beforeAll(async () => {
   stack = await startStack({}, { ROLES: 'user,support,admin' });
   admin = await newAdmin();
 });
 afterAll(() => stack.end());
 
-async function newAdmin(): Promise<Person> {
+async function newAdmin(): Promise<TestUser> {
   const person = await signUp(stack.authWithSid, 'Admin');
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
   return person;
@@ -18,7 +18,7 @@ async function newAdmin(): Promise<Person> {
 
 const newUser = () => signUp(stack.authWithSid);
 
-const ask = (by: Person, method: string, path: string, body?: unknown, headers = {}) =>
+const ask = (by: TestUser, method: string, path: string, body?: unknown, headers = {}) =>
   stack.gatehouse.call(`/api/v1/users/${path}`, {
     method,
     token: by.token,
@@ -224,7 +224,7 @@ describe('bans', () => {
     });
     expect(await stack.auth.get('/get-session', ada.session)).toBeNull();
     const refusal = await stack.auth.signIn(ada).catch((error: unknown) => error);
-    expect(refusal).toBeInstanceOf(BetterAuthRefusal);
+    expect(refusal).toBeInstanceOf(BetterAuthError);
     expect(refusal).toMatchObject({ status: 403, code: 'BANNED_USER' });
 
     expect((await ask(admin, 'DELETE', `${ada.id}/ban`)).body.banned).toBe(false);

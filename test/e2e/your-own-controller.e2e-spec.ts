@@ -3,7 +3,7 @@ import { Controller, Get, Header, HttpCode, HttpException, Module, Param } from 
 import { Public, RequireVerifiedEmail, Roles, SelfOrAdmin } from '../../src/access/decorators.js';
 import { createDocument } from '../../src/openapi/document.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
-import { type Person, signUp } from '../support/users.js';
+import { type TestUser, signUp } from '../support/users.js';
 import { NotesModule } from '../docs/notes.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -56,7 +56,7 @@ class OpenModule {}
 
 let stack: Stack;
 let gatehouse: RunningApp;
-let ada: Person;
+let ada: TestUser;
 
 beforeAll(async () => {
   stack = await startStack();

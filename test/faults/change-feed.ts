@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Person, signUp } from '../support/users.ts';
+import { type TestUser, signUp } from '../support/users.ts';
 import type { Fault } from './fault.ts';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
 
 let proxy: TcpProxy;
-let victims: Person[];
+let victims: TestUser[];
 
 /**
  * With a change feed, answers may come from memory as long as notifications arrive. Where they do not,

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { missing } from '../support/daemon.ts';
+import { missingProgram } from '../support/daemon.ts';
 import type { Fault } from './fault.ts';
 import { type PgBouncer, startPgBouncer } from '../support/pgbouncer.ts';
 import type { Stage } from './stage.ts';
@@ -19,7 +19,7 @@ async function startBehindPgBouncer(stage: Stage): Promise<void> {
 
 export const poolerKilled: Fault = {
   name: 'PgBouncer in transaction mode, PostgreSQL behind it killed',
-  impossible: () => missing('pgbouncer'),
+  impossible: () => missingProgram('pgbouncer'),
   seconds: 4,
   start: startBehindPgBouncer,
   inject: ({ system }) => system.killPostgres(),
@@ -31,7 +31,7 @@ export const poolerKilled: Fault = {
 
 export const poolerFrozen: Fault = {
   name: 'PgBouncer in transaction mode, PostgreSQL behind it stopped',
-  impossible: () => missing('pgbouncer'),
+  impossible: () => missingProgram('pgbouncer'),
   seconds: 4,
   start: startBehindPgBouncer,
   inject: ({ system }) => system.freezePostgres(),

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startBalancer } from './balancer.ts';
-import type { Served } from '../support/app-process.ts';
+import type { AppProcess } from '../support/app-process.ts';
 import { findProgram } from '../support/daemon.ts';
 import type { Fault } from './fault.ts';
 import { startHaProxy } from './haproxy.ts';
@@ -23,7 +23,7 @@ export const replicaKilled: Fault = {
     await stage.serve();
   },
   inject: async (stage) => {
-    const [first, second] = stage.services as [Served, Served];
+    const [first, second] = stage.services as [AppProcess, AppProcess];
     stage.ended.add(first);
     await first.end('SIGKILL');
     other = newTally();
@@ -40,7 +40,7 @@ export const replicaKilled: Fault = {
     stage.expect(only(other, [200]), `clients of the other see nothing: ${statusesOf(other)}`);
   },
   restore: async (stage) => {
-    const [first] = stage.services as [Served, Served];
+    const [first] = stage.services as [AppProcess, AppProcess];
     const again = await stage.serve({}, first.port);
     // `serve` has put it last.
     stage.services.splice(0, 1, again);

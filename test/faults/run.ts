@@ -5,8 +5,8 @@
  */
 import { loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { sentenceOf } from '../../tools/errors.ts';
-import { endServed } from '../support/app-process.ts';
+import { messageOf } from '../../tools/errors.ts';
+import { killProcesses } from '../support/app-process.ts';
 import type { Fault } from './fault.ts';
 import { FAULTS } from './faults.ts';
 import { only, statusesOf, sumOf, type Tally } from './load.ts';
@@ -44,7 +44,7 @@ try {
   console.log(`${count('ok')} ok, ${count('FAILED')} failed, ${count('skipped')} skipped`);
   if (count('FAILED') > 0) process.exitCode = 1;
 } catch (error) {
-  console.error(sentenceOf(error));
+  console.error(messageOf(error));
   process.exitCode = 1;
 } finally {
   await cleanUp();
@@ -52,7 +52,7 @@ try {
 
 async function cleanUp(): Promise<void> {
   await stage?.close();
-  endServed();
+  killProcesses();
   await system.end();
 }
 
@@ -70,7 +70,7 @@ async function play(fault: Fault): Promise<Row> {
     await system.renewTokens();
     figures = await watch(fault, own);
   } catch (error) {
-    own.findings.push(sentenceOf(error));
+    own.findings.push(messageOf(error));
   } finally {
     await own.close();
   }

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
 import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import { type Postgres, startPostgres } from '../../tools/postgres.ts';
-import { type Person, signUp } from '../support/users.ts';
+import { type TestUser, signUp } from '../support/users.ts';
 import { runBuilt } from '../support/built-program.ts';
 
 const DATABASE = 'gatehouse';
@@ -16,9 +16,9 @@ export const SERVICE_ROLE = 'gatehouse_service';
 export class System {
   readonly folder = mkdtempSync(join(tmpdir(), 'gatehouse-faults-'));
   auth!: BetterAuth;
-  admin!: Person;
+  admin!: TestUser;
   /** Who reads: their tokens are honest all the time. */
-  readers: Person[] = [];
+  readers: TestUser[] = [];
   /** Who is changed. */
   subjects: string[] = [];
   private postgres!: Postgres;

@@ -9,10 +9,15 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePort } from '../../tools/ports.ts';
 import { withDirectUrl } from './database.ts';
-import type { Answer } from './openapi-check.ts';
-import { listen, plantSecretsOf, plantToken, searching } from './secrets.ts';
+import type { TestResponse } from './openapi-check.ts';
+import {
+  addOutputSource,
+  registerDatabase,
+  registerToken,
+  isLeakDetectorActive,
+} from './leak-detector.ts';
 
-export interface Served {
+export interface AppProcess {
   readonly url: string;
   readonly port: number;
   readonly child: ChildProcess;
@@ -25,18 +30,18 @@ export interface Served {
   residentMegabytes(): number;
 }
 
-export interface ServeOptions {
+export interface StartOptions {
   port?: number;
   /** `pipe` keeps what it writes, `unread` lets it fill the pipe, `closed` closes it, a number is a file. */
   output?: 'pipe' | 'unread' | 'closed' | number;
   /** Resolves as soon as it is started, not when it answers. */
-  atOnce?: boolean;
+  skipReadyCheck?: boolean;
 }
 
 const running = new Set<ChildProcess>();
 
 /** What `npm run start:prod` runs, without npm: the `exec` there lets Node hear the signals that npm gets. */
-const AS_IN_PRODUCTION = readScript('start:prod')
+const PRODUCTION_ARGUMENTS = readScript('start:prod')
   .replace(/^exec env NODE_ENV=production node /, '')
   .split(' ');
 
@@ -48,15 +53,15 @@ function readScript(name: string): string {
 }
 
 /** The build, as production runs it: `dist/src/main.js` in a process of its own. */
-export async function serve(
+export async function startProcess(
   variables: Record<string, string>,
-  { port: wanted, output: kind = 'pipe', atOnce = false }: ServeOptions = {},
-): Promise<Served> {
+  { port: wanted, output: kind = 'pipe', skipReadyCheck: atOnce = false }: StartOptions = {},
+): Promise<AppProcess> {
   const port = wanted ?? (await findFreePort());
   const stdio = typeof kind === 'number' ? kind : 'pipe';
-  const heard = openUnnamed();
-  const tapped = searching ? ['--import', './test/support/recorded-process.ts'] : [];
-  const child = spawn(process.execPath, [...tapped, ...AS_IN_PRODUCTION], {
+  const heard = openUnlinkedFile();
+  const tapped = isLeakDetectorActive ? ['--import', './test/support/recorded-process.ts'] : [];
+  const child = spawn(process.execPath, [...tapped, ...PRODUCTION_ARGUMENTS], {
     env: {
       PATH: process.env['PATH'],
       NODE_ENV: 'production',
@@ -76,12 +81,12 @@ export async function serve(
   }
   if (kind === 'closed') for (const stream of [child.stdout, child.stderr]) stream?.destroy();
 
-  if (variables['DATABASE_URL']) plantSecretsOf(variables['DATABASE_URL']);
-  listen('the log', () => output.stdout + output.stderr);
-  listen('an answer', () => readHeard(heard));
+  if (variables['DATABASE_URL']) registerDatabase(variables['DATABASE_URL']);
+  addOutputSource('the log', () => output.stdout + output.stderr);
+  addOutputSource('an answer', () => readRecording(heard));
 
   const url = `http://127.0.0.1:${port}`;
-  if (!atOnce && !(await answers(url, child))) {
+  if (!atOnce && !(await waitUntilLive(url, child))) {
     throw new Error(`It did not start: ${output.stderr}${output.stdout}`);
   }
   return {
@@ -112,12 +117,12 @@ export async function serve(
 }
 
 /** For `afterAll`: what a failed test left behind. */
-export function endServed(): void {
+export function killProcesses(): void {
   for (const child of running) child.kill('SIGKILL');
 }
 
 /** A file that is gone when nobody has it open any more. */
-function openUnnamed(): number {
+function openUnlinkedFile(): number {
   const path = join(tmpdir(), `gatehouse-${randomBytes(6).toString('hex')}`);
   const file = openSync(path, 'ax+', 0o600);
   unlinkSync(path);
@@ -125,16 +130,16 @@ function openUnnamed(): number {
 }
 
 /** What `tapped.ts` wrote: the answers, and the tokens that must not be in them. */
-function readHeard(file: number): string {
+function readRecording(file: number): string {
   const buffer = Buffer.alloc(fstatSync(file).size);
   readSync(file, buffer, 0, buffer.length, 0);
   const lines = buffer.toString().split('\n').slice(0, -1);
   const heard = lines.map((line) => JSON.parse(line) as { said?: string; asked?: string });
-  for (const { asked } of heard) if (asked !== undefined) plantToken(asked);
+  for (const { asked } of heard) if (asked !== undefined) registerToken(asked);
   return heard.map(({ said }) => said ?? '').join('');
 }
 
-async function answers(url: string, child: ChildProcess): Promise<boolean> {
+async function waitUntilLive(url: string, child: ChildProcess): Promise<boolean> {
   for (let attempt = 0; attempt < 300 && child.exitCode === null; attempt += 1) {
     const answer = await fetch(`${url}/health/live`).catch(() => undefined);
     if (answer?.ok) return true;
@@ -145,7 +150,7 @@ async function answers(url: string, child: ChildProcess): Promise<boolean> {
 
 export interface KeySet {
   url: string;
-  away: boolean;
+  unavailable: boolean;
   close(): void;
 }
 
@@ -154,13 +159,13 @@ export async function startKeySet(): Promise<KeySet> {
   const { publicKey } = generateKeyPairSync('ed25519');
   const body = JSON.stringify({ keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'one' }] });
   const server = createServer((_request, response) => {
-    if (issuer.away) return void response.destroy();
+    if (issuer.unavailable) return void response.destroy();
     response.setHeader('content-type', 'application/json').end(body);
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const issuer: KeySet = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    away: false,
+    unavailable: false,
     close: () => {
       server.closeAllConnections();
       server.close();
@@ -170,9 +175,12 @@ export async function startKeySet(): Promise<KeySet> {
 }
 
 /** A busy machine may take longer than the time that an answer has. Who is told so asks again, a few times. */
-export async function settled(askOnce: () => Promise<Answer>, attempts = 10): Promise<Answer> {
+export async function retryOn503(
+  askOnce: () => Promise<TestResponse>,
+  attempts = 10,
+): Promise<TestResponse> {
   const answer = await askOnce();
-  return answer.status === 503 && attempts > 1 ? settled(askOnce, attempts - 1) : answer;
+  return answer.status === 503 && attempts > 1 ? retryOn503(askOnce, attempts - 1) : answer;
 }
 
 /** Asks until the answer is the wanted one, for a bounded time; resolves with how long it took. */

@@ -1,14 +1,14 @@
 import { spawn } from 'node:child_process';
 import { withDirectUrl } from './database.ts';
 
-export interface Outcome {
+export interface ProgramResult {
   code: number | null;
   stdout: string;
   stderr: string;
 }
 
 /** Runs a program of the build, as a user of the command line would, to its end. */
-export function runBuilt(path: string, variables: Record<string, string>): Promise<Outcome> {
+export function runBuilt(path: string, variables: Record<string, string>): Promise<ProgramResult> {
   const child = spawn(process.execPath, [`dist/${path}`], {
     env: { PATH: process.env['PATH'], NODE_ENV: 'test', ...withDirectUrl(variables) },
   });

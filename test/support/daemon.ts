@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ending, endProgram, hasEnded } from '../../tools/program.ts';
+import { waitForExit, stopProgram, hasExited } from '../../tools/program.ts';
 
 export interface Daemon {
   pid: number;
   /** What it has said. */
-  said(): string;
+  output(): string;
   untilReady(isReady: () => Promise<boolean>): Promise<void>;
   stop(): Promise<void>;
   kill(): Promise<void>;
@@ -24,22 +24,22 @@ export function startDaemon(program: string, args: string[]): Daemon {
   }
   const kill = (): void => void child.kill('SIGKILL');
   running.add(kill);
-  void ending(child).then(() => running.delete(kill));
+  void waitForExit(child).then(() => running.delete(kill));
   return {
     pid: child.pid ?? 0,
-    said: () => said,
+    output: () => said,
     untilReady: async (isReady) => {
-      for (let attempt = 0; attempt < 200 && !hasEnded(child); attempt += 1) {
+      for (let attempt = 0; attempt < 200 && !hasExited(child); attempt += 1) {
         if (await isReady()) return;
         await sleep(50);
       }
       kill();
       throw new Error(`${program} did not start: ${said}`);
     },
-    stop: () => endProgram(child, 3000),
+    stop: () => stopProgram(child, 3000),
     kill: async () => {
       kill();
-      await ending(child);
+      await waitForExit(child);
     },
   };
 }
@@ -51,6 +51,6 @@ export function findProgram(name: string): string | undefined {
 }
 
 /** For `impossible`. */
-export function missing(name: string): string | undefined {
+export function missingProgram(name: string): string | undefined {
   return findProgram(name) ? undefined : `${name} is not installed (apt-get install ${name})`;
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Client } from 'pg';
-import { aroundPooler } from '../../tools/around-pooler.ts';
+import { bypassPooler } from '../../tools/bypass-pooler.ts';
 
 export interface TestDatabase {
   /** Under `TEST_PGBOUNCER=1` through PgBouncer, as a deployment would have it. */
@@ -39,7 +39,7 @@ export async function createDatabase({ empty = false } = {}): Promise<TestDataba
 /** What a deployment behind a pooler sets, too. */
 export function withDirectUrl(variables: Record<string, string>): Record<string, string> {
   const { DATABASE_URL: pooled = '' } = variables;
-  const direct = aroundPooler(pooled);
+  const direct = bypassPooler(pooled);
   return direct === pooled ? variables : { DATABASE_DIRECT_URL: direct, ...variables };
 }
 

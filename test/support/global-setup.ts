@@ -10,7 +10,7 @@ let folder: string;
 let bouncer: PgBouncer | undefined;
 
 /** One PostgreSQL for the whole run, with a migrated database that each test file gets a copy of. */
-export default async function startCluster(): Promise<void> {
+export default async function globalSetup(): Promise<void> {
   folder = mkdtempSync(join(tmpdir(), 'gatehouse-test-'));
   postgres = await startPostgres({
     dataDir: join(folder, 'postgres'),
@@ -31,7 +31,7 @@ export default async function startCluster(): Promise<void> {
     encoding: 'utf8',
   });
   if (status !== 0) {
-    await stopCluster();
+    await globalTeardown();
     throw new Error(`The template could not be migrated: ${stderr}`);
   }
   process.env['TEST_POSTGRES_URL'] = postgres.url('postgres');
@@ -43,7 +43,7 @@ export default async function startCluster(): Promise<void> {
   }
 }
 
-export async function stopCluster(): Promise<void> {
+export async function globalTeardown(): Promise<void> {
   await bouncer?.kill();
   await postgres.stop();
   rmSync(folder, { recursive: true, force: true });

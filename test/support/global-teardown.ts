@@ -1,1 +1,1 @@
-export { stopCluster as default } from './global-setup.ts';
+export { globalTeardown as default } from './global-setup.ts';

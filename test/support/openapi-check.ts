@@ -2,7 +2,7 @@ import Ajv2020 from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import type { OpenAPIObject } from '@nestjs/swagger';
 
-export interface Answer {
+export interface TestResponse {
   status: number;
   headers: Headers;
   // oxlint-disable-next-line typescript/no-explicit-any -- each test says what it expects
@@ -10,9 +10,9 @@ export interface Answer {
 }
 
 /** Throws where an answer is not what the OpenAPI document promises for that operation. */
-export type DocumentCheck = (method: string, path: string, answer: Answer) => void;
+export type OpenApiCheck = (method: string, path: string, answer: TestResponse) => void;
 
-export function documentCheck(document: OpenAPIObject): DocumentCheck {
+export function createOpenApiCheck(document: OpenAPIObject): OpenApiCheck {
   const strict = structuredClone(document);
   // The document leaves room for fields to come; the tests do not: a field nobody wrote down is a leak.
   for (const schema of Object.values(strict.components?.schemas ?? {})) {
@@ -32,8 +32,8 @@ export function documentCheck(document: OpenAPIObject): DocumentCheck {
     if (!template) return;
     const type = headers.get('content-type')?.split(';', 1)[0] ?? '';
     const pointer = ['paths', template, method.toLowerCase(), 'responses', String(status)];
-    const said = pointer.reduce<unknown>(descend, strict);
-    if (said === undefined) {
+    const documented = pointer.reduce<unknown>(descend, strict);
+    if (documented === undefined) {
       throw new Error(`${method} ${template} is not documented to answer ${status}`);
     }
     if (body === undefined) return;

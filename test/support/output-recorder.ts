@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 
 /** Hears all that is sent into a socket, by whatever means, below everything that Gatehouse has a hand in. */
-export function tap(socket: Socket, hear: (text: string) => void): void {
+export function recordOutput(socket: Socket, hear: (text: string) => void): void {
   const hearChunk = (chunk: unknown): void => {
     if (typeof chunk === 'string') hear(chunk);
     if (chunk instanceof Uint8Array) hear(Buffer.from(chunk).toString());

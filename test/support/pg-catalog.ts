@@ -5,9 +5,9 @@ import type { TestDatabase } from './database.js';
  * constraints, indexes and triggers. What Gatehouse keeps in its own schema, and its indexes and
  * triggers on other tables (their names begin with `gatehouse_`), is left out unless asked for.
  */
-export async function catalogOf(
+export async function readCatalog(
   { sql }: Pick<TestDatabase, 'sql'>,
-  { ours = false } = {},
+  { ours: includeGatehouse = false } = {},
 ): Promise<string[]> {
   const rows = await sql<{ line: string }>(
     `
@@ -35,7 +35,7 @@ export async function catalogOf(
     select pg_get_triggerdef(t.oid)
     from pg_trigger t join pg_class c on c.oid = tgrelid join spaces s on s.oid = relnamespace
     where not tgisinternal and ($1 or tgname !~ '^gatehouse_')
-    order by line`.replaceAll('$1', String(ours)),
+    order by line`.replaceAll('$1', String(includeGatehouse)),
   );
   return rows.map(({ line }) => line);
 }

@@ -3,13 +3,13 @@ import { subscribe } from 'node:diagnostics_channel';
 import { writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import { tap } from './output-recorder.ts';
+import { recordOutput } from './output-recorder.ts';
 
 const FILE = 3;
 const write = (line: object) => void writeSync(FILE, `${JSON.stringify(line)}\n`);
 
 subscribe('net.server.socket', (message) => {
-  tap((message as { socket: Socket }).socket, (said) => write({ said }));
+  recordOutput((message as { socket: Socket }).socket, (said) => write({ said }));
 });
 subscribe('http.server.request.start', (message) => {
   const { authorization } = (message as { request: IncomingMessage }).request.headers;

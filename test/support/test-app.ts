@@ -10,8 +10,8 @@ import { inspectWith } from '../../src/database/inspect.js';
 import { createDocument } from '../../src/openapi/document.js';
 import { createApp } from '../../src/app.js';
 import { withDirectUrl } from './database.js';
-import { type Answer, documentCheck } from './openapi-check.js';
-import { listen, listenTo, plantSecretsOf } from './secrets.js';
+import { type TestResponse, createOpenApiCheck } from './openapi-check.js';
+import { addOutputSource, recordServer, registerDatabase } from './leak-detector.js';
 
 export interface RunningApp {
   app: NestExpressApplication;
@@ -19,7 +19,7 @@ export interface RunningApp {
   /** supertest against the running server. */
   http: ReturnType<typeof request>;
   /** A call with a token, whose answer is held against the OpenAPI document. */
-  call(path: string, options?: CallOptions): Promise<Answer>;
+  call(path: string, options?: CallOptions): Promise<TestResponse>;
   /** What it logged so far, parsed. */
   lines: Record<string, unknown>[];
   close(): Promise<void>;
@@ -52,8 +52,8 @@ export async function startApp(
       lines.push(JSON.parse(line) as Record<string, unknown>);
     },
   });
-  plantSecretsOf(environment.DATABASE_URL);
-  listen('the log', () => written.splice(0).join(''));
+  registerDatabase(environment.DATABASE_URL);
+  addOutputSource('the log', () => written.splice(0).join(''));
   const physical = await withConnection(environment.DATABASE_URL, (client) =>
     inspectWith(client, environment),
   );
@@ -63,11 +63,11 @@ export async function startApp(
     log,
     modules: [...API_MODULES, ...ownModules],
   });
-  listenTo(app.getHttpServer());
+  recordServer(app.getHttpServer());
   await app.listen(0, '127.0.0.1');
   const { port } = app.getHttpServer().address() as AddressInfo;
   const url = `http://127.0.0.1:${port}`;
-  const check = documentCheck(createDocument(app));
+  const check = createOpenApiCheck(createDocument(app));
   return {
     app,
     url,
@@ -85,7 +85,7 @@ export async function startApp(
 async function call(
   url: string,
   { method = 'GET', token, body, headers = {} }: CallOptions,
-): Promise<Answer> {
+): Promise<TestResponse> {
   const response = await fetch(url, {
     method,
     headers: {

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { BetterAuth } from '../../tools/better-auth.ts';
-import { plant, plantToken } from './secrets.ts';
+import { registerSecret, registerToken } from './leak-detector.ts';
 
-export interface Person {
+export interface TestUser {
   id: string;
   email: string;
   password: string;
@@ -13,14 +13,14 @@ export interface Person {
 }
 
 /** Somebody new, signed up at a real Better-Auth. */
-export async function signUp(auth: BetterAuth, name = 'Ada Lovelace'): Promise<Person> {
+export async function signUp(auth: BetterAuth, name = 'Ada Lovelace'): Promise<TestUser> {
   const email = `${randomBytes(6).toString('hex')}@example.com`;
   const password = randomBytes(12).toString('hex');
   const { user, sessionToken } = await auth.signUp({ email, password, name });
   const token = await auth.tokenFor(sessionToken);
-  plant('a password', password);
-  plant('session.token', sessionToken);
-  plantToken(token);
+  registerSecret('a password', password);
+  registerSecret('session.token', sessionToken);
+  registerToken(token);
   return { id: user.id, email, password, session: sessionToken, token };
 }
 

@@ -1,15 +1,15 @@
 import type { Server } from 'node:http';
 import { Client } from 'pg';
-import { tap } from './output-recorder.ts';
+import { recordOutput } from './output-recorder.ts';
 
 /**
  * Whatever Gatehouse says in a test file, answers byte for byte and the log, is kept here, and after the
  * last test searched for all the secrets that were about. Each file that starts Gatehouse fails where
  * one is found, whatever its tests look at. Outside of Jest, where things are measured, nothing is kept.
  */
-export const searching = 'afterAll' in globalThis;
+export const isLeakDetectorActive = 'afterAll' in globalThis;
 
-if (searching) {
+if (isLeakDetectorActive) {
   afterAll(async () => {
     const leaks = await findLeaks();
     if (leaks.length > 0) throw new Error(`Gatehouse told secrets:\n${leaks.join('\n')}`);
@@ -21,42 +21,42 @@ const secrets = new Map<string, string>();
 const databases = new Set<string>();
 const sources: { where: string; take: () => string }[] = [];
 
-export function plant(what: string, secret: string): void {
+export function registerSecret(what: string, secret: string): void {
   // Anything shorter is found where nobody put it.
-  if (searching && secret.length >= 8) secrets.set(secret, what);
+  if (isLeakDetectorActive && secret.length >= 8) secrets.set(secret, what);
 }
 
 /** Whose secrets must not be said: the password for it, and what is in it at the end. */
-export function plantSecretsOf(databaseUrl: string): void {
-  plant('the password of DATABASE_URL', URL.parse(databaseUrl)?.password ?? '');
+export function registerDatabase(databaseUrl: string): void {
+  registerSecret('the password of DATABASE_URL', URL.parse(databaseUrl)?.password ?? '');
   databases.add(databaseUrl);
 }
 
 /** What a client sends in its `Authorization` is not for anybody to read. Each part counts by itself. */
-export function plantToken(authorization: string): void {
+export function registerToken(authorization: string): void {
   const parts = authorization.replace(/^bearer +/i, '').split('.');
   if (parts.length !== 3) return;
   for (const [i, part] of parts.entries()) {
-    if (part.length >= 24) plant(`part ${i + 1} of a JWT`, part.slice(0, 24));
+    if (part.length >= 24) registerSecret(`part ${i + 1} of a JWT`, part.slice(0, 24));
   }
 }
 
 /** `take` gives what was said since it was last called. */
-export function listen(where: string, take: () => string): void {
-  if (searching) sources.push({ where, take });
+export function addOutputSource(where: string, take: () => string): void {
+  if (isLeakDetectorActive) sources.push({ where, take });
 }
 
 /** Keeps what an application in this process answers. */
-export function listenTo(server: Server): void {
+export function recordServer(server: Server): void {
   const answers: string[] = [];
-  listen('an answer', () => answers.splice(0).join(''));
-  server.on('connection', (socket) => tap(socket, (text) => void answers.push(text)));
-  server.prependListener('request', ({ headers }) => plantToken(headers.authorization ?? ''));
+  addOutputSource('an answer', () => answers.splice(0).join(''));
+  server.on('connection', (socket) => recordOutput(socket, (text) => void answers.push(text)));
+  server.prependListener('request', ({ headers }) => registerToken(headers.authorization ?? ''));
 }
 
 /** What was said since this was last asked, and should not have been. */
 export async function findLeaks(): Promise<string[]> {
-  for (const url of databases) await plantFrom(url);
+  for (const url of databases) await registerSecretsIn(url);
   // All are read first: with what was said come the tokens that were sent.
   const texts = sources.map(({ where, take }) => ({ where, text: take() }));
   return texts.flatMap(({ where, text }) =>
@@ -69,7 +69,7 @@ export async function findLeaks(): Promise<string[]> {
 
 const SECRET_COLUMN = '^(token|password|(access|refresh|id)_?token|private_?key)$';
 
-async function plantFrom(url: string): Promise<void> {
+async function registerSecretsIn(url: string): Promise<void> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 2000 });
   client.on('error', () => undefined);
   try {
@@ -88,7 +88,7 @@ async function plantFrom(url: string): Promise<void> {
     );
     for (const { what, query } of rows) {
       const found = await client.query<{ secret: string }>(query);
-      for (const { secret } of found.rows) plant(what, secret);
+      for (const { secret } of found.rows) registerSecret(what, secret);
     }
   } finally {
     await client.end();

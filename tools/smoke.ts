@@ -25,7 +25,7 @@ import {
   withoutWritePermission,
 } from './container.ts';
 import { DockerfileBuild, type Image, withoutIgnored } from './dockerfile.ts';
-import { sentenceOf } from './errors.ts';
+import { messageOf } from './errors.ts';
 import { findFreePort } from './ports.ts';
 import { type Postgres, startPostgres } from './postgres.ts';
 
@@ -45,7 +45,7 @@ try {
   await smoke();
   console.log(`\nThe production image works (${secondsSince(began)} s).`);
 } catch (fault) {
-  console.error(`\nfailed: ${sentenceOf(fault)}`);
+  console.error(`\nfailed: ${messageOf(fault)}`);
   process.exitCode = 1;
 } finally {
   await cleanUp();
