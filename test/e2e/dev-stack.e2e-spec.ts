@@ -10,7 +10,7 @@ import { findFreePort } from '../../tools/ports.ts';
 import { startPostgres, type Postgres } from '../../tools/postgres.ts';
 
 const FAST = { fsync: 'off' };
-const ADA = { email: 'ada@example.com', password: 'correct horse battery', name: 'Ada' };
+const USER = { email: 'ada@example.com', password: 'correct horse battery', name: 'Ada' };
 
 let folder: string;
 
@@ -22,7 +22,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-describe('the embedded PostgreSQL', () => {
+describe('embedded PostgreSQL', () => {
   let dataDir: string;
   let postgres: Postgres;
 
@@ -33,7 +33,7 @@ describe('the embedded PostgreSQL', () => {
 
   afterAll(() => postgres.stop());
 
-  it('keeps its port and what it was given when it is started again', async () => {
+  it('keeps its port and its data after a restart', async () => {
     const { port } = postgres;
     await postgres.createDatabase('kept');
     await postgres.stop();
@@ -41,17 +41,17 @@ describe('the embedded PostgreSQL', () => {
     postgres = await startPostgres({ dataDir, settings: FAST });
 
     expect(postgres.port).toBe(port);
-    expect(await answerOf(postgres.url('kept'), 'SELECT 1')).toBe(1);
+    expect(await queryValue(postgres.url('kept'), 'SELECT 1')).toBe(1);
   });
 
-  it('takes over from a server that a killed stack left running', async () => {
+  it('replaces a server that a killed stack left running', async () => {
     const left = postgres;
 
     postgres = await startPostgres({ dataDir, settings: FAST });
 
     await left.ended;
     expect(postgres.pid).not.toBe(left.pid);
-    expect(await answerOf(postgres.url('postgres'), 'SELECT 1')).toBe(1);
+    expect(await queryValue(postgres.url('postgres'), 'SELECT 1')).toBe(1);
   });
 
   it('starts again after a kill -9 of the postmaster', async () => {
@@ -60,24 +60,26 @@ describe('the embedded PostgreSQL', () => {
 
     postgres = await startPostgres({ dataDir, settings: FAST });
 
-    expect(await answerOf(postgres.url('postgres'), 'SELECT 1')).toBe(1);
+    expect(await queryValue(postgres.url('postgres'), 'SELECT 1')).toBe(1);
   });
 
-  it('is not misled by a process that was given the number of the killed postmaster', async () => {
+  it('starts although another process has the id of the killed postmaster', async () => {
     await postgres.stop();
-    await writeFile(join(dataDir, 'postmaster.pid'), `${process.pid}\n${dataDir}\n`);
+    const other = spawn('sleep', ['60']);
+    await writeFile(join(dataDir, 'postmaster.pid'), `${other.pid}\n${dataDir}\n`);
 
     postgres = await startPostgres({ dataDir, settings: FAST });
 
-    expect(postgres.pid).not.toBe(process.pid);
+    expect(other.signalCode).toBeNull();
+    other.kill();
   });
 
-  it('runs beside another with its own folder', async () => {
+  it('runs beside a second server with another folder', async () => {
     const other = await startPostgres({ dataDir: join(folder, 'other'), settings: FAST });
     try {
       expect(other.port).not.toBe(postgres.port);
-      expect(await answerOf(other.url('postgres'), 'SELECT 1')).toBe(1);
-      expect(await answerOf(postgres.url('postgres'), 'SELECT 1')).toBe(1);
+      expect(await queryValue(other.url('postgres'), 'SELECT 1')).toBe(1);
+      expect(await queryValue(postgres.url('postgres'), 'SELECT 1')).toBe(1);
     } finally {
       await other.stop();
     }
@@ -85,60 +87,62 @@ describe('the embedded PostgreSQL', () => {
 
   it('clones a database from a template', async () => {
     await postgres.createDatabase('template');
-    await answerOf(postgres.url('template'), 'CREATE TABLE made AS SELECT 7 AS it');
+    await queryValue(postgres.url('template'), 'CREATE TABLE made AS SELECT 7 AS it');
     await postgres.createDatabase('clone "1"', 'template');
-    expect(await answerOf(postgres.url('clone "1"'), 'SELECT it FROM made')).toBe(7);
+    expect(await queryValue(postgres.url('clone "1"'), 'SELECT it FROM made')).toBe(7);
 
     await postgres.dropDatabase('clone "1"');
-    await expect(answerOf(postgres.url('clone "1"'), 'SELECT 1')).rejects.toThrow('does not exist');
+    await expect(queryValue(postgres.url('clone "1"'), 'SELECT 1')).rejects.toThrow(
+      'does not exist',
+    );
   });
 
-  it('finds letters beyond ASCII, in any case', async () => {
+  it('matches letters beyond ASCII without regard to case', async () => {
     const sql = `CREATE EXTENSION IF NOT EXISTS pg_trgm; SELECT lower('ÖMER') || similarity('ömer', 'Ömer')`;
-    expect(await answerOf(postgres.url('postgres'), sql)).toBe('ömer1');
+    expect(await queryValue(postgres.url('postgres'), sql)).toBe('ömer1');
   });
 
-  it('asks for the password of its data folder', async () => {
-    const open = postgres.url('postgres').replace(/:[0-9a-f]+@/, ':guessed@');
-    await expect(answerOf(open, 'SELECT 1')).rejects.toThrow('password authentication failed');
+  it('refuses a wrong password', async () => {
+    const wrong = postgres.url('postgres').replace(/:[0-9a-f]+@/, ':guessed@');
+    await expect(queryValue(wrong, 'SELECT 1')).rejects.toThrow('password authentication failed');
   });
 
-  it('names the port that is in use', async () => {
+  it('reports the port that is in use', async () => {
     const port = await findFreePort();
-    const squatter = createServer().listen(port, '127.0.0.1');
-    await once(squatter, 'listening');
+    const blocker = createServer().listen(port, '127.0.0.1');
+    await once(blocker, 'listening');
     try {
       await expect(startPostgres({ dataDir: join(folder, 'late'), port })).rejects.toThrow(
         new RegExp(`^Port ${port}, meant for PostgreSQL, is in use`),
       );
     } finally {
-      squatter.close();
+      blocker.close();
     }
   });
 
-  it('says in one sentence that a folder is not one of its own', async () => {
+  it('refuses a foreign folder in one sentence', async () => {
     const broken = join(folder, 'broken');
     await writeInside(join(broken, 'holiday.txt'), 'not a database');
     await expect(startPostgres({ dataDir: broken })).rejects.toThrow(/^.*it has no PG_VERSION.*$/);
   });
 
-  it('says in one sentence that a folder is of another version', async () => {
+  it('refuses a folder of another PostgreSQL version in one sentence', async () => {
     const old = join(folder, 'old');
     await writeInside(join(old, 'PG_VERSION'), '15\n');
     await expect(startPostgres({ dataDir: old })).rejects.toThrow(
-      /^.* was made by PostgreSQL 15.*$/,
+      /^.* was created by PostgreSQL 15.*$/,
     );
   });
 
-  it('says in one sentence why it does not start', async () => {
-    const options = { dataDir: join(folder, 'misled'), settings: { shared_buffers: 'plenty' } };
+  it('reports in one sentence why it did not start', async () => {
+    const options = { dataDir: join(folder, 'invalid'), settings: { shared_buffers: 'plenty' } };
     await expect(startPostgres(options)).rejects.toThrow(
       /^PostgreSQL did not start on .*plenty.*$/,
     );
   });
 });
 
-describe('Better-Auth', () => {
+describe('Better-Auth server of the tests', () => {
   let postgres: Postgres;
 
   beforeAll(async () => {
@@ -148,13 +152,13 @@ describe('Better-Auth', () => {
   afterAll(() => postgres.stop());
 
   it.each(['text', 'uuid', 'serial'] as const)(
-    'signs people up and in, with %s ids in the tables it made',
+    'signs users up and in with %s ids in the tables that it created',
     async (idType) => {
       await postgres.createDatabase(idType);
       const databaseUrl = postgres.url(idType);
       await withBetterAuth({ databaseUrl, idType, migrate: true }, async (auth) => {
-        const { user } = await auth.signUp(ADA);
-        const { sessionToken } = await auth.signIn(ADA);
+        const { user } = await auth.signUp(USER);
+        const { sessionToken } = await auth.signIn(USER);
         const claims = claimsOf(await auth.tokenFor(sessionToken));
         expect(claims).toMatchObject({ sub: user.id, iss: auth.origin, aud: auth.origin });
         expect(claims).not.toHaveProperty('sid');
@@ -162,32 +166,32 @@ describe('Better-Auth', () => {
     },
   );
 
-  it('names the session in its tokens where it is told to, and survives a restart', async () => {
+  it('adds the session id to its tokens if configured, also after a restart', async () => {
     await postgres.createDatabase('sid');
     const options = { databaseUrl: postgres.url('sid'), sid: true, migrate: true };
     await withBetterAuth(options, async (auth) => {
-      const { sessionToken } = await auth.signUp(ADA);
+      const { sessionToken } = await auth.signUp(USER);
       const { port } = auth;
       await auth.restart();
       expect(auth.port).toBe(port);
       const { sid } = claimsOf(await auth.tokenFor(sessionToken));
-      expect(await answerOf(options.databaseUrl, 'SELECT id FROM session')).toBe(sid);
+      expect(await queryValue(options.databaseUrl, 'SELECT id FROM session')).toBe(sid);
     });
   });
 
-  it('keeps its tables in another schema, under snake_case and plural names', async () => {
+  it('keeps its tables in another schema with snake_case and plural names', async () => {
     await postgres.createDatabase('named');
     const databaseUrl = postgres.url('named');
     const names = { schema: 'the auth', columns: 'snake', plural: true } as const;
     await withBetterAuth({ databaseUrl, ...names, migrate: true }, async (auth) => {
-      await auth.signUp(ADA);
-      await auth.tokenFor((await auth.signIn(ADA)).sessionToken);
+      await auth.signUp(USER);
+      await auth.tokenFor((await auth.signIn(USER)).sessionToken);
     });
     const sql = 'SELECT email_verified FROM "the auth".users';
-    expect(await answerOf(databaseUrl, sql)).toBe(false);
+    expect(await queryValue(databaseUrl, sql)).toBe(false);
   });
 
-  it('does not start on tables that are not there', async () => {
+  it('does not start without its tables', async () => {
     await postgres.createDatabase('empty');
     const starting = startBetterAuth({ databaseUrl: postgres.url('empty') });
     await expect(starting).rejects.toThrow('Missing tables');
@@ -199,7 +203,7 @@ const corsOf = ({ headers }: Response) => ({
   credentials: headers.get('access-control-allow-credentials'),
 });
 
-// The API itself has tests of its own: here a stand-in takes its place.
+// Other tests cover the API. Here a small HTTP server replaces it.
 describe('npm start', () => {
   let home: string;
   let ports: { PORT: string; BETTER_AUTH_PORT: string };
@@ -209,29 +213,29 @@ describe('npm start', () => {
     home = join(folder, 'checkout');
     await writeInside(join(home, 'package.json'), '{ "type": "module" }');
     await writeInside(join(home, 'dist/src/cli/migrate.js'), '');
-    await writeInside(join(home, 'dist/src/main.js'), STAND_IN);
+    await writeInside(join(home, 'dist/src/main.js'), FAKE_API);
     ports = await twoFreePorts();
   });
 
   afterEach(async () => {
-    await Promise.all(started.splice(0).map(endGently));
+    await Promise.all(started.splice(0).map(stopGracefully));
   });
 
-  it('keeps its users through a kill -9', async () => {
+  it('keeps its users after a kill -9', async () => {
     const first = start(ports);
-    await first.says('Gatehouse is ready');
+    await first.waitForOutput('Gatehouse is ready');
     const before = await demoUserId(ports.BETTER_AUTH_PORT);
     await first.end('SIGKILL');
 
     const second = start(ports);
-    await second.says('Gatehouse is ready');
+    await second.waitForOutput('Gatehouse is ready');
 
     expect(await demoUserId(ports.BETTER_AUTH_PORT)).toBe(before);
     expect(await second.end('SIGTERM')).toBe(0);
   });
 
   it.each(['in the shell', 'in .env'])(
-    'lets pages of CORS_ORIGINS (%s) and of Swagger UI use Better-Auth with cookies',
+    'allows pages of CORS_ORIGINS (%s) and of Swagger UI to use Better-Auth with cookies',
     async (where) => {
       const CORS_ORIGINS = 'http://localhost:5173, http://127.0.0.1:4173';
       await writeInside(
@@ -239,7 +243,7 @@ describe('npm start', () => {
         where === 'in .env' ? `CORS_ORIGINS=${CORS_ORIGINS}` : '',
       );
       const stack = start({ ...ports, ...(where === 'in .env' ? {} : { CORS_ORIGINS }) });
-      await stack.says(
+      await stack.waitForOutput(
         `http://localhost:${ports.PORT}/api/v1 and http://localhost:${ports.BETTER_AUTH_PORT}/api/auth`,
       );
       const url = `http://127.0.0.1:${ports.BETTER_AUTH_PORT}/api/auth`;
@@ -257,8 +261,8 @@ describe('npm start', () => {
         const signedIn = await signIn(origin);
         expect([signedIn.status, corsOf(signedIn)]).toEqual([200, allowed]);
       }
-      const stranger = await signIn('http://localhost:5174');
-      expect([stranger.status, corsOf(stranger)]).toEqual([
+      const unlisted = await signIn('http://localhost:5174');
+      expect([unlisted.status, corsOf(unlisted)]).toEqual([
         403,
         { origin: null, credentials: null },
       ]);
@@ -266,30 +270,32 @@ describe('npm start', () => {
     },
   );
 
-  it('runs beside another, and not twice on one folder', async () => {
+  it('runs beside a second stack, and refuses to run twice on one folder', async () => {
     const first = start(ports);
-    await first.says('Gatehouse is ready');
+    await first.waitForOutput('Gatehouse is ready');
 
     const same = start({ ...(await twoFreePorts()) });
-    await same.says('already runs on');
+    await same.waitForOutput('already runs on');
     expect(await same.ended).toBe(1);
 
     const other = start({ ...(await twoFreePorts()), DATA_DIR: '.other' });
-    await other.says('Gatehouse is ready');
+    await other.waitForOutput('Gatehouse is ready');
     expect(await other.end('SIGINT')).toBe(0);
     expect(await first.end('SIGINT')).toBe(0);
   });
 
-  it('names the port that is in use and the variable to change, before it starts anything', async () => {
-    const squatter = createServer().listen(Number(ports.BETTER_AUTH_PORT), '127.0.0.1');
-    await once(squatter, 'listening');
+  it('reports the port in use and its variable before it starts anything', async () => {
+    const blocker = createServer().listen(Number(ports.BETTER_AUTH_PORT), '127.0.0.1');
+    await once(blocker, 'listening');
     try {
       const late = start({ ...ports, DATA_DIR: '.late' });
-      await late.says(`Port ${ports.BETTER_AUTH_PORT} is in use: set BETTER_AUTH_PORT to another.`);
+      await late.waitForOutput(
+        `Port ${ports.BETTER_AUTH_PORT} is in use: set BETTER_AUTH_PORT to another.`,
+      );
       expect(await late.ended).toBe(1);
       await expect(readFile(join(home, '.late/postgres/PG_VERSION'))).rejects.toThrow('ENOENT');
     } finally {
-      squatter.close();
+      blocker.close();
     }
   });
 
@@ -305,7 +311,7 @@ describe('npm start', () => {
   }
 });
 
-const STAND_IN = `
+const FAKE_API = `
   import { createServer } from 'node:http';
   createServer((_, response) => response.end('{}')).listen(process.env.PORT, process.env.HOST);
   process.on('SIGTERM', () => process.exit(0));
@@ -314,21 +320,22 @@ const STAND_IN = `
 class Stack {
   readonly ended: Promise<number | null>;
   readonly #child: ChildProcess;
-  #said = '';
+  #output = '';
 
   constructor(child: ChildProcess) {
     this.#child = child;
-    this.ended = new Promise((whenEnded) => child.once('exit', whenEnded));
+    this.ended = new Promise((done) => child.once('exit', done));
     for (const stream of [child.stdout, child.stderr]) {
-      stream?.on('data', (text: Buffer) => (this.#said += text.toString()));
+      stream?.on('data', (chunk: Buffer) => (this.#output += chunk.toString()));
     }
   }
 
-  async says(words: string): Promise<void> {
+  async waitForOutput(text: string): Promise<void> {
     const deadline = Date.now() + 20_000;
-    while (!this.#said.includes(words)) {
-      if (Date.now() > deadline) throw new Error(`"${words}" was not said, but: ${this.#said}`);
-      await new Promise((later) => setTimeout(later, 20));
+    while (!this.#output.includes(text)) {
+      if (Date.now() > deadline)
+        throw new Error(`"${text}" is missing in the output: ${this.#output}`);
+      await new Promise((done) => setTimeout(done, 20));
     }
   }
 
@@ -338,7 +345,7 @@ class Stack {
   }
 }
 
-async function endGently(child: ChildProcess): Promise<void> {
+async function stopGracefully(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   child.kill('SIGTERM');
   await once(child, 'exit');
@@ -356,7 +363,7 @@ async function withBetterAuth(
   }
 }
 
-async function answerOf(url: string, sql: string): Promise<unknown> {
+async function queryValue(url: string, sql: string): Promise<unknown> {
   const client = new Client({ connectionString: url });
   await client.connect();
   try {
@@ -375,7 +382,7 @@ async function demoUserId(betterAuthPort: string): Promise<unknown> {
   const origin = `http://127.0.0.1:${betterAuthPort}`;
   const response = await fetch(`${origin}/api/auth/sign-in/email`, {
     method: 'POST',
-    // Node's fetch calls itself a browser, and of browsers Better-Auth expects an origin.
+    // Node's fetch sends the headers of a browser, and Better-Auth requires an origin from browsers.
     headers: { origin, 'content-type': 'application/json' },
     body: JSON.stringify({ email: 'user@example.com', password: 'demo-user-password' }),
   });
