@@ -5,34 +5,39 @@ const endWithParent = new URL('./end-with-parent.ts', import.meta.url).href;
 export interface ProgramOptions {
   /** The file that Node runs. */
   file: string;
+  args?: string[];
   env: NodeJS.ProcessEnv;
-  /** `inherit` shows what the program writes; `pipe` hands it to whoever started it. */
+  /** `inherit` shows what the program writes; `pipe` passes it to the caller. */
   output: 'inherit' | 'pipe';
 }
 
 /**
- * Starts a Node program that ends when this process does. It gets a process group of its own:
- * a Ctrl-C in the terminal then reaches the stack alone, which ends its parts in order.
+ * Starts a Node program that ends when this process does. It runs in a separate process group.
+ * A Ctrl-C in the terminal then reaches only the stack, which stops its parts in order.
  */
-export function startProgram({ file, env, output }: ProgramOptions): ChildProcess {
-  return spawn(process.execPath, ['--enable-source-maps', '--import', endWithParent, file], {
-    env,
-    stdio: ['pipe', output, output],
-    detached: true,
-  });
+export function startProgram({ file, args = [], env, output }: ProgramOptions): ChildProcess {
+  return spawn(
+    process.execPath,
+    ['--enable-source-maps', '--import', endWithParent, file, ...args],
+    {
+      env,
+      stdio: ['pipe', output, output],
+      detached: true,
+    },
+  );
 }
 
-/** Resolves when the process has ended. */
+/** Resolves when the process has exited. */
 export async function waitForExit(child: ChildProcess): Promise<void> {
   if (hasExited(child)) return;
   await new Promise<void>((resolve) => {
     child.once('exit', () => resolve());
-    // A program that could not be started at all has no `exit`.
+    // A program that could not start emits no `exit`.
     child.once('error', () => resolve());
   });
 }
 
-/** Asks the process to end; insists when it has not after the grace, or when told to hurry. */
+/** Sends SIGTERM. Sends SIGKILL after the grace period, or when `hurry` is aborted. */
 export async function stopProgram(
   child: ChildProcess,
   graceMs: number,
@@ -40,12 +45,12 @@ export async function stopProgram(
 ): Promise<void> {
   if (hasExited(child)) return;
   child.kill('SIGTERM');
-  const insist = (): boolean => child.kill('SIGKILL');
-  const late = setTimeout(insist, graceMs);
-  hurry?.addEventListener('abort', insist);
+  const kill = (): boolean => child.kill('SIGKILL');
+  const timeout = setTimeout(kill, graceMs);
+  hurry?.addEventListener('abort', kill);
   await waitForExit(child);
-  clearTimeout(late);
-  hurry?.removeEventListener('abort', insist);
+  clearTimeout(timeout);
+  hurry?.removeEventListener('abort', kill);
 }
 
 export function hasExited(child: ChildProcess): boolean {

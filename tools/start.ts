@@ -1,8 +1,8 @@
 /**
- * `npm start`: the whole thing on a bare machine. PostgreSQL, a real Better-Auth with a demo admin
- * and a demo user, our migrations and the API, all on 127.0.0.1. It reads PORT, BETTER_AUTH_PORT,
- * POSTGRES_PORT and DATA_DIR; with DATABASE_URL and BETTER_AUTH_URL it uses those instead of parts
- * of its own. `--fresh` begins with an empty database.
+ * `npm start` runs the whole system on 127.0.0.1: PostgreSQL, a real Better-Auth with a demo admin
+ * and a demo user, the migrations and the API. It reads PORT, BETTER_AUTH_PORT, POSTGRES_PORT and
+ * DATA_DIR. With DATABASE_URL and BETTER_AUTH_URL it uses these servers instead. `--fresh` deletes
+ * the data first. `--watch` rebuilds and restarts the API after each change.
  */
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
@@ -11,6 +11,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseEnv } from 'node:util';
 import { Client } from 'pg';
+import { ApiProgram, watchSources } from './api-program.ts';
 import { BetterAuthError, startBetterAuth, type BetterAuth } from './better-auth.ts';
 import { errorCode, DevStackError, messageOf } from './errors.ts';
 import { lockFolder } from './lock.ts';
@@ -25,11 +26,12 @@ const API_PROGRAM = resolve('dist/src/main.js');
 const MIGRATE_PROGRAM = resolve('dist/src/cli/migrate.js');
 const HOST = '127.0.0.1';
 const DATABASE = 'gatehouse';
+const OPTIONS = ['--fresh', '--watch'];
 const READY_PATH = '/health/ready';
-/** What the printed `curl` asks for. */
+/** The path in the printed `curl` command. */
 const TRY_PATH = '/api/v1/auth/me';
 const READY_TIMEOUT_MS = 60_000;
-const API_STOP_GRACE_MS = 15_000;
+const COMPILER_STOP_GRACE_MS = 1_000;
 const MIGRATE_STOP_GRACE_MS = 5_000;
 const ECHO_MS = 1_000;
 const PARENT_WATCH_MS = 250;
@@ -41,11 +43,11 @@ interface Part {
   stop(): Promise<void>;
 }
 
-/** What the API needs of others: embedded here, or running elsewhere. */
-interface Surroundings {
+/** The servers that the API needs: started here, or running elsewhere. */
+interface Servers {
   databaseUrl: string;
   betterAuthUrl: string;
-  /** Ours to ask for a demo token; undefined where it runs elsewhere. */
+  /** Issues the demo token; undefined if it runs elsewhere. */
   betterAuth: BetterAuth | undefined;
 }
 
@@ -59,7 +61,7 @@ interruption.catch(() => undefined);
 listenForInterruption();
 process.exit(await runStack());
 
-/** Runs until it is interrupted or a part ends by itself; answers the exit code. */
+/** Runs until it is interrupted or a part exits. Returns the exit code. */
 async function runStack(): Promise<number> {
   const parts: Part[] = [];
   let unlock: (() => Promise<void>) | undefined;
@@ -70,18 +72,18 @@ async function runStack(): Promise<number> {
     if (!settings.elsewhere) unlock = await lockFolder(settings.dataDir);
     await checkPorts(settings);
     await startParts(settings, parts);
-    await unlessInterrupted(Promise.race(parts.map(untilItEnds)));
-  } catch (fault) {
+    await unlessInterrupted(Promise.race(parts.map(rejectOnExit)));
+  } catch (error) {
     if (!interrupted.signal.aborted) {
       exitCode = 1;
-      console.error(fault instanceof DevStackError ? fault.message : fault);
+      console.error(error instanceof DevStackError ? error.message : error);
     }
   }
   if (parts.length > 0) console.log('Stopping.');
   for (const part of parts.toReversed()) {
-    await part.stop().catch((fault: unknown) => {
+    await part.stop().catch((error: unknown) => {
       exitCode = 1;
-      console.error(`${part.name} could not be stopped: ${messageOf(fault)}`);
+      console.error(`${part.name} could not be stopped: ${messageOf(error)}`);
     });
   }
   await unlock?.();
@@ -89,33 +91,50 @@ async function runStack(): Promise<number> {
 }
 
 async function startParts(settings: Settings, parts: Part[]): Promise<void> {
-  const surroundings = settings.elsewhere ?? (await startSurroundings(settings, parts));
+  const servers = settings.elsewhere ?? (await startServers(settings, parts));
   const env = {
     ...process.env,
     HOST: process.env['HOST'] ?? HOST,
     PORT: String(settings.port),
     NODE_ENV: 'development',
-    // No load balancer has to notice the end first.
+    // No load balancer needs time to notice the shutdown.
     SHUTDOWN_DELAY_MS: process.env['SHUTDOWN_DELAY_MS'] ?? '0',
-    DATABASE_URL: surroundings.databaseUrl,
-    // Not the one that .env may name: that is another database.
-    ...(settings.elsewhere ? {} : { DATABASE_DIRECT_URL: surroundings.databaseUrl }),
-    BETTER_AUTH_URL: surroundings.betterAuthUrl,
+    DATABASE_URL: servers.databaseUrl,
+    // .env may name another database.
+    ...(settings.elsewhere ? {} : { DATABASE_DIRECT_URL: servers.databaseUrl }),
+    BETTER_AUTH_URL: servers.betterAuthUrl,
   };
   await migrate(env);
 
-  const api = startProgram({ file: API_PROGRAM, env, output: 'inherit' });
+  const api = new ApiProgram(API_PROGRAM, env);
+  // With --watch a crash is no reason to stop: the next change restarts the API.
+  const compiler = settings.watch ? watchSources(() => void restart(api)) : undefined;
   parts.push({
-    name: 'The API',
-    ended: waitForExit(api),
-    stop: () => stopProgram(api, API_STOP_GRACE_MS, hurried.signal),
+    name: compiler ? 'The compiler' : 'The API',
+    ended: compiler ? waitForExit(compiler) : api.ended,
+    stop: async () => {
+      if (compiler) await stopProgram(compiler, COMPILER_STOP_GRACE_MS, hurried.signal);
+      await api.stop(hurried.signal);
+    },
   });
   const apiUrl = `http://${HOST}:${settings.port}`;
-  await unlessInterrupted(Promise.race([untilReady(apiUrl), ...parts.map(untilItEnds)]));
-  console.log(await unlessInterrupted(greeting(apiUrl, surroundings, settings)));
+  try {
+    const ends = parts.map(rejectOnExit);
+    await unlessInterrupted(Promise.race([waitUntilReady(apiUrl), ...ends]));
+    console.log(await unlessInterrupted(greeting(apiUrl, servers, settings)));
+  } catch (error) {
+    api.showAll();
+    throw error;
+  }
+  api.show();
 }
 
-async function startSurroundings(settings: Settings, parts: Part[]): Promise<Surroundings> {
+async function restart(api: ApiProgram): Promise<void> {
+  console.log('Restarting the API.');
+  await api.restart();
+}
+
+async function startServers(settings: Settings, parts: Part[]): Promise<Servers> {
   const postgres = await startPostgres({
     dataDir: join(settings.dataDir, 'postgres'),
     port: settings.postgresPort,
@@ -145,9 +164,9 @@ async function startSurroundings(settings: Settings, parts: Part[]): Promise<Sur
 }
 
 async function openDatabase(postgres: Postgres): Promise<string> {
-  await postgres.createDatabase(DATABASE).catch((fault: unknown) => {
-    const alreadyThere = '42P04';
-    if (errorCode(fault) !== alreadyThere) throw fault;
+  await postgres.createDatabase(DATABASE).catch((error: unknown) => {
+    const duplicateDatabase = '42P04';
+    if (errorCode(error) !== duplicateDatabase) throw error;
   });
   return postgres.url(DATABASE);
 }
@@ -157,19 +176,19 @@ async function readOrMakeSecret(file: string): Promise<string> {
   try {
     await writeFile(file, secret, { flag: 'wx', mode: 0o600 });
     return secret;
-  } catch (fault) {
-    if (errorCode(fault) !== 'EEXIST') throw fault;
+  } catch (error) {
+    if (errorCode(error) !== 'EEXIST') throw error;
     return readFile(file, 'utf8');
   }
 }
 
-async function signUpOnce(betterAuth: BetterAuth, person: typeof USER): Promise<void> {
-  await betterAuth.signUp(person).catch((fault: unknown) => {
-    if (!errorCode(fault)?.startsWith('USER_ALREADY_EXISTS')) throw fault;
+async function signUpOnce(betterAuth: BetterAuth, user: typeof USER): Promise<void> {
+  await betterAuth.signUp(user).catch((error: unknown) => {
+    if (!errorCode(error)?.startsWith('USER_ALREADY_EXISTS')) throw error;
   });
 }
 
-// As Better-Auth's documentation has it: the first admin cannot be made by another.
+// Better-Auth's documentation sets the first admin in the database, too.
 async function promote(databaseUrl: string, email: string): Promise<void> {
   const client = new Client({ connectionString: databaseUrl });
   await client.connect();
@@ -193,7 +212,7 @@ async function migrate(env: NodeJS.ProcessEnv): Promise<void> {
   if (migration.exitCode !== 0) throw new DevStackError('The migrations failed: see above.');
 }
 
-async function untilReady(apiUrl: string): Promise<void> {
+async function waitUntilReady(apiUrl: string): Promise<void> {
   const deadline = Date.now() + READY_TIMEOUT_MS;
   while ((await statusOf(`${apiUrl}${READY_PATH}`)) !== 200) {
     interrupted.signal.throwIfAborted();
@@ -206,7 +225,7 @@ async function untilReady(apiUrl: string): Promise<void> {
   }
 }
 
-async function untilItEnds({ name, ended }: Part): Promise<never> {
+async function rejectOnExit({ name, ended }: Part): Promise<never> {
   await ended;
   throw new DevStackError(`${name} ended unexpectedly.`);
 }
@@ -215,10 +234,10 @@ async function untilItEnds({ name, ended }: Part): Promise<never> {
 
 async function greeting(
   apiUrl: string,
-  surroundings: Surroundings,
-  { port, betterAuthPort, corsOrigins }: Settings,
+  servers: Servers,
+  { port, betterAuthPort, corsOrigins, dataDir, watch }: Settings,
 ): Promise<string> {
-  const { betterAuth, betterAuthUrl, databaseUrl } = surroundings;
+  const { betterAuth, betterAuthUrl, databaseUrl } = servers;
   const addresses = `
 Gatehouse is ready.
 
@@ -226,7 +245,7 @@ Gatehouse is ready.
   Swagger UI   ${apiUrl}/api/v1/docs
   Better-Auth  ${betterAuthUrl}`;
   if (!betterAuth) {
-    return `${addresses}\n\n  curl -i ${apiUrl}${READY_PATH}\n`;
+    return `${addresses}\n\n  curl -i ${apiUrl}${READY_PATH}\n\n${stopHint(watch)}\n`;
   }
   return `${addresses}
   PostgreSQL   ${databaseUrl}
@@ -235,13 +254,23 @@ ${corsOrigins.map((origin) => pageAddresses(origin, port, betterAuthPort)).join(
   Demo user    ${USER.email}    ${USER.password}
 
 ${await tryIt(apiUrl, betterAuth)}
-A new token of the demo admin (of the demo user with their address and password):
+Get a new token for the demo admin:
 
 ${howToGetToken(betterAuth)}
+
+The data is in ${dataDir}. "npm start -- --fresh" deletes it and starts again.
+${stopHint(watch)}
 `;
 }
 
-// A cookie of 127.0.0.1 does not reach a page of localhost: to a browser they are two sites.
+function stopHint(watch: boolean): string {
+  const hint = watch
+    ? 'The API restarts after each change in src.'
+    : '"npm start -- --watch" restarts the API after each change in src.';
+  return `${hint}\nPress Ctrl-C to stop.`;
+}
+
+// For a browser 127.0.0.1 and localhost are two sites with separate cookies.
 function pageAddresses(origin: string, port: number, betterAuthPort: number): string {
   const { hostname: host } = new URL(origin);
   if (host !== 'localhost' && host !== HOST) return '';
@@ -251,18 +280,18 @@ function pageAddresses(origin: string, port: number, betterAuthPort: number): st
 `;
 }
 
-// The curl that is printed has been tried: nobody should paste what does not work.
+// Runs the printed `curl` request first, so that it works when somebody pastes it.
 async function tryIt(apiUrl: string, betterAuth: BetterAuth): Promise<string> {
   const token = await demoToken(betterAuth);
-  const answer = token ? await statusOf(`${apiUrl}${TRY_PATH}`, token) : undefined;
-  if (token && answer === 200) {
-    return `Ask the API who the demo user is (the token is good for 15 minutes):
+  const status = token ? await statusOf(`${apiUrl}${TRY_PATH}`, token) : undefined;
+  if (token && status === 200) {
+    return `Read the profile of the demo user (the token is valid for 15 minutes):
 
   curl -i ${apiUrl}${TRY_PATH} -H 'Authorization: Bearer ${token}'
 `;
   }
   const reason = token
-    ? `${TRY_PATH} answered ${answer ?? 'nothing'} to a fresh token of the demo user`
+    ? `${TRY_PATH} returned ${status ?? 'no response'} for a fresh token of the demo user`
     : 'The demo user cannot sign in with the password above';
   return `${reason}; this works:
 
@@ -274,13 +303,13 @@ async function demoToken(betterAuth: BetterAuth): Promise<string | undefined> {
   try {
     const { sessionToken } = await betterAuth.signIn(USER);
     return await betterAuth.tokenFor(sessionToken);
-  } catch (fault) {
-    if (!(fault instanceof BetterAuthError)) throw fault;
-    // Banned, or given another password, in an earlier run.
-    if (fault.status < 500) return undefined;
-    // The signing keys in the database are encrypted with the secret beside it.
+  } catch (error) {
+    if (!(error instanceof BetterAuthError)) throw error;
+    // Banned, or with another password since an earlier run.
+    if (error.status < 500) return undefined;
+    // The secret encrypts the signing keys in the database.
     throw new DevStackError(
-      `${fault.message}. If better-auth-secret in DATA_DIR was lost, begin anew: npm start -- --fresh`,
+      `${error.message}. If better-auth-secret in DATA_DIR was lost, delete the data: npm start -- --fresh`,
     );
   }
 }
@@ -305,30 +334,36 @@ async function statusOf(url: string, token?: string): Promise<number | undefined
 interface Settings {
   port: number;
   betterAuthPort: number;
-  /** 0: the one of last time, or any free one. */
+  /** 0: the last port if it is free, otherwise any free port. */
   postgresPort: number;
   dataDir: string;
   fresh: boolean;
+  watch: boolean;
   /** Pages that may use the API and Better-Auth from another origin. */
   corsOrigins: string[];
-  elsewhere: Surroundings | undefined;
+  elsewhere: Servers | undefined;
 }
 
 function readSettings(): Settings {
-  const [unknown] = process.argv.slice(2).filter((argument) => argument !== '--fresh');
-  if (unknown) throw new DevStackError(`"${unknown}" is not understood: --fresh is all there is.`);
+  const [unknown] = process.argv.slice(2).filter((argument) => !OPTIONS.includes(argument));
+  if (unknown) {
+    throw new DevStackError(
+      `Unknown option "${unknown}": the options are ${OPTIONS.join(' and ')}.`,
+    );
+  }
   return {
     port: readPort('PORT', 8000),
     betterAuthPort: readPort('BETTER_AUTH_PORT', 3000),
     postgresPort: readPort('POSTGRES_PORT', 0),
     dataDir: resolve(process.env['DATA_DIR'] || '.data'),
     fresh: process.argv.includes('--fresh'),
+    watch: process.argv.includes('--watch'),
     corsOrigins: readCorsOrigins(),
     elsewhere: readElsewhere(),
   };
 }
 
-/** As the API reads it: from the environment, or from `.env`. The API refuses what is no origin. */
+/** From the environment or `.env`, as the API reads it. The API rejects invalid origins. */
 function readCorsOrigins(): string[] {
   const file = existsSync('.env') ? parseEnv(readFileSync('.env', 'utf8')) : {};
   const text = process.env['CORS_ORIGINS'] ?? file['CORS_ORIGINS'] ?? '';
@@ -336,7 +371,7 @@ function readCorsOrigins(): string[] {
   return origins.filter((origin) => URL.canParse(origin));
 }
 
-/** Swagger UI's. */
+/** The origins of Swagger UI. */
 function ownOrigins(port: number): string[] {
   return [`http://${HOST}:${port}`, `http://localhost:${port}`];
 }
@@ -349,8 +384,8 @@ function readPort(variable: string, fallback: number): number {
   throw new DevStackError(`${variable} is "${text}" and must be a port, from 1 to 65535.`);
 }
 
-// One of ours with one of yours would write demo users into your database, or let nobody sign in.
-function readElsewhere(): Surroundings | undefined {
+// A mixed pair would write demo users into your database, or prevent every sign-in.
+function readElsewhere(): Servers | undefined {
   const { DATABASE_URL: databaseUrl, BETTER_AUTH_URL: betterAuthUrl } = process.env;
   if (databaseUrl && betterAuthUrl) return { databaseUrl, betterAuthUrl, betterAuth: undefined };
   if (!databaseUrl && !betterAuthUrl) return undefined;
@@ -388,19 +423,19 @@ function listenForInterruption(): void {
   const interrupt = (): void => {
     first ??= Date.now();
     interrupted.abort();
-    // The second Ctrl-C of somebody who waits. npm sends a copy of the first one right behind it.
+    // A second Ctrl-C kills the parts. npm sends a copy of the first one immediately.
     if (Date.now() - first > ECHO_MS) hurried.abort();
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
-  noticeEndOfNpm(() => interrupted.abort());
-  // A terminal that is gone ends the stack, in order; it does not throw.
+  watchParent(() => interrupted.abort());
+  // A closed terminal stops the stack in order instead of raising an error.
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', () => interrupted.abort());
   }
 }
 
-// npm passes a SIGTERM to the shell between us, which dies of it without a word.
-function noticeEndOfNpm(interrupt: () => void): void {
+// npm forwards SIGTERM to the shell between us. The shell exits without forwarding it.
+function watchParent(interrupt: () => void): void {
   const shell = process.ppid;
   const watch = (): void => {
     if (process.ppid !== shell) interrupt();

@@ -31,6 +31,7 @@ export class SwaggerUi implements OnModuleInit {
     app.use(['/api/v1/docs', '/api/v1/openapi.json'], app.get(RateLimiter).countAddress);
     app.use('/api/v1/docs', swaggerHeaders);
     const express: Express = app.getHttpAdapter().getInstance();
+    express.get('/', (_request, response) => response.redirect('/api/v1/docs'));
     const describe = () => (this.document ??= createDocument(app));
     express.get(
       '/api/v1/openapi.json',
