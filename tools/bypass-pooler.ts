@@ -1,6 +1,6 @@
 /**
- * The same database without PgBouncer before it, where the tests have put one there (`TEST_PGBOUNCER`):
- * for whoever needs a connection that stays theirs.
+ * The address of the same database without the PgBouncer of the tests (`TEST_PGBOUNCER`), for
+ * programs that need a dedicated connection.
  */
 export function bypassPooler(url: string): string {
   const { TEST_PGBOUNCER_PORT: pooler, TEST_POSTGRES_URL: server } = process.env;

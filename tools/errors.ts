@@ -1,4 +1,4 @@
-/** A fault that one sentence explains: what is wrong and what to do. It is shown without a stack trace. */
+/** An error whose message states the problem and the remedy. It is shown without a stack trace. */
 export class DevStackError extends Error {
   override name = 'DevStackError';
 }

@@ -8,7 +8,7 @@ export async function isPortInUse(port: number): Promise<boolean> {
   return (await someoneAnswersOn(port)) || !(await canListenOn(port));
 }
 
-/** A port that was free a moment ago: whoever uses it must be ready to ask again. */
+/** A port that was free a moment ago. The caller must be ready to retry. */
 export async function findFreePort(): Promise<number> {
   const server = createServer().listen(0, HOST);
   await once(server, 'listening');

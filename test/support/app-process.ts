@@ -32,7 +32,7 @@ export interface AppProcess {
 
 export interface StartOptions {
   port?: number;
-  /** `pipe` keeps what it writes, `unread` lets it fill the pipe, `closed` closes it, a number is a file. */
+  /** `pipe` keeps the output, `unread` fills the pipe, `closed` closes it, a number is a file. */
   output?: 'pipe' | 'unread' | 'closed' | number;
   /** Resolves as soon as it is started, not when it answers. */
   skipReadyCheck?: boolean;
@@ -40,7 +40,7 @@ export interface StartOptions {
 
 const running = new Set<ChildProcess>();
 
-/** What `npm run start:prod` runs, without npm: the `exec` there lets Node hear the signals that npm gets. */
+/** The arguments of `npm run start:prod`, without npm. */
 const PRODUCTION_ARGUMENTS = readScript('start:prod')
   .replace(/^exec env NODE_ENV=production node /, '')
   .split(' ');
@@ -129,7 +129,7 @@ function openUnlinkedFile(): number {
   return file;
 }
 
-/** What `tapped.ts` wrote: the answers, and the tokens that must not be in them. */
+/** Reads what `recorded-process.ts` wrote: the responses and the tokens of the requests. */
 function readRecording(file: number): string {
   const buffer = Buffer.alloc(fstatSync(file).size);
   readSync(file, buffer, 0, buffer.length, 0);
@@ -174,7 +174,7 @@ export async function startKeySet(): Promise<KeySet> {
   return issuer;
 }
 
-/** A busy machine may take longer than the time that an answer has. Who is told so asks again, a few times. */
+/** Repeats a request that returned 503, because a busy machine may miss the response deadline. */
 export async function retryOn503(
   askOnce: () => Promise<TestResponse>,
   attempts = 10,

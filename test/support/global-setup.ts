@@ -9,7 +9,7 @@ let postgres: Postgres;
 let folder: string;
 let bouncer: PgBouncer | undefined;
 
-/** One PostgreSQL for the whole run, with a migrated database that each test file gets a copy of. */
+/** Starts one PostgreSQL for all tests, with a migrated template database. */
 export default async function globalSetup(): Promise<void> {
   folder = mkdtempSync(join(tmpdir(), 'gatehouse-test-'));
   postgres = await startPostgres({
@@ -35,7 +35,7 @@ export default async function globalSetup(): Promise<void> {
     throw new Error(`The template could not be migrated: ${stderr}`);
   }
   process.env['TEST_POSTGRES_URL'] = postgres.url('postgres');
-  // `TEST_PGBOUNCER=1`: whoever asks for a database gets one behind PgBouncer (`test/database.ts`).
+  // With `TEST_PGBOUNCER=1` each test database is behind PgBouncer (`test/support/database.ts`).
   if (process.env['TEST_PGBOUNCER']) {
     const { username, password, port } = new URL(postgres.url('postgres'));
     bouncer = await startPgBouncer(join(folder, 'pgbouncer'), Number(port), username, password);

@@ -3,16 +3,15 @@ import { Client } from 'pg';
 import { recordOutput } from './output-recorder.ts';
 
 /**
- * Whatever Gatehouse says in a test file, answers byte for byte and the log, is kept here, and after the
- * last test searched for all the secrets that were about. Each file that starts Gatehouse fails where
- * one is found, whatever its tests look at. Outside of Jest, where things are measured, nothing is kept.
+ * Keeps all responses and the log of Gatehouse in a test file, and searches them for secrets after
+ * the last test. A file that starts Gatehouse fails if one is found. It is inactive outside Jest.
  */
 export const isLeakDetectorActive = 'afterAll' in globalThis;
 
 if (isLeakDetectorActive) {
   afterAll(async () => {
     const leaks = await findLeaks();
-    if (leaks.length > 0) throw new Error(`Gatehouse told secrets:\n${leaks.join('\n')}`);
+    if (leaks.length > 0) throw new Error(`Gatehouse leaked secrets:\n${leaks.join('\n')}`);
   });
 }
 
@@ -32,7 +31,7 @@ export function registerDatabase(databaseUrl: string): void {
   databases.add(databaseUrl);
 }
 
-/** What a client sends in its `Authorization` is not for anybody to read. Each part counts by itself. */
+/** Registers each part of the JWT in an `Authorization` header. */
 export function registerToken(authorization: string): void {
   const parts = authorization.replace(/^bearer +/i, '').split('.');
   if (parts.length !== 3) return;

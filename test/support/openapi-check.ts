@@ -14,7 +14,7 @@ export type OpenApiCheck = (method: string, path: string, answer: TestResponse) 
 
 export function createOpenApiCheck(document: OpenAPIObject): OpenApiCheck {
   const strict = structuredClone(document);
-  // The document leaves room for fields to come; the tests do not: a field nobody wrote down is a leak.
+  // The document allows additional fields. The tests do not: an undocumented field is a leak.
   for (const schema of Object.values(strict.components?.schemas ?? {})) {
     Object.assign(schema, { additionalProperties: false });
   }

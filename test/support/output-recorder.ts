@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 
-/** Hears all that is sent into a socket, by whatever means, below everything that Gatehouse has a hand in. */
+/** Records everything that is written to a socket, below the code of Gatehouse. */
 export function recordOutput(socket: Socket, hear: (text: string) => void): void {
   const hearChunk = (chunk: unknown): void => {
     if (typeof chunk === 'string') hear(chunk);

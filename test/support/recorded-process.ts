@@ -1,4 +1,4 @@
-/** Loaded before a Gatehouse in a process of its own (`served.ts`): writes what it hears to file 3. */
+/** Preloaded into a Gatehouse process by `app-process.ts`. Writes its responses to descriptor 3. */
 import { subscribe } from 'node:diagnostics_channel';
 import { writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';

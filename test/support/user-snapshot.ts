@@ -1,6 +1,6 @@
 import type { TestDatabase } from './database.js';
 
-/** Remembers people and their sessions as they are now; what it resolves with puts them back. */
+/** Copies all users and sessions. The returned function restores them. */
 export async function takeSnapshot(database: TestDatabase): Promise<() => Promise<void>> {
   await database.sql('drop table if exists kept_user, kept_session');
   await database.sql('create table kept_user as table "user"');
