@@ -7,7 +7,7 @@ import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
 import { TransactionRunner } from '../database/transaction-runner.js';
-import { AdminCheck } from '../administration/admin-check.js';
+import { AdminCheck } from '../users/admin-check.js';
 import { UsersRepository } from '../better-auth/users.repository.js';
 import { type RevokedSession, countImpersonations } from '../better-auth/revoked-session.js';
 import { SessionList, SessionRead, SuccessResponse } from './session.dto.js';

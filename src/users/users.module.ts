@@ -2,7 +2,7 @@ import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { Module } from '@nestjs/common';
 import { AuditModule } from '../audit/audit.module.js';
 import { DatabaseModule } from '../database/database.module.js';
-import { AdminCheck } from '../administration/admin-check.js';
+import { AdminCheck } from './admin-check.js';
 import { User } from '../better-auth/user.entity.js';
 import { UserListController } from './user-list.controller.js';
 import { UserListService } from './user-list.service.js';

@@ -13,7 +13,7 @@ import { TransactionRunner } from '../database/transaction-runner.js';
 import { type RevokedSession, countImpersonations } from '../better-auth/revoked-session.js';
 import { SessionsRepository } from '../better-auth/sessions.repository.js';
 import { Session } from '../better-auth/session.entity.js';
-import { AdminCheck } from '../administration/admin-check.js';
+import { AdminCheck } from './admin-check.js';
 import type { BanRequest, UserUpdate } from './user-changes.dto.js';
 import { UserRead } from './user.dto.js';
 import { User } from '../better-auth/user.entity.js';
