@@ -3,6 +3,7 @@ import { type DynamicModule, Module, type Type } from '@nestjs/common';
 import { RouterModule } from '@nestjs/core';
 import type { Logger } from 'pino';
 import { ormOptions } from '../mikro-orm.config.js';
+import { AdministrationModule } from './administration/administration.module.js';
 import { AuthModule } from './auth/auth.module.js';
 import { SessionsModule } from './sessions/sessions.module.js';
 import { AuditModule } from './audit/audit.module.js';
@@ -28,6 +29,7 @@ export interface AppOptions {
 export const API_MODULES: Type[] = [
   MeModule,
   UsersModule,
+  AdministrationModule,
   SessionsModule,
   AccountsModule,
   AuditModule,

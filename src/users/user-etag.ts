@@ -9,11 +9,23 @@ import {
 import { ApiHeader } from '@nestjs/swagger';
 import type { Response } from 'express';
 import { map, type Observable } from 'rxjs';
+import type { UserRow } from '../access/principal.js';
+import { etagOf } from '../http/etag.js';
 import { Problems } from '../problems/problems.decorator.js';
-import type { UserRead } from './user.dto.js';
-import type { UserWithEtag } from './users.service.js';
+import { UserRead } from './user.dto.js';
 
-/** Sends the user as the body and its tag as the header. */
+/** A user in the form for clients, and the ETag of that form. */
+export interface UserWithEtag {
+  user: UserRead;
+  etag: string;
+}
+
+export function withEtag(row: UserRow): UserWithEtag {
+  const user = UserRead.of(row, new Date());
+  return { user, etag: etagOf(user) };
+}
+
+/** Sends the user as the body and the ETag as a header. */
 @Injectable()
 class EtagInterceptor implements NestInterceptor<UserWithEtag, UserRead> {
   intercept(context: ExecutionContext, next: CallHandler<UserWithEtag>): Observable<UserRead> {
@@ -27,12 +39,12 @@ class EtagInterceptor implements NestInterceptor<UserWithEtag, UserRead> {
   }
 }
 
-/** A controller whose routes answer with one user and its `ETag`. */
+/** For a route that responds with one user and its `ETag`. */
 export function SendsEtag() {
   return UseInterceptors(EtagInterceptor);
 }
 
-/** A change that `If-Match` can tie to the version that the client has seen. */
+/** For a change that the client can make conditional with `If-Match`. */
 export function AcceptsIfMatch() {
   return applyDecorators(
     ApiHeader({

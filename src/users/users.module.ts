@@ -1,19 +1,19 @@
 import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { Module } from '@nestjs/common';
-import { AuditModule } from '../audit/audit.module.js';
-import { DatabaseModule } from '../database/database.module.js';
 import { AdminCheck } from './admin-check.js';
+import { AuditModule } from '../audit/audit.module.js';
 import { User } from '../better-auth/user.entity.js';
-import { UserListController } from './user-list.controller.js';
-import { UserListService } from './user-list.service.js';
+import { DatabaseModule } from '../database/database.module.js';
+import { UserChangeService } from './user-change.service.js';
 import { UserListRepository } from './user-list.repository.js';
+import { UserListService } from './user-list.service.js';
 import { UsersController } from './users.controller.js';
 import { UsersService } from './users.service.js';
 
 @Module({
   imports: [MikroOrmModule.forFeature([User]), AuditModule, DatabaseModule],
-  controllers: [UserListController, UsersController],
-  providers: [AdminCheck, UsersService, UserListService, UserListRepository],
-  exports: [MikroOrmModule, AdminCheck],
+  controllers: [UsersController],
+  providers: [AdminCheck, UserChangeService, UsersService, UserListService, UserListRepository],
+  exports: [MikroOrmModule, AdminCheck, UserChangeService],
 })
 export class UsersModule {}

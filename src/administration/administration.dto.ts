@@ -7,39 +7,14 @@ import {
   IsArray,
   IsOptional,
   IsString,
-  IsUrl,
   MaxLength,
-  ValidateIf,
 } from 'class-validator';
-import { OneLine, PlainText } from '../validation/plain-text.js';
+import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
-
-export class UserUpdate {
-  @ApiPropertyOptional({ minLength: 1, maxLength: 100, example: 'Ada Lovelace' })
-  @ValidateIf((update: UserUpdate) => update.name !== undefined)
-  @Transform(({ value }: { value: unknown }) => (typeof value === 'string' ? value.trim() : value))
-  @OneLine(1, 100)
-  name?: string;
-
-  @ApiPropertyOptional({
-    type: String,
-    nullable: true,
-    maxLength: 2048,
-    description: 'The address of a picture, or null for none',
-    example: 'https://example.com/ada.png',
-  })
-  @IsOptional()
-  @PlainText(1, 2048)
-  @IsUrl(
-    { protocols: ['http', 'https'], require_protocol: true, require_tld: false },
-    { message: 'image must be an address that begins with http:// or https://' },
-  )
-  image?: string | null;
-}
 
 export class RoleUpdate {
   @ApiProperty({
-    description: 'One role or several, each of those that are set up (`ROLES`)',
+    description: 'One role or a list of roles. `ROLES` configures the allowed roles.',
     oneOf: [
       { type: 'string', maxLength: 100, example: 'admin' },
       {
@@ -68,6 +43,7 @@ export class BanRequest {
     nullable: true,
     minLength: 1,
     maxLength: 500,
+    description: 'The reason for the ban',
     example: 'spam',
   })
   @IsOptional()
@@ -79,7 +55,7 @@ export class BanRequest {
     format: 'date-time',
     nullable: true,
     maxLength: 40,
-    description: 'When it ends; without it, never',
+    description: 'The end of the ban. A ban without it is permanent.',
     example: '2030-01-01T00:00:00.000Z',
   })
   @IsOptional()
