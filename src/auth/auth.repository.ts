@@ -7,7 +7,14 @@ import {
   type PhysicalTable,
   type TableName,
 } from '../database/physical-schema.js';
-import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
+import {
+  column,
+  type JoinedRow,
+  sessionColumns,
+  toSession,
+  toUser,
+  userColumns,
+} from '../better-auth/rows.js';
 import type { SessionRow, UserRow } from '../access/principal.js';
 
 /** Which session may vouch for a token: the one it names, or any that was there when it was issued. */
@@ -105,85 +112,7 @@ export class AuthRepository {
 /** The servers of one Better-Auth may have clocks that differ; a token has the same second. */
 const MAX_CLOCK_DIFFERENCE_MS = 1000;
 
-export type JoinedRow = Record<string, string | number | boolean | null>;
-
-const USER_TEXTS = ['id', 'email', 'name', 'image', 'role', 'banReason'] as const;
-const USER_FLAGS = ['emailVerified', 'banned'] as const;
-const USER_TIMES = ['banExpires', 'createdAt', 'updatedAt'] as const;
-const SESSION_TEXTS = ['id', 'userId', 'ipAddress', 'userAgent', 'impersonatedBy'] as const;
-const SESSION_TIMES = ['createdAt', 'updatedAt', 'expiresAt'] as const;
-
-export function userColumns(user: PhysicalTable): string {
-  return [
-    ...USER_TEXTS.map((name) => `${boundedText(`u.${column(user, name)}`, name)} as "${name}"`),
-    ...USER_FLAGS.map((name) => `u.${column(user, name)} as "${name}"`),
-    ...USER_TIMES.map((name) => `${milliseconds(`u.${column(user, name)}`)} as "${name}"`),
-  ].join(', ');
-}
-
-function sessionColumns(session: PhysicalTable): string {
-  return [
-    ...SESSION_TEXTS.map(
-      (name) => `${boundedText(`s.${column(session, name)}`, name)} as "s_${name}"`,
-    ),
-    ...SESSION_TIMES.map((name) => `${milliseconds(`s.${column(session, name)}`)} as "s_${name}"`),
-  ].join(', ');
-}
-
-function boundedText(column: string, property: string): string {
-  const limit = (MAX_CHARACTERS as Record<string, number | undefined>)[property];
-  return limit === undefined ? `${column}::text` : leftOf(`${column}::text`, limit);
-}
-
-/** The same number with and without a time zone in the column, whatever the connection's zone is. */
-function milliseconds(time: string): string {
-  return `(extract(epoch from ${time}) * 1000)::float8`;
-}
-
-function column(table: PhysicalTable, property: string): string {
-  const found = table.columns[property];
-  if (!found) throw new Error(`The service does not start without ${table.name}.${property}.`);
-  return `"${found.name}"`;
-}
-
 function toUserWithSession(row: JoinedRow): UserWithSession {
   const session = row['s_id'] == null ? null : toSession(row);
   return { user: toUser(row), session, impersonator: null };
-}
-
-export function toUser(row: JoinedRow): UserRow {
-  return {
-    id: String(row['id']),
-    email: String(row['email']),
-    emailVerified: row['emailVerified'] === true,
-    name: String(row['name']),
-    image: text(row['image']),
-    role: text(row['role']),
-    banned: row['banned'] === true,
-    banReason: text(row['banReason']),
-    banExpires: Number.isFinite(row['banExpires']) ? time(row['banExpires']) : null,
-    createdAt: time(row['createdAt']),
-    updatedAt: time(row['updatedAt']),
-  };
-}
-
-function toSession(row: JoinedRow): SessionRow {
-  return {
-    id: String(row['s_id']),
-    userId: String(row['s_userId']),
-    createdAt: time(row['s_createdAt']),
-    updatedAt: time(row['s_updatedAt']),
-    expiresAt: time(row['s_expiresAt']),
-    ipAddress: text(row['s_ipAddress']),
-    userAgent: text(row['s_userAgent']),
-    impersonatedBy: text(row['s_impersonatedBy']),
-  };
-}
-
-function text(value: JoinedRow[string] | undefined): string | null {
-  return value == null ? null : String(value);
-}
-
-function time(value: JoinedRow[string] | undefined): Date {
-  return new Date(Number(value));
 }

@@ -1,6 +1,6 @@
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
-import { type JoinedRow, toUser, userColumns } from '../auth/auth.repository.js';
+import { type JoinedRow, toUser, userColumns } from '../better-auth/rows.js';
 import type { UserRow } from '../access/principal.js';
 import { rolesOf } from '../access/user-rules.js';
 import type { Cursor } from '../validation/cursor.js';
