@@ -12,7 +12,6 @@ import { CoreModule } from './core.module.js';
 import type { Environment } from './config/environment.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
 import { AccountsModule } from './accounts/accounts.module.js';
-import { MeModule } from './auth/me.module.js';
 import { HealthModule } from './health/health.module.js';
 import { SwaggerUi } from './openapi/swagger-ui.js';
 
@@ -27,7 +26,7 @@ export interface AppOptions {
 
 /** The modules whose controllers respond below `/api/v1`. Add your own modules here. */
 export const API_MODULES: Type[] = [
-  MeModule,
+  AuthModule,
   UsersModule,
   AdministrationModule,
   SessionsModule,

@@ -1,12 +1,12 @@
 import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { Module } from '@nestjs/common';
-import { UsersModule } from '../users/users.module.js';
 import { Account } from '../better-auth/account.entity.js';
+import { User } from '../better-auth/user.entity.js';
 import { AccountsController } from './accounts.controller.js';
 import { AccountsService } from './accounts.service.js';
 
 @Module({
-  imports: [MikroOrmModule.forFeature([Account]), UsersModule],
+  imports: [MikroOrmModule.forFeature([Account, User])],
   controllers: [AccountsController],
   providers: [AccountsService],
   exports: [AccountsService],

@@ -9,7 +9,7 @@ import { CurrentSessionRead } from './auth.dto.js';
 
 @Controller('auth')
 @ApiTags('Me')
-export class MeController {
+export class AuthController {
   constructor(private readonly accounts: AccountsService) {}
 
   @Get('session')

@@ -8,9 +8,11 @@ import { APP_GUARD } from '@nestjs/core';
 import { ThrottlerModule } from '@nestjs/throttler';
 import type { Logger } from 'pino';
 import { LOG } from '../logging/logger.js';
+import { AccountsModule } from '../accounts/accounts.module.js';
 import { UnknownQueryGuard } from '../validation/unknown-query.guard.js';
 import { MINUTE_MS, RateLimiter } from '../rate-limit/rate-limiter.js';
 import { Environment } from '../config/environment.js';
+import { AuthController } from './auth.controller.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthGuard } from './auth.guard.js';
 import { ActorCheck } from './actor-check.js';
@@ -40,6 +42,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
 
 @Module({
   imports: [
+    AccountsModule,
     DatabaseModule,
     ThrottlerModule.forRootAsync({
       inject: [Environment],
@@ -48,6 +51,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
       ],
     }),
   ],
+  controllers: [AuthController],
   providers: [
     {
       provide: KeyRing,
