@@ -4,13 +4,17 @@ import { PlainText } from '../validation/plain-text.js';
 import type { Account } from '../better-auth/account.entity.js';
 
 export class AccountFilter {
-  @ApiPropertyOptional({ description: 'Only accounts of this provider, such as github' })
+  @ApiPropertyOptional({
+    description: 'Only accounts of this provider',
+    example: 'github',
+    maxLength: 100,
+  })
   @IsOptional()
   @PlainText(1, 100)
   provider?: string;
 }
 
-/** A way to sign in; never its password or its tokens. */
+/** A linked sign-in account, without its password and tokens. */
 export class AccountRead {
   @ApiProperty()
   id: string;
@@ -18,7 +22,7 @@ export class AccountRead {
   @ApiProperty({ example: 'github' })
   providerId: string;
 
-  @ApiProperty({ description: 'The id at the provider' })
+  @ApiProperty({ description: 'The id of the user at the provider' })
   accountId: string;
 
   @ApiProperty({ type: [String], example: ['read:user', 'user:email'] })

@@ -1,6 +1,7 @@
 import { Controller, Get, Param, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { SelfOrAdmin } from '../access/decorators.js';
+import { ApiUserId } from '../openapi/parameters.js';
 import { Problems } from '../problems/problems.decorator.js';
 import { AccountFilter, AccountList } from './account.dto.js';
 import { AccountsService } from './accounts.service.js';
@@ -12,9 +13,11 @@ export class AccountsController {
 
   @Get()
   @SelfOrAdmin()
+  @ApiUserId()
   @ApiOperation({
     operationId: 'listUserAccounts',
-    summary: 'The ways in which a user can sign in',
+    summary: 'List the linked sign-in accounts of a user',
+    description: 'For the user and for admins. Never returns a password or a token of a provider.',
   })
   @ApiOkResponse({ type: AccountList })
   @Problems('VALIDATION_ERROR', 'NOT_FOUND')

@@ -11,7 +11,7 @@ export class AccountsService {
     private readonly users: UsersRepository,
   ) {}
 
-  /** The ways in which a user can sign in, with one provider where one is named. */
+  /** Lists the linked sign-in accounts of a user, optionally of one provider only. */
   async list(userId: string, provider?: string): Promise<AccountList> {
     if (!(await this.users.exists(userId))) throw problem('NOT_FOUND');
     const accounts = await this.accounts.findByUser(userId, provider);

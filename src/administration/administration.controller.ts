@@ -3,6 +3,7 @@ import { ApiBody, ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { type Actor, CurrentActor } from '../access/actor.js';
 import { Roles } from '../access/decorators.js';
 import { IfMatch } from '../http/etag.js';
+import { ApiUserId } from '../openapi/parameters.js';
 import { Problems } from '../problems/problems.decorator.js';
 import { UserRead } from '../users/user.dto.js';
 import { AcceptsIfMatch, SendsEtag, type UserWithEtag } from '../users/user-etag.js';
@@ -12,6 +13,7 @@ import { AdministrationService } from './administration.service.js';
 @Controller('users/:id')
 @ApiTags('Users')
 @Roles('admin')
+@ApiUserId()
 @SendsEtag()
 @AcceptsIfMatch()
 @Problems('NOT_FOUND')
@@ -20,7 +22,12 @@ export class AdministrationController {
 
   @Put('role')
   @Problems('SELF_DEMOTION', 'LAST_ADMIN')
-  @ApiOperation({ operationId: 'changeUserRole', summary: 'Give a user other roles' })
+  @ApiOperation({
+    operationId: 'changeUserRole',
+    summary: 'Change the roles of a user',
+    description:
+      "For admins. It takes effect on the user's next request. When a user loses the admin role, the sessions in which they impersonate others end. You cannot remove your own admin role, nor that of the last admin.",
+  })
   @ApiOkResponse({ type: UserRead })
   changeRole(
     @CurrentActor() actor: Actor,
@@ -34,7 +41,12 @@ export class AdministrationController {
   @Post('ban')
   @HttpCode(200)
   @Problems('SELF_BAN', 'LAST_ADMIN')
-  @ApiOperation({ operationId: 'banUser', summary: 'Ban a user and end all their sessions' })
+  @ApiOperation({
+    operationId: 'banUser',
+    summary: 'Ban a user and end all their sessions',
+    description:
+      'For admins. In the same transaction, it ends every session of the user and every session in which the user impersonates others. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still rejects the user. Banning a banned user replaces the reason and the expiry. Omitted fields are cleared. You cannot ban yourself or the last admin.',
+  })
   @ApiBody({ type: BanRequest, required: false })
   @ApiOkResponse({ type: UserRead })
   ban(
@@ -47,7 +59,12 @@ export class AdministrationController {
   }
 
   @Delete('ban')
-  @ApiOperation({ operationId: 'unbanUser', summary: 'Lift the ban of a user' })
+  @ApiOperation({
+    operationId: 'unbanUser',
+    summary: 'Lift the ban of a user',
+    description:
+      'For admins. The user can sign in again, but ended sessions stay ended. You can repeat the request safely.',
+  })
   @ApiOkResponse({ type: UserRead })
   unban(
     @CurrentActor() actor: Actor,

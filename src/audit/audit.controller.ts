@@ -22,10 +22,12 @@ export class AuditController {
   @Roles('admin')
   @ApiOperation({
     operationId: 'listAuditEvents',
-    summary: 'Who changed what, newest first',
+    summary: 'List audit events, newest first',
+    description:
+      'For admins. Each change and its event are one transaction. Events cannot be changed or removed. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each.',
   })
   @ApiOkResponse({
-    description: 'A page, or with `Accept: application/x-ndjson` all of them',
+    description: 'A page, or every matching event with `Accept: application/x-ndjson`',
     content: {
       'application/json': { schema: { $ref: getSchemaPath(AuditEventList) } },
       'application/x-ndjson': { schema: { $ref: getSchemaPath(AuditEventRead) } },

@@ -2,39 +2,65 @@ import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { Transform } from 'class-transformer';
 import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
 import { CursorPagination } from '../validation/pagination.dto.js';
+import { EXAMPLE_CURSOR, EXAMPLE_USER_ID } from '../openapi/parameters.js';
 import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
 import { AUDIT_ACTIONS, type AuditAction } from './audit-event.entity.js';
 import type { AuditRow } from './audit.repository.js';
 
-/** Filters are combined with AND. Their examples are in `openapi-words.ts`. */
+/** All filters must match. */
 export class AuditQuery {
-  @ApiPropertyOptional({ enum: AUDIT_ACTIONS })
+  @ApiPropertyOptional({ enum: AUDIT_ACTIONS, description: 'The action', example: 'user.banned' })
   @IsOptional()
   @IsIn(AUDIT_ACTIONS)
   action?: AuditAction;
 
-  @ApiPropertyOptional({ description: 'Who did it' })
+  @ApiPropertyOptional({
+    description: 'The user who made the change',
+    example: EXAMPLE_USER_ID,
+    maxLength: 255,
+  })
   @IsOptional()
   @PlainText(1, 255)
   actorId?: string;
 
-  @ApiPropertyOptional({ description: 'To whom' })
+  @ApiPropertyOptional({
+    description: 'The user who was changed',
+    example: EXAMPLE_USER_ID,
+    maxLength: 255,
+  })
   @IsOptional()
   @PlainText(1, 255)
   targetUserId?: string;
 
-  @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-01-01T00:00:00Z' })
+  @ApiPropertyOptional({
+    format: 'date-time',
+    description: 'Only events at or after this time',
+    example: '2026-01-01T00:00:00Z',
+    maxLength: 40,
+  })
   @IsOptional()
   @PointInTime()
   from?: string;
 
-  @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-12-31T23:59:59Z' })
+  @ApiPropertyOptional({
+    format: 'date-time',
+    description: 'Only events at or before this time',
+    example: '2026-12-31T23:59:59Z',
+    maxLength: 40,
+  })
   @IsOptional()
   @PointInTime()
   to?: string;
 
-  @ApiPropertyOptional({ type: 'integer', minimum: 1, maximum: 100, default: 20 })
+  @ApiPropertyOptional({
+    type: 'integer',
+    minimum: 1,
+    maximum: 100,
+    default: 20,
+    description: 'The maximum number of events on a page',
+    example: 20,
+  })
   @IsOptional()
   @Transform(({ value }: { value: unknown }) =>
     /^\d{1,9}$/.test(String(value)) ? Number(value) : value,
@@ -44,7 +70,11 @@ export class AuditQuery {
   @Max(100)
   limit: number = 20;
 
-  @ApiPropertyOptional({ description: '`nextCursor` of the page before' })
+  @ApiPropertyOptional({
+    description: '`nextCursor` of the previous page',
+    example: EXAMPLE_CURSOR,
+    maxLength: 2048,
+  })
   @IsOptional()
   @PlainText(1, 2048)
   cursor?: string;
@@ -60,20 +90,24 @@ export class AuditEventRead {
   @ApiProperty({ enum: AUDIT_ACTIONS })
   action: AuditAction;
 
-  @ApiProperty({ description: 'Who did it' })
+  @ApiProperty({ description: 'The user who made the change' })
   actorId: string;
 
-  @ApiProperty({ type: String, nullable: true, description: 'The admin who acted as the actor' })
+  @ApiProperty({
+    type: String,
+    nullable: true,
+    description: 'The admin who impersonated the actor',
+  })
   impersonatorId: string | null;
 
-  @ApiProperty({ description: 'To whom' })
+  @ApiProperty({ description: 'The user who was changed' })
   targetUserId: string;
 
   @ApiProperty({
     type: Object,
     nullable: true,
     additionalProperties: true,
-    description: 'What it was',
+    description: 'The changed values before the change',
   })
   before: Record<string, unknown> | null;
 
@@ -81,20 +115,20 @@ export class AuditEventRead {
     type: Object,
     nullable: true,
     additionalProperties: true,
-    description: 'What it became',
+    description: 'The changed values after the change',
   })
   after: Record<string, unknown> | null;
 
   @ApiProperty({ type: String, nullable: true })
   reason: string | null;
 
-  @ApiProperty({ description: 'Made by the server, and unique' })
+  @ApiProperty({ description: 'The unique request id from the server' })
   requestId: string;
 
   @ApiProperty({
     type: String,
     nullable: true,
-    description: 'The `X-Request-Id` that the client sent',
+    description: 'The `X-Request-Id` from the client',
   })
   clientRequestId: string | null;
 

@@ -13,23 +13,36 @@ export class AuthController {
   constructor(private readonly accounts: AccountsService) {}
 
   @Get('session')
-  @ApiOperation({ operationId: 'getSession', summary: 'My session, token and user' })
+  @ApiOperation({
+    operationId: 'getSession',
+    summary: 'Get the current session, token and user',
+    description:
+      'Returns the session that the token names, or null if it names none. Also returns the user and the times of the token.',
+  })
   @ApiOkResponse({ type: CurrentSessionRead })
   session(@CurrentPrincipal() me: Principal): CurrentSessionRead {
     return CurrentSessionRead.of(me, new Date());
   }
 
   @Get('me')
-  @ApiOperation({ operationId: 'getMe', summary: 'Who I am' })
+  @ApiOperation({
+    operationId: 'getMe',
+    summary: 'Get the authenticated user',
+    description: 'Returns the current data of the user, not the claims of the token.',
+  })
   @ApiOkResponse({ type: UserRead })
   me(@CurrentUser() me: UserRow): UserRead {
     return UserRead.of(me, new Date());
   }
 
   @Get('accounts')
-  @ApiOperation({ operationId: 'listMyAccounts', summary: 'The ways in which I can sign in' })
+  @ApiOperation({
+    operationId: 'listMyAccounts',
+    summary: 'List my linked sign-in accounts',
+    description: 'Lists passwords and providers, but never their secrets.',
+  })
   @ApiOkResponse({ type: AccountList })
-  myAccounts(@CurrentUser() me: UserRow, @Query() filter: AccountFilter): Promise<AccountList> {
+  listAccounts(@CurrentUser() me: UserRow, @Query() filter: AccountFilter): Promise<AccountList> {
     return this.accounts.list(me.id, filter.provider);
   }
 }

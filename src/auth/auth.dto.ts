@@ -13,12 +13,12 @@ export class TokenRead {
   @ApiProperty({
     enum: ['session', 'user'],
     description:
-      '`session`: the token names its session and ends with it. `user`: it names none, and ends when its user has no session left that is as old as it.',
+      '`session`: the token names a session and is valid as long as that session. `user`: the token names no session. It is valid as long as its user has a session that is not younger than the token.',
   })
   binding: Binding;
 }
 
-/** What this request is: the token, the session it names and the user. */
+/** The token of the request, its user, and the session that the token names. */
 export class CurrentSessionRead {
   @ApiProperty({ type: SessionRead, nullable: true })
   session: SessionRead | null;

@@ -34,7 +34,11 @@ export class HealthController {
   ) {}
 
   @Get()
-  @ApiOperation({ operationId: 'getHealth', summary: 'Status summary' })
+  @ApiOperation({
+    operationId: 'getHealth',
+    summary: 'Status summary',
+    description: 'Always 200 while the process runs. `parts` contains the details.',
+  })
   @ApiOkResponse({ type: HealthSummary })
   async summary(): Promise<HealthSummary> {
     const results = await Promise.all(this.indicators.map((isHealthy) => isHealthy()));
@@ -49,7 +53,11 @@ export class HealthController {
   }
 
   @Get('live')
-  @ApiOperation({ operationId: 'getLiveness', summary: 'Liveness probe' })
+  @ApiOperation({
+    operationId: 'getLiveness',
+    summary: 'Liveness probe',
+    description: 'Checks no dependency.',
+  })
   @ApiOkResponse({ type: Liveness })
   live(): Liveness {
     return { status: 'ok' };
@@ -57,14 +65,23 @@ export class HealthController {
 
   @Get('ready')
   @HealthCheck()
-  @ApiOperation({ operationId: 'getReadiness', summary: 'Readiness probe' })
+  @ApiOperation({
+    operationId: 'getReadiness',
+    summary: 'Readiness probe',
+    description:
+      'Checks the database, the migrations and the keys that verify tokens. While the issuer is unreachable but its keys are cached, the status is `degraded` and the service stays ready. The response is 503 as soon as the process begins to shut down.',
+  })
   ready() {
     return this.terminus.check(this.indicators);
   }
 
   @Get('db')
   @HealthCheck()
-  @ApiOperation({ operationId: 'getDatabaseHealth', summary: 'Database check' })
+  @ApiOperation({
+    operationId: 'getDatabaseHealth',
+    summary: 'Database check',
+    description: 'Checks only the database.',
+  })
   async databaseHealth() {
     const details = await this.database.isHealthy('database');
     const isUp = details['database']?.status === 'up';

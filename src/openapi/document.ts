@@ -3,7 +3,8 @@ import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swag
 import { PROBLEM_MARK } from '../problems/problems.decorator.js';
 import { ErrorResponse } from '../problems/problem.dto.js';
 import { type ErrorCode, PROBLEMS, problem, problemBody } from '../problems/problem.js';
-import { HEADERS, INTRODUCTION, OPERATIONS, PARAMETERS, TAGS } from './texts.js';
+import { HEADERS } from './headers.js';
+import { INTRODUCTION, TAGS } from './introduction.js';
 
 /** Creates the OpenAPI document from the decorators, and adds what all routes have in common. */
 export function createDocument(app: NestExpressApplication): OpenAPIObject {
@@ -91,16 +92,12 @@ const BODY_PROBLEMS: ErrorCode[] = ['PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE
 const ACCESS_RULE_PROBLEMS: ErrorCode[] = ['AUTH_FORBIDDEN', 'EMAIL_NOT_VERIFIED'];
 
 interface Operation extends Record<string, unknown> {
-  operationId?: string;
-  description?: string;
   parameters?: Parameter[];
   requestBody?: { content: Record<string, { schema?: { $ref?: string } }> };
   responses: Record<string, Response>;
 }
 
 interface Parameter {
-  name: string;
-  description?: string;
   example?: unknown;
   schema?: Schema;
 }

@@ -2,10 +2,10 @@ import { ApiProperty } from '@nestjs/swagger';
 import bowser from 'bowser';
 import { LRUCache } from 'lru-cache';
 
-// A CommonJS package: its parts come with the default export.
+// The package is CommonJS, so its functions are properties of the default export.
 const { parse } = bowser;
 
-/** What a person recognises a session by. */
+/** The device of a session, so that users can recognise it. */
 export class DeviceRead {
   @ApiProperty({ type: String, nullable: true, example: 'Firefox 145' })
   browser: string | null;
@@ -17,15 +17,15 @@ export class DeviceRead {
   kind: string;
 }
 
-/** There are few kinds of devices, and naming one takes longer than all else about a session. */
-const known = new LRUCache<string, DeviceRead>({ max: 1000 });
+/** Parsing a user agent is the slowest step of a session list, and many sessions share one. */
+const cache = new LRUCache<string, DeviceRead>({ max: 1000 });
 
 export function deviceOf(userAgent: string | null): DeviceRead {
   if (!userAgent) return { browser: null, system: null, kind: 'unknown' };
-  // The patterns run on what strangers send, and what they send is kept.
-  const read = userAgent.slice(0, 512);
-  const device = known.get(read) ?? parseDevice(read);
-  known.set(read, device);
+  // Anyone can send a long user agent. This bounds the work of the patterns and the cache.
+  const bounded = userAgent.slice(0, 512);
+  const device = cache.get(bounded) ?? parseDevice(bounded);
+  cache.set(bounded, device);
   return device;
 }
 

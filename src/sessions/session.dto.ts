@@ -1,11 +1,12 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { IsIn, IsOptional } from 'class-validator';
 import type { SessionRow } from '../access/principal.js';
+import { EXAMPLE_SESSION_ID } from '../openapi/parameters.js';
 import { DeviceRead, deviceOf } from './device.js';
 
-/** A session as clients see one; never its token. */
+/** A session in the form for clients, without its token. */
 export class SessionRead {
-  @ApiProperty({ example: 'Kq1cW9nNn3cJr0mH7yqD2vXo8sTfLbAe' })
+  @ApiProperty({ example: EXAMPLE_SESSION_ID })
   id: string;
 
   @ApiProperty()
@@ -26,20 +27,20 @@ export class SessionRead {
   @ApiProperty({ type: String, nullable: true })
   userAgent: string | null;
 
-  @ApiProperty({ type: DeviceRead, description: 'Read from the user agent' })
+  @ApiProperty({ type: DeviceRead, description: 'Derived from the user agent' })
   device: DeviceRead;
 
   @ApiProperty({
     type: String,
     nullable: true,
-    description: 'The admin who acts as this user, where one does; only admins see it',
+    description: 'The id of the admin who impersonates this user. Only admins see it.',
   })
   impersonatedBy: string | null;
 
-  @ApiProperty({ description: 'Whether this request was made in it' })
+  @ApiProperty({ description: 'Whether the token of this request names this session' })
   current: boolean;
 
-  /** Who impersonates a user, and from where, is shown to admins alone. */
+  /** Only admins see who impersonates a user, and from which device. */
   static of(session: SessionRow, currentId: string | null, isForAdmin: boolean): SessionRead {
     const isHidden = session.impersonatedBy !== null && !isForAdmin;
     const userAgent = isHidden ? null : session.userAgent;
@@ -61,25 +62,30 @@ export class SessionRead {
 export class SessionList {
   @ApiProperty({
     type: [SessionRead],
-    description: 'The newest 100 at most; the one in which you ask is among them',
+    description:
+      'The newest sessions, at most 100. The session of this request is always included.',
   })
   items: SessionRead[];
 
-  @ApiProperty({ type: 'integer', description: 'All that have not ended', example: 1 })
+  @ApiProperty({
+    type: 'integer',
+    description: 'The number of all sessions that have not ended',
+    example: 1,
+  })
   total: number;
 }
 
 export class RevocationScope {
   @ApiPropertyOptional({
     enum: ['current'],
-    description: '`current` keeps the session in which you ask for it',
+    description: '`current` keeps the session of this request',
   })
   @IsOptional()
   @IsIn(['current'])
   except?: 'current';
 }
 
-/** A revocation that was carried out. */
+/** The result of a revocation. */
 export class SuccessResponse {
   @ApiProperty({ enum: [true] })
   success: true;
@@ -89,7 +95,7 @@ export class SuccessResponse {
 
   @ApiProperty({
     type: 'integer',
-    description: 'How many session rows were deleted, impersonations included',
+    description: 'The number of deleted session rows, including impersonations',
     example: 2,
   })
   revoked: number;

@@ -1,7 +1,8 @@
 import { Controller, Delete, Get, Param, Query } from '@nestjs/common';
-import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiOperation, ApiParam, ApiTags } from '@nestjs/swagger';
 import { type Actor, CurrentActor } from '../access/actor.js';
 import { SelfOrAdmin } from '../access/decorators.js';
+import { ApiUserId, EXAMPLE_SESSION_ID } from '../openapi/parameters.js';
 import { Problems } from '../problems/problems.decorator.js';
 import { RevocationScope, SessionList, SuccessResponse } from './session.dto.js';
 import { SessionsService } from './sessions.service.js';
@@ -9,36 +10,58 @@ import { SessionsService } from './sessions.service.js';
 @Controller('users/:id/sessions')
 @ApiTags('Sessions')
 @SelfOrAdmin()
+@ApiUserId()
 @Problems('NOT_FOUND')
 export class SessionsController {
   constructor(private readonly sessions: SessionsService) {}
 
   @Get()
-  @ApiOperation({ operationId: 'listSessions', summary: 'Where a user is signed in' })
+  @ApiOperation({
+    operationId: 'listSessions',
+    summary: 'List the sessions of a user',
+    description:
+      'For the user and for admins. Lists the sessions that have not expired, newest first. `current` marks the session that the token of this request names.',
+  })
   @ApiOkResponse({ type: SessionList })
-  list(@CurrentActor() by: Actor, @Param('id') id: string): Promise<SessionList> {
-    return this.sessions.list(by, id);
+  list(@CurrentActor() actor: Actor, @Param('id') id: string): Promise<SessionList> {
+    return this.sessions.list(actor, id);
   }
 
   @Delete()
-  @ApiOperation({ operationId: 'revokeSessions', summary: 'Sign a user out everywhere' })
+  @ApiOperation({
+    operationId: 'revokeSessions',
+    summary: 'End all sessions of a user',
+    description:
+      'For the user and for admins. With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session could still be accepted.',
+  })
   @ApiOkResponse({ type: SuccessResponse })
   revokeAll(
-    @CurrentActor() by: Actor,
+    @CurrentActor() actor: Actor,
     @Param('id') id: string,
     @Query() { except }: RevocationScope,
   ): Promise<SuccessResponse> {
-    return this.sessions.revokeAll(by, id, except);
+    return this.sessions.revokeAll(actor, id, except);
   }
 
   @Delete(':sessionId')
-  @ApiOperation({ operationId: 'revokeSession', summary: 'End one session' })
+  @ApiOperation({
+    operationId: 'revokeSession',
+    summary: 'End one session',
+    description:
+      'For the user and for admins. The response is 404 for a session of another user and for a session that has already ended.',
+  })
+  @ApiParam({
+    name: 'sessionId',
+    description: 'The id of a session, not its token',
+    example: EXAMPLE_SESSION_ID,
+    schema: { type: 'string', maxLength: 255 },
+  })
   @ApiOkResponse({ type: SuccessResponse })
   revoke(
-    @CurrentActor() by: Actor,
+    @CurrentActor() actor: Actor,
     @Param('id') id: string,
     @Param('sessionId') sessionId: string,
   ): Promise<SuccessResponse> {
-    return this.sessions.revoke(by, id, sessionId);
+    return this.sessions.revoke(actor, id, sessionId);
   }
 }

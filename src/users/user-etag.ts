@@ -51,7 +51,10 @@ export function AcceptsIfMatch() {
       name: 'If-Match',
       required: false,
       description:
-        'The `ETag` of the version that you have read: if it has changed, nothing happens',
+        'The `ETag` that you received with the user. The change happens only if the user still has it. Without this header, the last write wins.',
+      example: '"k1m2n3o4p5q6r7s8t9u0v1w2x3y"',
+      // All headers of a request together can be this long.
+      schema: { type: 'string', maxLength: 16_384 },
     }),
     Problems('PRECONDITION_FAILED'),
   );

@@ -1,6 +1,7 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { Transform } from 'class-transformer';
 import { IsBoolean, IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { EXAMPLE_CURSOR } from '../openapi/parameters.js';
 import { Pagination } from '../validation/pagination.dto.js';
 import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
@@ -17,15 +18,15 @@ const toFlag = Transform(({ value }: { value: unknown }) =>
 );
 
 /**
- * Filters are combined with AND. Their examples are in `openapi-words.ts`; Swagger UI, which would fill them
- * in and send them, is given none, and `page` has no `default` for the same reason.
+ * All filters must match. `page` has no `default`, because Swagger UI would fill it in and send it.
  */
 export class UserQuery {
   @ApiPropertyOptional({
     type: 'integer',
     minimum: 1,
     maximum: 1_000_000,
-    description: 'The first one is 1',
+    description: 'The number of the page, starting at 1',
+    example: 1,
   })
   @IsOptional()
   @toNumber
@@ -34,7 +35,14 @@ export class UserQuery {
   @Max(1_000_000)
   page?: number;
 
-  @ApiPropertyOptional({ type: 'integer', minimum: 1, maximum: 100, default: 20 })
+  @ApiPropertyOptional({
+    type: 'integer',
+    minimum: 1,
+    maximum: 100,
+    default: 20,
+    description: 'The maximum number of users on a page',
+    example: 20,
+  })
   @IsOptional()
   @toNumber
   @IsInt()
@@ -44,46 +52,75 @@ export class UserQuery {
 
   @ApiPropertyOptional({
     description:
-      '`nextCursor` of the page before, instead of `page`: as quick on the last as on the first',
+      '`nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.',
+    example: EXAMPLE_CURSOR,
+    maxLength: 2048,
   })
   @IsOptional()
   @PlainText(1, 2048)
   cursor?: string;
 
-  @ApiPropertyOptional({ enum: USER_SORTS, default: '-createdAt' })
+  @ApiPropertyOptional({
+    enum: USER_SORTS,
+    default: '-createdAt',
+    description: 'A minus sign reverses the order. Equal values are ordered by id.',
+  })
   @IsOptional()
   @IsIn(USER_SORTS)
   sort: UserSort = '-createdAt';
 
-  @ApiPropertyOptional({ description: 'Has this role among theirs, such as admin' })
+  @ApiPropertyOptional({
+    description: 'Only users who have this role',
+    example: 'admin',
+    maxLength: 100,
+  })
   @IsOptional()
   @PlainText(1, 100)
   role?: string;
 
-  @ApiPropertyOptional({ type: Boolean, description: 'Is, or is not, banned now' })
+  @ApiPropertyOptional({
+    type: Boolean,
+    description: 'Only users who are, or are not, banned now',
+    example: true,
+  })
   @IsOptional()
   @toFlag
   @IsBoolean()
   banned?: boolean;
 
-  @ApiPropertyOptional({ type: Boolean })
+  @ApiPropertyOptional({
+    type: Boolean,
+    description: 'Only users whose e-mail address is, or is not, verified',
+    example: true,
+  })
   @IsOptional()
   @toFlag
   @IsBoolean()
   emailVerified?: boolean;
 
-  @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-01-01T00:00:00Z' })
+  @ApiPropertyOptional({
+    format: 'date-time',
+    description: 'Only users created at or after this time',
+    example: '2026-01-01T00:00:00Z',
+    maxLength: 40,
+  })
   @IsOptional()
   @PointInTime()
   createdFrom?: string;
 
-  @ApiPropertyOptional({ format: 'date-time', description: 'Such as 2026-12-31T23:59:59Z' })
+  @ApiPropertyOptional({
+    format: 'date-time',
+    description: 'Only users created at or before this time',
+    example: '2026-12-31T23:59:59Z',
+    maxLength: 40,
+  })
   @IsOptional()
   @PointInTime()
   createdTo?: string;
 
   @ApiPropertyOptional({
-    description: 'Part of the e-mail address or the name, in any case',
+    description: 'Part of the e-mail address or the name. Upper and lower case are equal.',
+    example: 'ada',
     minLength: 1,
     maxLength: 100,
   })
@@ -95,7 +132,7 @@ export class UserQuery {
     enum: ['estimate', 'exact', 'none'],
     default: 'estimate',
     description:
-      '`estimate` counts where up to 10,000 are expected, and is the database’s estimate where more are',
+      '`estimate` counts up to 10,000 users exactly. Above that, it returns the estimate of the database. `exact` always counts. `none` omits the total.',
   })
   @IsOptional()
   @IsIn(['estimate', 'exact', 'none'])

@@ -2,12 +2,12 @@ import { ApiProperty } from '@nestjs/swagger';
 import type { UserRow } from '../access/principal.js';
 import { isBanned, rolesOf } from '../access/user-rules.js';
 
-/** A user as clients see one. */
+/** A user in the form for clients. */
 export class UserRead {
   @ApiProperty({ example: 'byw0aIRDRyss66n3MiWozxo255p7Y1CP' })
   id: string;
 
-  // Without a format: what Better-Auth let in goes out as it is.
+  // No `format`: Better-Auth can accept addresses that are not valid in this sense.
   @ApiProperty({ example: 'ada@example.com' })
   email: string;
 
@@ -20,13 +20,22 @@ export class UserRead {
   @ApiProperty({ type: String, nullable: true, example: null })
   image: string | null;
 
-  @ApiProperty({ type: String, nullable: true, description: 'As stored', example: 'user,support' })
+  @ApiProperty({
+    type: String,
+    nullable: true,
+    description: 'The stored text: roles joined by commas',
+    example: 'user,support',
+  })
   role: string | null;
 
-  @ApiProperty({ type: [String], description: 'The same as a list', example: ['user', 'support'] })
+  @ApiProperty({
+    type: [String],
+    description: 'The same roles as a list',
+    example: ['user', 'support'],
+  })
   roles: string[];
 
-  @ApiProperty({ description: 'Whether a ban is in force now' })
+  @ApiProperty({ description: 'Whether the user is banned now' })
   banned: boolean;
 
   @ApiProperty({ type: String, nullable: true, example: null })
@@ -59,7 +68,7 @@ export class UserRead {
   }
 }
 
-/** PostgreSQL's `infinity` is no date here. */
+/** PostgreSQL's `infinity` becomes an invalid date in JavaScript. It means never. */
 function timeOrNever(time: Date | null): string | null {
   return time !== null && Number.isFinite(time.getTime()) ? time.toISOString() : null;
 }

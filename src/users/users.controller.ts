@@ -3,6 +3,7 @@ import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { type Actor, CurrentActor } from '../access/actor.js';
 import { Roles, SelfOrAdmin } from '../access/decorators.js';
 import { IfMatch } from '../http/etag.js';
+import { ApiUserId } from '../openapi/parameters.js';
 import { Problems } from '../problems/problems.decorator.js';
 import { UserList, UserQuery } from './user-list.dto.js';
 import { UserListService } from './user-list.service.js';
@@ -21,7 +22,12 @@ export class UsersController {
 
   @Get()
   @Roles('admin')
-  @ApiOperation({ operationId: 'listUsers', summary: 'Find users' })
+  @ApiOperation({
+    operationId: 'listUsers',
+    summary: 'Find users',
+    description:
+      'For admins. All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one.',
+  })
   @ApiOkResponse({ type: UserList })
   list(@Query() query: UserQuery): Promise<UserList> {
     return this.userList.list(query);
@@ -29,9 +35,14 @@ export class UsersController {
 
   @Get(':id')
   @SelfOrAdmin()
+  @ApiUserId()
   @SendsEtag()
   @Problems('NOT_FOUND')
-  @ApiOperation({ operationId: 'getUser', summary: 'A user' })
+  @ApiOperation({
+    operationId: 'getUser',
+    summary: 'Get a user',
+    description: 'For the user and for admins. Send the `ETag` as `If-Match` with a change.',
+  })
   @ApiOkResponse({ type: UserRead })
   read(@Param('id') id: string): Promise<UserWithEtag> {
     return this.users.read(id);
@@ -39,10 +50,15 @@ export class UsersController {
 
   @Patch(':id')
   @SelfOrAdmin()
+  @ApiUserId()
   @SendsEtag()
   @AcceptsIfMatch()
   @Problems('NOT_FOUND')
-  @ApiOperation({ operationId: 'updateUser', summary: 'Change the name or the picture of a user' })
+  @ApiOperation({
+    operationId: 'updateUser',
+    summary: 'Change the name or the picture of a user',
+    description: 'For the user and for admins. Omitted fields stay unchanged.',
+  })
   @ApiOkResponse({ type: UserRead })
   update(
     @CurrentActor() actor: Actor,
