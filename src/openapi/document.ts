@@ -140,13 +140,7 @@ function completeOperation(path: string, operation: Operation): void {
   for (const [status, ofStatus] of Map.groupBy(codes, (code) => PROBLEMS[code].status)) {
     operation.responses[status] = problemResponse(ofStatus);
   }
-  const description = OPERATIONS[operation.operationId ?? ''];
-  if (description !== undefined) operation.description = description;
-  for (const parameter of operation.parameters ?? []) {
-    // Parameters of other modules may have the same names and other meanings.
-    if (description !== undefined) completeParameter(parameter);
-    if (parameter.schema) completeIntegers(parameter.schema);
-  }
+  for (const parameter of operation.parameters ?? []) completeParameter(parameter);
   for (const [status, response] of Object.entries(operation.responses)) {
     response.headers = {
       ...headersOf(Number(status), response, isRateLimited),
@@ -155,14 +149,18 @@ function completeOperation(path: string, operation: Operation): void {
   }
 }
 
+/** Moves the example from the schema, where Nest puts it, to the parameter. */
 function completeParameter(parameter: Parameter): void {
-  const { description, example, most } = PARAMETERS[parameter.name] ?? {};
-  if (description !== undefined) parameter.description ??= description;
-  if (example !== undefined) parameter.example ??= example;
-  if (most !== undefined && parameter.schema) parameter.schema['maxLength'] ??= most;
+  const { schema } = parameter;
+  if (!schema) return;
+  if ('example' in schema) {
+    parameter.example = schema['example'];
+    delete schema['example'];
+  }
+  completeIntegers(schema);
 }
 
-/** Integers without bounds of their own are limited to the safe integers of JavaScript. */
+/** Gives integers without a bound the bounds of a safe integer in JavaScript. */
 function completeIntegers(schema: Schema): void {
   const types = [schema['type']].flat();
   if (types.includes('integer')) {

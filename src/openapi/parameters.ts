@@ -9,7 +9,6 @@ export function ApiUserId() {
   return ApiParam({
     name: 'id',
     description: 'The id of a user, as Better-Auth created it',
-    example: EXAMPLE_USER_ID,
-    schema: { type: 'string', maxLength: 255 },
+    schema: { type: 'string', maxLength: 255, example: EXAMPLE_USER_ID },
   });
 }

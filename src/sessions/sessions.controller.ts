@@ -53,8 +53,7 @@ export class SessionsController {
   @ApiParam({
     name: 'sessionId',
     description: 'The id of a session, not its token',
-    example: EXAMPLE_SESSION_ID,
-    schema: { type: 'string', maxLength: 255 },
+    schema: { type: 'string', maxLength: 255, example: EXAMPLE_SESSION_ID },
   })
   @ApiOkResponse({ type: SuccessResponse })
   revoke(
