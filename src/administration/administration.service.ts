@@ -6,7 +6,7 @@ import type { RevokedSession } from '../better-auth/revoked-session.js';
 import { Session } from '../better-auth/session.entity.js';
 import { User } from '../better-auth/user.entity.js';
 import { Environment } from '../config/environment.js';
-import { PHYSICAL_SCHEMA } from '../core.module.js';
+import { PHYSICAL_SCHEMA } from '../database/physical-schema.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
 import { problem } from '../problems/problem.js';
 import { snapshotOf, UserChangeService } from '../users/user-change.service.js';

@@ -8,14 +8,14 @@ import { Environment } from '../config/environment.js';
 import { Session } from '../better-auth/session.entity.js';
 import { User } from '../better-auth/user.entity.js';
 
-/** The rights of an admin, checked again inside the transaction of a change to somebody else. */
+/** Checks the rights of an admin again, inside the transaction of a change to another user. */
 @Injectable()
 export class AdminCheck {
   constructor(private readonly environment: Environment) {}
 
   /**
-   * Changes to other users run one after another. Two admins who change each other cannot deadlock, and
-   * two demotions cannot each count the other's target as the admin that remains.
+   * Makes changes to other users run one after another. Two admins who change each other cannot
+   * deadlock. Two concurrent demotions cannot each count the other user as the remaining admin.
    */
   async lock(em: EntityManager): Promise<void> {
     const context = em.getTransactionContext();
@@ -25,17 +25,17 @@ export class AdminCheck {
   }
 
   /**
-   * Call it when the target is locked: the caller may have lost their rights while this change waited.
-   * The lock keeps the caller's row as it is until the change commits. The session is read without a
-   * lock, which would need the right to update sessions.
+   * Call it after the target is locked: the actor can lose their rights while this change waits.
+   * The row lock keeps the actor's row unchanged until the change commits. The session is read
+   * without a lock, because a lock would need the right to update sessions.
    */
   async requireAdmin(em: EntityManager, { principal }: Actor): Promise<void> {
     const { user, session } = principal;
-    const caller = await em.getRepository(User).findForShare(user.id);
+    const actor = await em.getRepository(User).findForShare(user.id);
     const now = new Date();
-    // In an impersonated session nobody is an admin, whatever the row says meanwhile.
+    // An impersonated session never has admin rights, even if the user is an admin now.
     const isImpersonated = principal.impersonatedBy !== null;
-    if (!caller || isImpersonated || !isAdmin(caller, this.environment) || isBanned(caller, now)) {
+    if (!actor || isImpersonated || !isAdmin(actor, this.environment) || isBanned(actor, now)) {
       throw problem('AUTH_FORBIDDEN');
     }
     if (session === null) return;
