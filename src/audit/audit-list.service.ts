@@ -18,17 +18,18 @@ import {
 
 @Injectable()
 export class AuditListService {
-  private readonly exports = new Set<Export>();
+  private readonly openExports = new Set<Export>();
 
   constructor(
     private readonly events: AuditRepository,
-    private readonly callers: ActorCheck,
+    private readonly actorCheck: ActorCheck,
     @Inject(LOG) private readonly log: Logger,
   ) {}
 
+  /** Returns one page of events, newest first. */
   async list(query: AuditQuery): Promise<AuditEventList> {
     const { limit } = query;
-    const found = await this.events.before(filterOf(query), startOf(query), limit + 1);
+    const found = await this.events.findBefore(filterOf(query), startOf(query), limit + 1);
     const items = found.slice(0, limit);
     const last = items.at(-1);
     const nextCursor = found.length > limit && last ? encodeCursor(cursorOf(last)) : null;
@@ -39,67 +40,70 @@ export class AuditListService {
   }
 
   /**
-   * All that the filter finds, a line of JSON each. Read in batches, each a query of its own and only
-   * when the client has taken the one before: neither memory nor a transaction is held meanwhile.
+   * Streams every matching event as a JSON line. Each batch is a separate query, which runs only
+   * after the client has received the previous batch. So a slow client holds no memory and no
+   * transaction.
    */
-  async export(by: Principal, query: AuditQuery, request: Request): Promise<StreamableFile> {
+  async export(principal: Principal, query: AuditQuery, request: Request): Promise<StreamableFile> {
     const filter = filterOf(query);
-    this.open(by, request);
-    // Node closes a connection that has taken no byte for this time. Bytes that the kernel took since
-    // the last write count once, so that it may take two such times.
+    this.registerExport(principal, request);
+    // Node closes a connection that accepts no byte for this time. Bytes that the kernel accepted
+    // after the last write extend the time once, so the limit is half of the maximum.
     request.res?.setTimeout((MAX_IDLE_SECONDS / 2) * 1000);
-    // Outside the stream, so that a database that is away is still an ordinary problem.
-    const first = await this.events.linesBefore(filter, startOf(query), BATCH_SIZE);
-    const lines = Readable.from(this.lines(by, filter, first), { objectMode: false });
+    // Runs before the stream starts, so that a database outage still gives a problem response.
+    const firstBatch = await this.events.findLinesBefore(filter, startOf(query), BATCH_SIZE);
+    const lines = Readable.from(this.streamBatches(principal, filter, firstBatch), {
+      objectMode: false,
+    });
     return new StreamableFile(lines, { type: 'application/x-ndjson' }).setErrorHandler(
       (error, response) => {
-        this.log.warn({ cause: describeError(error) }, 'an export broke off');
-        // Too late for a problem: an answer that breaks off is how a client sees that it is not whole.
+        this.log.warn({ cause: describeError(error) }, 'audit export aborted');
+        // The status is already sent. Aborting the response shows the client that it is incomplete.
         response.destroy?.();
       },
     );
   }
 
-  /** What is open is held in memory until its client takes it. */
-  private open({ user }: Principal, request: Request): void {
-    for (const each of this.exports) if (isClosed(each)) this.exports.delete(each);
-    const own = [...this.exports].filter(({ userId }) => userId === user.id);
+  /** Limits the open exports of a user, because each of them holds a batch in memory. */
+  private registerExport({ user }: Principal, request: Request): void {
+    for (const entry of this.openExports) if (isClosed(entry)) this.openExports.delete(entry);
+    const own = [...this.openExports].filter(({ userId }) => userId === user.id);
     if (own.length >= MAX_EXPORTS_PER_USER) {
       throw problem('RATE_LIMITED', {
-        detail: `A user may have ${MAX_EXPORTS_PER_USER} exports at a time.`,
+        detail: `A user can run ${MAX_EXPORTS_PER_USER} exports at a time.`,
         headers: { 'Retry-After': String(MAX_IDLE_SECONDS) },
       });
     }
-    this.exports.add({ userId: user.id, request });
+    this.openExports.add({ userId: user.id, request });
   }
 
-  private async *lines(
-    by: Principal,
+  private async *streamBatches(
+    principal: Principal,
     filter: AuditFilter,
     batch: AuditLines,
   ): AsyncGenerator<Buffer> {
     for (;;) {
       const bytes = Buffer.from(batch.text);
       const { next } = batch;
-      // Until the client has taken the bytes, they are not held as text too, nor more than once.
+      // Releases the text, so that only the bytes stay in memory while the client receives them.
       batch = NO_LINES;
-      for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-        yield bytes.subarray(at, at + PIECE_BYTES);
+      for (let offset = 0; offset < bytes.length; offset += CHUNK_BYTES) {
+        yield bytes.subarray(offset, offset + CHUNK_BYTES);
       }
       if (next === null) return;
-      await this.callers.requireAdmin(by);
-      batch = await this.events.linesBefore(filter, next, BATCH_SIZE);
+      await this.actorCheck.requireAdmin(principal);
+      batch = await this.events.findLinesBefore(filter, next, BATCH_SIZE);
     }
   }
 }
 
-/** An export that was begun, from its first query to the end of its answer. */
+/** An export from its first query to the end of its response. */
 interface Export {
   userId: string;
   request: Request;
 }
 
-/** Node before 25.9 does not close an answer that waits behind another on a lost connection. */
+/** On a lost connection, Node before 25.9 does not close a response that waits behind another. */
 function isClosed({ request }: Export): boolean {
   return request.res?.destroyed === true || request.socket.destroyed;
 }
@@ -107,7 +111,7 @@ function isClosed({ request }: Export): boolean {
 const MAX_EXPORTS_PER_USER = 2;
 const MAX_IDLE_SECONDS = 30;
 const BATCH_SIZE = 500;
-const PIECE_BYTES = 65_536;
+const CHUNK_BYTES = 65_536;
 const NO_LINES: AuditLines = { text: '', next: null };
 const SORT = '-id';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -118,9 +122,9 @@ function cursorOf({ id }: AuditRow) {
 
 function startOf({ cursor }: AuditQuery): string | null {
   if (cursor === undefined) return null;
-  const place = decodeCursor(cursor, SORT, UUID);
-  if (place) return place.value;
-  throw refused('cursor', 'cursor is not one of this list');
+  const decoded = decodeCursor(cursor, SORT, UUID);
+  if (decoded) return decoded.value;
+  throw invalidField('cursor', 'cursor is not one of this list');
 }
 
 function filterOf({ action, actorId, targetUserId, from, to }: AuditQuery): AuditFilter {
@@ -129,11 +133,11 @@ function filterOf({ action, actorId, targetUserId, from, to }: AuditQuery): Audi
     to: to === undefined ? undefined : new Date(to),
   };
   if (range.from && range.to && range.from > range.to) {
-    throw refused('from', 'from must not be after to');
+    throw invalidField('from', 'from must not be after to');
   }
   return { action, actorId, targetUserId, ...range };
 }
 
-function refused(field: string, message: string) {
+function invalidField(field: string, message: string) {
   return problem('VALIDATION_ERROR', { errors: [{ field, message }] });
 }

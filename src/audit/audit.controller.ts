@@ -35,12 +35,12 @@ export class AuditController {
   })
   @ApiExtraModels(AuditEventList)
   list(
-    @CurrentPrincipal() by: Principal,
+    @CurrentPrincipal() principal: Principal,
     @Query() query: AuditQuery,
     @Req() request: Request,
   ): Promise<AuditEventList | StreamableFile> {
     return request.accepts(['json', NDJSON]) === NDJSON
-      ? this.events.export(by, query, request)
+      ? this.events.export(principal, query, request)
       : this.events.list(query);
   }
 }

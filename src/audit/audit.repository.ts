@@ -9,7 +9,7 @@ export interface AuditFilter {
   to?: Date | undefined;
 }
 
-/** An event as it is read: values only, no entity, since an export reads them by the million. */
+/** A row of plain values instead of an entity, because an export reads millions of them. */
 export interface AuditRow {
   id: string;
   at: Date;
@@ -26,16 +26,20 @@ export interface AuditRow {
   userAgent: string | null;
 }
 
-/** So many events as lines of JSON, and where to go on; null where there are no more. */
+/** A batch of events as JSON lines, and the id where the next batch starts, or null at the end. */
 export interface AuditLines {
   text: string;
   next: string | null;
 }
 
 export class AuditRepository extends EntityRepository<AuditEvent> {
-  /** Newest first, from behind an id on: the ids sort by time, so that they are the place in the list. */
-  async before(filter: AuditFilter, beforeId: string | null, limit: number): Promise<AuditRow[]> {
-    const { sql, parameters } = page(filter, beforeId, limit);
+  /** Finds events newest first, starting after an id. The ids sort by time, so they are cursors. */
+  async findBefore(
+    filter: AuditFilter,
+    beforeId: string | null,
+    limit: number,
+  ): Promise<AuditRow[]> {
+    const { sql, parameters } = pageQuery(filter, beforeId, limit);
     const rows = await this.execute<Omit<AuditRow, 'at'> & { at: number }>(
       `select id, (extract(epoch from at) * 1000)::float8 as at, action, actor_id as "actorId",
         impersonator_id as "impersonatorId", target_user_id as "targetUserId", before, after, reason,
@@ -46,15 +50,15 @@ export class AuditRepository extends EntityRepository<AuditEvent> {
   }
 
   /**
-   * The same as text. PostgreSQL writes it, because a million events that become objects first leave so
-   * much behind that the process grows by half, and other requests wait meanwhile.
+   * Finds the same events as JSON lines. PostgreSQL writes them. A million events as objects would
+   * create so much garbage that the process grows by half and other requests wait.
    */
-  async linesBefore(
+  async findLinesBefore(
     filter: AuditFilter,
     beforeId: string | null,
     limit: number,
   ): Promise<AuditLines> {
-    const { sql, parameters } = page(filter, beforeId, limit);
+    const { sql, parameters } = pageQuery(filter, beforeId, limit);
     const [row] = await this.execute<{ text: string | null; count: number; last: string }>(
       `select string_agg(${LINE} || chr(10), '' order by id desc) as text, count(*)::int as count,
         min(id::text collate "C") as last from (${sql}) page`,
@@ -68,7 +72,7 @@ export class AuditRepository extends EntityRepository<AuditEvent> {
   }
 }
 
-function page(filter: AuditFilter, beforeId: string | null, limit: number) {
+function pageQuery(filter: AuditFilter, beforeId: string | null, limit: number) {
   const conditions: [string, unknown][] = [
     ['action = ?', filter.action],
     ['actor_id = ?', filter.actorId],
@@ -77,15 +81,15 @@ function page(filter: AuditFilter, beforeId: string | null, limit: number) {
     ['at <= ?::timestamptz', filter.to?.toISOString()],
     ['id < ?::uuid', beforeId ?? undefined],
   ];
-  const given = conditions.filter(([, value]) => value !== undefined);
-  const where = given.map(([condition]) => condition).join(' and ') || 'true';
+  const active = conditions.filter(([, value]) => value !== undefined);
+  const where = active.map(([condition]) => condition).join(' and ') || 'true';
   return {
     sql: `select * from gatehouse.audit_event where ${where} order by id desc limit ?`,
-    parameters: [...given.map(([, value]) => value), limit],
+    parameters: [...active.map(([, value]) => value), limit],
   };
 }
 
-/** `AuditEventRead` of `audit.dto.ts`. */
+/** `AuditEventRead` of `audit.dto.ts` in SQL. */
 const LINE = `json_build_object(
   'id', id, 'at', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'action', action,
   'actorId', actor_id, 'impersonatorId', impersonator_id, 'targetUserId', target_user_id,

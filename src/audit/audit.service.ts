@@ -14,8 +14,8 @@ export interface Change {
 
 @Injectable()
 export class AuditService {
-  /** Writes down who changed what, in the transaction of the change: neither is ever there alone. */
-  record(em: EntityManager, caller: Actor, change: Change): void {
+  /** Records a change in the transaction of that change, so that both commit or neither does. */
+  record(em: EntityManager, actor: Actor, change: Change): void {
     const now = new Date();
     em.create(
       AuditEvent,
@@ -23,16 +23,16 @@ export class AuditService {
         id: uuidV7(now),
         at: now,
         action: change.action,
-        actorId: caller.principal.user.id,
-        impersonatorId: caller.principal.impersonatedBy,
+        actorId: actor.principal.user.id,
+        impersonatorId: actor.principal.impersonatedBy,
         targetUserId: change.targetUserId,
         before: change.before ?? null,
         after: change.after ?? null,
         reason: change.reason ?? null,
-        requestId: caller.requestId,
-        clientRequestId: caller.clientRequestId,
-        ip: caller.ip,
-        userAgent: caller.userAgent,
+        requestId: actor.requestId,
+        clientRequestId: actor.clientRequestId,
+        ip: actor.ip,
+        userAgent: actor.userAgent,
       },
       { persist: true },
     );

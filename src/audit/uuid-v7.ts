@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 
 /**
- * RFC 9562, section 5.7: 48 bits of milliseconds, then chance; ids sort by the time they were made.
- * Node has it from 26 on, and runs from 24.9 are promised.
+ * RFC 9562, section 5.7: 48 bits of milliseconds, then random bits. The ids sort by creation time.
+ * Node 26 has this function, but Node 24.9 is supported too.
  */
 export function uuidV7(at: Date): string {
   const bytes = randomBytes(16);

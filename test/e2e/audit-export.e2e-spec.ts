@@ -57,7 +57,7 @@ async function readToEnd(response: IncomingMessage): Promise<{ lines: string[]; 
 const rename = (from: string, to: string) =>
   stack.database.sql(`alter table gatehouse.${from} rename to ${to}`);
 
-const breaks = () => stack.gatehouse.lines.filter(({ msg }) => msg === 'an export broke off');
+const breaks = () => stack.gatehouse.lines.filter(({ msg }) => msg === 'audit export aborted');
 
 it('has of each event what the list has', async () => {
   await stack.database.sql(`
@@ -83,7 +83,7 @@ it('goes on from a cursor', async () => {
 });
 
 describe('a client', () => {
-  const asked = jest.spyOn(AuditRepository.prototype, 'linesBefore');
+  const asked = jest.spyOn(AuditRepository.prototype, 'findLinesBefore');
   beforeEach(() => asked.mockClear());
   afterAll(() => asked.mockRestore());
 
@@ -171,7 +171,7 @@ describe('one user', () => {
   });
 
   it('whose answer came too late can begin another', async () => {
-    const asked = jest.spyOn(AuditRepository.prototype, 'linesBefore');
+    const asked = jest.spyOn(AuditRepository.prototype, 'findLinesBefore');
     asked.mockImplementation(async () => {
       await sleep(3000);
       return { text: '', next: null };
