@@ -8,7 +8,6 @@ import { Session } from '../better-auth/session.entity.js';
 import { SessionsRepository } from '../better-auth/sessions.repository.js';
 import { UsersRepository } from '../better-auth/users.repository.js';
 import { Environment } from '../config/environment.js';
-import { PHYSICAL_SCHEMA } from '../database/physical-schema.js';
 import { ChangeFeed } from '../database/change-feed.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
 import { TransactionRunner } from '../database/transaction-runner.js';
