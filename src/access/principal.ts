@@ -1,5 +1,3 @@
-import type { VerifiedToken } from '../auth/token-verifier.js';
-
 /** What a request is, once proven. */
 export interface Principal {
   readonly user: UserRow;
@@ -14,6 +12,16 @@ export interface Principal {
   readonly impersonatedBy: string | null;
   /** Whether this caller administers. Never in an impersonated session, whatever its user may do. */
   readonly isAdmin: boolean;
+}
+
+/** The claims of a token whose signature is verified. Times are in seconds since 1970. */
+export interface VerifiedToken {
+  readonly subject: string;
+  readonly sessionId: string | null;
+  readonly issuedAt: number;
+  readonly expiresAt: number;
+  readonly notBefore: number | null;
+  readonly keyId: string;
 }
 
 /** How a token is tied to a session: it names one, or it can only be tied to its user. */

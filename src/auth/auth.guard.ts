@@ -6,8 +6,7 @@ import { addressKey, RateLimiter, userKey } from '../rate-limit/rate-limiter.js'
 import { AuthEvents } from './auth-events.js';
 import { routeAccess } from '../access/route-access.js';
 import { JwtStrategy } from './jwt.strategy.js';
-import type { Principal } from '../access/principal.js';
-import type { VerifiedToken } from './token-verifier.js';
+import type { Principal, VerifiedToken } from '../access/principal.js';
 
 /** Before every route: private, unless it says `@Public()`. */
 @Injectable()

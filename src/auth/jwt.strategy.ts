@@ -6,16 +6,10 @@ import { Environment } from '../config/environment.js';
 import { type Problem, problem, RETRY_AFTER_SECONDS, unavailable } from '../problems/problem.js';
 import { unauthorized } from '../problems/unauthorized.js';
 import type { CpuBudget } from '../rate-limit/cpu-budget.js';
-import type { Principal } from '../access/principal.js';
+import type { Principal, VerifiedToken } from '../access/principal.js';
 import { UserCache } from './user-cache.js';
 import type { UserWithSession, SessionLookup } from './auth.repository.js';
-import {
-  requireBearer,
-  parseBearer,
-  InvalidTokenError,
-  TokenVerifier,
-  type VerifiedToken,
-} from './token-verifier.js';
+import { requireBearer, parseBearer, InvalidTokenError, TokenVerifier } from './token-verifier.js';
 import { isAdmin, isBanned } from '../access/user-rules.js';
 
 /**

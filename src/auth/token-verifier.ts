@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
+import type { VerifiedToken } from '../access/principal.js';
 import type { CpuBudget } from '../rate-limit/cpu-budget.js';
 import {
   findAlgorithm,
@@ -31,16 +32,6 @@ export interface TokenRules {
   maxLifetimeSeconds: number;
   /** The claim that ties a token to a session. */
   sessionClaim: string;
-}
-
-/** What a token says once it is proven; times in seconds since 1970. Shared, hence frozen. */
-export interface VerifiedToken {
-  readonly subject: string;
-  readonly sessionId: string | null;
-  readonly issuedAt: number;
-  readonly expiresAt: number;
-  readonly notBefore: number | null;
-  readonly keyId: string;
 }
 
 /** `busy`: nothing is known of the token, because there was no time left to verify its signature. */

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { verify } from 'node:crypto';
 import * as fc from 'fast-check';
 import { SignJWT } from 'jose';
+import type { VerifiedToken } from '../../src/access/principal.js';
 import { selectKeys, isObject } from '../../src/auth/jwk.js';
 import {
   requireBearer,
@@ -10,7 +11,6 @@ import {
   TokenVerifier,
   type KeySource,
   type TokenRules,
-  type VerifiedToken,
 } from '../../src/auth/token-verifier.js';
 import {
   BAD_TOKENS,
