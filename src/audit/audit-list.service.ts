@@ -2,7 +2,7 @@ import { Readable } from 'node:stream';
 import { Inject, Injectable, StreamableFile } from '@nestjs/common';
 import type { Request } from 'express';
 import type { Logger } from 'pino';
-import { ActorCheck } from '../auth/actor-check.js';
+import { ActorCheck } from '../access/actor-check.js';
 import type { Principal } from '../access/principal.js';
 import { decodeCursor, encodeCursor } from '../validation/cursor.js';
 import { describeError } from '../logging/describe-error.js';

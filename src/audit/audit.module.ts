@@ -1,13 +1,12 @@
 import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { Module } from '@nestjs/common';
-import { AuthModule } from '../auth/auth.module.js';
 import { AuditEvent } from './audit-event.entity.js';
 import { AuditListService } from './audit-list.service.js';
 import { AuditController } from './audit.controller.js';
 import { AuditService } from './audit.service.js';
 
 @Module({
-  imports: [AuthModule, MikroOrmModule.forFeature([AuditEvent])],
+  imports: [MikroOrmModule.forFeature([AuditEvent])],
   controllers: [AuditController],
   providers: [AuditService, AuditListService],
   exports: [AuditService],

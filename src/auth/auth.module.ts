@@ -1,4 +1,5 @@
 import {
+  Global,
   Injectable,
   Module,
   type OnApplicationBootstrap,
@@ -15,14 +16,15 @@ import { Environment } from '../config/environment.js';
 import { AuthController } from './auth.controller.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthGuard } from './auth.guard.js';
-import { ActorCheck } from './actor-check.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
 import { DatabaseModule } from '../database/database.module.js';
 import { UserCache } from './user-cache.js';
 import { AuthRepository } from './auth.repository.js';
 import { DecoratedRoutes, RateLimitGuard } from '../rate-limit/rate-limit.guard.js';
+import { ActorCheck } from '../access/actor-check.js';
 import { RolesGuard } from '../access/roles.guard.js';
+import { TokenActorCheck } from './token-actor-check.js';
 import { TokenVerifier } from './token-verifier.js';
 
 /** Begins to fetch the issuer's keys when the application starts, and stops when it ends. */
@@ -40,6 +42,8 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
   }
 }
 
+/** Global, so that modules below it inject the abstract `ActorCheck` and import no auth. */
+@Global()
 @Module({
   imports: [
     AccountsModule,
@@ -90,7 +94,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
     AuthRepository,
     UserCache,
     JwtStrategy,
-    ActorCheck,
+    { provide: ActorCheck, useClass: TokenActorCheck },
     AuthEvents,
     RateLimiter,
     DecoratedRoutes,
