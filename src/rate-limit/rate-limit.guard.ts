@@ -62,6 +62,6 @@ const isDecorated = memoizePerRoute((controller, handler) =>
 function count(limits: RateLimiter, context: ExecutionContext, allowance?: RateLimitPolicy): void {
   const http = context.switchToHttp();
   const request = http.getRequest<Request>();
-  const who = request.principal ? userKey(request.principal.user.id) : addressKey(request);
+  const who = request.userId === undefined ? addressKey(request) : userKey(request.userId);
   limits.count(who, http.getResponse<Response>(), allowance);
 }
