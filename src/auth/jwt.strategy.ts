@@ -9,7 +9,9 @@ import type { CpuBudget } from '../rate-limit/cpu-budget.js';
 import type { Principal, VerifiedToken } from '../access/principal.js';
 import { UserCache } from './user-cache.js';
 import type { UserWithSession, SessionLookup } from './auth.repository.js';
-import { requireBearer, parseBearer, InvalidTokenError, TokenVerifier } from './token-verifier.js';
+import { parseBearer, requireBearer } from './bearer.js';
+import { InvalidTokenError } from './invalid-token.js';
+import { TokenVerifier } from './token-verifier.js';
 import { isAdmin, isBanned } from '../access/user-rules.js';
 
 /**

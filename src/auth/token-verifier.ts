@@ -2,14 +2,9 @@ import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { VerifiedToken } from '../access/principal.js';
 import type { CpuBudget } from '../rate-limit/cpu-budget.js';
-import {
-  findAlgorithm,
-  isKeyId,
-  isObject,
-  isOneLine,
-  type Algorithm,
-  type VerificationKey,
-} from './jwk.js';
+import { InvalidTokenError, refuse } from './invalid-token.js';
+import { findAlgorithm, isKeyId, isOneLine, type Algorithm, type VerificationKey } from './jwk.js';
+import { MAX_TOKEN_LENGTH, type Members, readToken } from './token-form.js';
 
 /** Where the verifier gets the issuer's keys: the KeyRing, and in tests a handful of them. */
 export interface KeySource {
@@ -32,21 +27,6 @@ export interface TokenRules {
   maxLifetimeSeconds: number;
   /** The claim that ties a token to a session. */
   sessionClaim: string;
-}
-
-/** `busy`: nothing is known of the token, because there was no time left to verify its signature. */
-export type TokenFailure = 'invalid' | 'expired' | 'keys-unavailable' | 'busy';
-
-/** A token that is not accepted. `reason` is for operators: short, stable, without the token. */
-export class InvalidTokenError extends Error {
-  override readonly name = 'TokenRefused';
-
-  constructor(
-    readonly failure: TokenFailure,
-    readonly reason: string,
-  ) {
-    super(reason);
-  }
 }
 
 type SignatureBudget = Pick<CpuBudget, 'run'>;
@@ -189,30 +169,6 @@ export class TokenVerifier {
   }
 }
 
-/**
- * The token of an Authorization header (RFC 6750 §2.1), or undefined where it holds none: no
- * header, or another scheme. A Bearer header of any other shape is refused.
- */
-export function requireBearer(authorization: string | undefined): string | undefined {
-  const token = parseBearer(authorization);
-  // RFC 9110 §11.1: the scheme is case-insensitive, and ends where its characters do.
-  const isBearer =
-    token === undefined && /^bearer(?![\w!#$%&'*+.^`|~-])/i.test(authorization ?? '');
-  return isBearer ? refuse('authorization-header') : token;
-}
-
-/**
- * The same without a refusal: only a header in the right form has a token. The parts of the expression
- * have no character in common, so it takes linear time; passport-jwt's own extractor does not.
- */
-export function parseBearer(authorization: string | undefined): string | undefined {
-  return authorization === undefined
-    ? undefined
-    : /^bearer +([\w.~+/-]+=*)$/i.exec(authorization)?.[1];
-}
-
-const MAX_TOKEN_LENGTH = 8 * 1024;
-
 // A token must not bring its own key or say where to fetch one (RFC 8725 §3.10), nor be read in a
 // way of its own: we support no extension (RFC 7515 §4.1.11), no payload outside base64url
 // (RFC 7797), nothing compressed, nested or encrypted.
@@ -230,76 +186,6 @@ const REFUSED_HEADERS = [
   'enc',
 ];
 
-type Members = ReadonlyMap<string, unknown>;
-
-interface ReadToken {
-  header: Members;
-  claims: Members;
-  signingInput: Uint8Array;
-  signature: Uint8Array;
-}
-
-/** RFC 7515 §7.1: header, payload and signature in base64url, with a dot between each. */
-function readToken(token: string): ReadToken {
-  if (token.length > MAX_TOKEN_LENGTH) refuse('too-long');
-  const [header, payload, signature, ...more] = token.split('.');
-  if (!header || !payload || !signature || more.length > 0) return refuse('not-three-parts');
-  return {
-    header: readMembers(decode(header)),
-    claims: readMembers(decode(payload)),
-    signingInput: Buffer.from(`${header}.${payload}`, 'latin1'),
-    signature: decode(signature),
-  };
-}
-
-/**
- * RFC 7515 §2: base64url "with all trailing '=' characters omitted […] and without the inclusion
- * of any line breaks, whitespace, or other additional characters". Node skips all of these, takes
- * the other alphabet too, and drops surplus bits (RFC 4648 §3.5); but only text in the one
- * canonical form comes back as it was.
- */
-function decode(part: string): Buffer {
-  const bytes = Buffer.from(part, 'base64url');
-  return bytes.toString('base64url') === part ? bytes : refuse('base64url');
-}
-
-// RFC 8725 §3.7: UTF-8 and nothing else. A byte order mark stays, for JSON.parse to refuse.
-const UTF_8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-
-/** A map, because a name that is not there must not be found on Object.prototype. */
-function readMembers(bytes: Uint8Array): Members {
-  let text: string;
-  let value: unknown;
-  try {
-    text = UTF_8.decode(bytes);
-    value = JSON.parse(text);
-  } catch {
-    return refuse('json');
-  }
-  if (!isObject(value)) return refuse('json');
-  if (hasDuplicateMember(text)) refuse('duplicate-member');
-  return new Map(Object.entries(value));
-}
-
-/**
- * RFC 7515 §4 and RFC 7519 §4 let a reader refuse a name that comes twice or take the last one. We
- * refuse: two readers that choose differently see two tokens under one signature. The text has
- * been parsed, so a string before a colon is a name; and only names of the object itself count.
- */
-function hasDuplicateMember(json: string): boolean {
-  const names = new Set<string>();
-  let depth = 0;
-  for (const [found, , colon] of json.matchAll(/("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}]/g)) {
-    if (found === '{') depth += 1;
-    if (found === '}') depth -= 1;
-    if (colon === undefined || depth !== 1) continue;
-    const name = String(JSON.parse(found.slice(0, -colon.length)));
-    if (names.has(name)) return true;
-    names.add(name);
-  }
-  return false;
-}
-
 function requireOneLine(value: unknown, reason: string): string {
   return isOneLine(value, 255) ? value : refuse(reason);
 }
@@ -312,8 +198,4 @@ function requireSeconds(value: unknown, reason: string): number {
 // The memory is named by a hash so that it holds no token that could be replayed, and stays small.
 function cacheKey(token: string): string {
   return hash('sha256', token, 'base64url');
-}
-
-function refuse(reason: string): never {
-  throw new InvalidTokenError('invalid', reason);
 }

@@ -3,11 +3,11 @@ import { verify } from 'node:crypto';
 import * as fc from 'fast-check';
 import { SignJWT } from 'jose';
 import type { VerifiedToken } from '../../src/access/principal.js';
+import { requireBearer } from '../../src/auth/bearer.js';
+import { InvalidTokenError } from '../../src/auth/invalid-token.js';
 import { selectKeys, isObject } from '../../src/auth/jwk.js';
 import {
-  requireBearer,
   KeysUnavailableError,
-  InvalidTokenError,
   TokenVerifier,
   type KeySource,
   type TokenRules,
