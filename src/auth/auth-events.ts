@@ -9,13 +9,13 @@ import { clientAddress } from '../http/client-address.js';
 import type { Principal } from '../access/principal.js';
 
 /**
- * What happened at the door, in the log and not in a table, which strangers could fill. Never with the
- * token, and never more than a bounded number of lines a minute, which strangers could fill as well.
+ * Logs accepted and failed authentication. It uses the log and not a table, which strangers could
+ * fill. The lines never contain the token, and their number per minute is bounded.
  */
 @Injectable()
 export class AuthEvents {
   private readonly announcedTokens = new WeakSet<object>();
-  // Counted apart, so that a flood of the one does not hide the other.
+  // Separate throttles, so that a flood of failures does not suppress accepted tokens.
   private readonly failureThrottles: LogThrottles;
   private readonly acceptedThrottle: LogThrottle;
   private shouldWarnAboutProxy: boolean;
@@ -29,17 +29,18 @@ export class AuthEvents {
     this.shouldWarnAboutProxy = trustProxy === false;
   }
 
-  /** Once for each process. A stranger can send the header, too, so the text says "if". */
+  /** Warns once per process. A stranger can send the header, too, so the message says "if". */
   warnAboutIgnoredProxy({ headers }: Request): void {
     if (!this.shouldWarnAboutProxy || !(headers['x-forwarded-for'] ?? headers['forwarded'])) return;
     this.shouldWarnAboutProxy = false;
     this.log.warn(
       { event: 'proxy.ignored' },
-      'A request came with X-Forwarded-For or Forwarded, but TRUST_PROXY is off. If a proxy stands in ' +
-        'front, all its clients count as one address: set TRUST_PROXY.',
+      'A request has X-Forwarded-For or Forwarded, but TRUST_PROXY is off. If a proxy is in front, ' +
+        'all its clients count as one address: set TRUST_PROXY.',
     );
   }
 
+  /** Logs a refused token. An outage is not logged here. */
   failed(error: unknown, request: Request): void {
     if (!(error instanceof Problem) || error.getStatus() >= 500) return;
     if (!this.failureThrottles.allow([error.code, error.details.reason].filter(Boolean).join(' ')))
@@ -56,7 +57,7 @@ export class AuthEvents {
     );
   }
 
-  /** Once for each token: the verifier hands out the same object for as long as it remembers it. */
+  /** Logs once per token. The verifier returns the same object while the token is cached. */
   accepted({ user, session, token, binding, impersonatedBy }: Principal, request: Request): void {
     request.userId = user.id;
     if (impersonatedBy !== null) request.impersonatedBy = impersonatedBy;
@@ -79,5 +80,5 @@ export class AuthEvents {
   }
 }
 
-/** For each code and reason, of which there are some thirty. */
+/** The limit for each code and reason. There are about thirty of them. */
 const MAX_FAILURES_A_MINUTE = 100;

@@ -8,10 +8,10 @@ import { routeAccess } from '../access/route-access.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import type { Principal, VerifiedToken } from '../access/principal.js';
 
-/** Before every route: private, unless it says `@Public()`. */
+/** Runs before every route. A route is private unless it has `@Public()`. */
 @Injectable()
 export class AuthGuard implements CanActivate {
-  /** For the signatures of addresses that have used up their failures: all of them share it. */
+  /** The CPU budget for signatures. All addresses with an exhausted failure limit share it. */
   private readonly signatureBudget = new CpuBudget(0.1);
   private readonly failedTokens = new WeakSet<VerifiedToken>();
 
@@ -33,30 +33,31 @@ export class AuthGuard implements CanActivate {
   }
 
   /**
-   * Failures are counted, because each costs a signature or a query: those of a genuine token on its
-   * subject, all others on the address. Neither count refuses a good token:
-   * - A subject that is exhausted has only those tokens refused that have failed before.
-   * - An address that is exhausted has signatures verified within a CPU budget.
+   * Counts failures, because each costs a signature check or a query. A failure of a token with a
+   * verified signature counts for its subject, every other failure for the address. Neither limit
+   * refuses a valid token:
+   * - For an exhausted subject, only tokens that failed before are refused.
+   * - For an exhausted address, signatures are verified within a CPU budget.
    */
   private async authenticate(
     request: Request,
     response: Response,
-    known: VerifiedToken | undefined,
+    verified: VerifiedToken | undefined,
   ): Promise<true> {
     this.events.warnAboutIgnoredProxy(request);
-    if (known && this.failedTokens.has(known)) {
-      this.limits.assertFailuresBelowLimit(userKey(known.subject), response);
+    if (verified && this.failedTokens.has(verified)) {
+      this.limits.assertFailuresBelowLimit(userKey(verified.subject), response);
     }
     const address = addressKey(request);
-    const isExhausted = !known && this.limits.isExhausted(address);
+    const isExhausted = !verified && this.limits.isExhausted(address);
     if (isExhausted) request.signatureBudget = this.signatureBudget;
     try {
       const principal = await this.strategy.authenticateRequest(request);
-      if (known) this.failedTokens.delete(known);
+      if (verified) this.failedTokens.delete(verified);
       return this.accept(principal, request);
     } catch (error) {
       if (isFailure(error)) {
-        const token = known ?? this.strategy.getVerifiedToken(request);
+        const token = verified ?? this.strategy.getVerifiedToken(request);
         if (token) this.failedTokens.add(token);
         this.limits.countFailure(token ? userKey(token.subject) : address, response);
         if (isExhausted && !token) this.limits.assertFailuresBelowLimit(address, response);
@@ -73,7 +74,7 @@ export class AuthGuard implements CanActivate {
   }
 }
 
-/** An outage is not a failure of the caller; a missing token costs nothing; 429 says nothing of the token. */
+/** Excludes outages, missing tokens (they cost nothing) and 429 (the token was not checked). */
 function isFailure(error: unknown): boolean {
   if (!(error instanceof Problem) || error.getStatus() >= 500) return false;
   return error.code !== 'AUTH_MISSING_TOKEN' && error.code !== 'RATE_LIMITED';

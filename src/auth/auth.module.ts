@@ -27,12 +27,12 @@ import { RolesGuard } from '../access/roles.guard.js';
 import { TokenActorCheck } from './token-actor-check.js';
 import { TokenVerifier } from './token-verifier.js';
 
-/** Begins to fetch the issuer's keys when the application starts, and stops when it ends. */
+/** Starts to fetch the issuer's keys with the application, and stops with it. */
 @Injectable()
-class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
+class KeyRingLifecycle implements OnApplicationBootstrap, OnApplicationShutdown {
   constructor(private readonly keys: KeyRing) {}
 
-  /** Not waited for: without the issuer the service starts, and says that it is not ready. */
+  /** Not awaited: without the issuer the service starts, but reports that it is not ready. */
   onApplicationBootstrap(): void {
     void this.keys.start();
   }
@@ -42,7 +42,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
   }
 }
 
-/** Global, so that modules below it inject the abstract `ActorCheck` and import no auth. */
+/** Global, so that feature modules can inject the abstract `ActorCheck` without importing auth. */
 @Global()
 @Module({
   imports: [
@@ -90,7 +90,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
           environment.TOKEN_CACHE_MAX,
         ),
     },
-    KeyRingLife,
+    KeyRingLifecycle,
     AuthRepository,
     UserCache,
     JwtStrategy,
@@ -98,7 +98,7 @@ class KeyRingLife implements OnApplicationBootstrap, OnApplicationShutdown {
     AuthEvents,
     RateLimiter,
     DecoratedRoutes,
-    // In this order, before every route of every module.
+    // These guards run in this order, before every route of every module.
     { provide: APP_GUARD, useClass: AuthGuard },
     { provide: APP_GUARD, useClass: RateLimitGuard },
     { provide: APP_GUARD, useClass: RolesGuard },

@@ -17,20 +17,21 @@ import {
 } from '../better-auth/rows.js';
 import type { SessionRow, UserRow } from '../access/principal.js';
 
-/** Which session may vouch for a token: the one it names, or any that was there when it was issued. */
+/** Selects the session of a token: by its id, or the sessions that existed when it was issued. */
 export type SessionLookup = { sessionId: string } | { maxCreatedAt: Date };
 
 export interface UserWithSession {
   user: UserRow;
-  /** The witness, the one that lasts longest where several could be it; null where there is none. */
+  /** The selected session. Of several, the one that expires last. Null if there is none. */
   session: SessionRow | null;
-  /** The admin of an impersonated session, with a session of their own from before it began. */
+  /** The admin of an impersonated session, with an own session that existed when it started. */
   impersonator: UserWithSession | null;
 }
 
 /**
- * Who a token speaks for, as the database has it now. Every request asks this, so it is one query for
- * both rows, by primary key and by an index, into plain values and not into entities.
+ * Reads the user and the session of a token from the database. This is on the path of every
+ * uncached request. So it is one query by primary key and by index, into plain values without
+ * entities.
  */
 @Injectable()
 export class AuthRepository {
@@ -39,49 +40,49 @@ export class AuthRepository {
     @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
   ) {}
 
-  async find(userId: string, witness: SessionLookup | null): Promise<UserWithSession | null> {
-    const standing = await this.load(userId, witness);
-    const session = standing?.session;
-    if (!session || session.impersonatedBy === null) return standing;
-    // Another query, so that requests without impersonation do not pay for a join.
-    const notAfter = new Date(session.createdAt.getTime() + MAX_CLOCK_DIFFERENCE_MS);
+  async find(userId: string, lookup: SessionLookup | null): Promise<UserWithSession | null> {
+    const found = await this.load(userId, lookup);
+    const session = found?.session;
+    if (!session || session.impersonatedBy === null) return found;
+    // A separate query, so that requests without impersonation do not pay for a join.
+    const maxCreatedAt = new Date(session.createdAt.getTime() + MAX_CLOCK_DIFFERENCE_MS);
     return {
-      ...standing,
-      impersonator: await this.load(session.impersonatedBy, { maxCreatedAt: notAfter }),
+      ...found,
+      impersonator: await this.load(session.impersonatedBy, { maxCreatedAt }),
     };
   }
 
   private async load(
     userId: string,
-    witness: SessionLookup | null,
+    lookup: SessionLookup | null,
   ): Promise<UserWithSession | null> {
-    if (!this.canBe('user', userId)) return null;
-    const byId = witness !== null && 'sessionId' in witness;
-    if (byId && !this.canBe('session', witness.sessionId)) {
+    if (!this.canBeIdOf('user', userId)) return null;
+    const isById = lookup !== null && 'sessionId' in lookup;
+    if (isById && !this.canBeIdOf('session', lookup.sessionId)) {
       return this.load(userId, null);
     }
-    const { sql, parameters } = this.compose(userId, witness);
+    const { sql, parameters } = this.compose(userId, lookup);
     const [row] = await this.em.getConnection().execute<JoinedRow[]>(sql, parameters);
     return row ? toUserWithSession(row) : null;
   }
 
-  private compose(userId: string, witness: SessionLookup | null) {
+  private compose(userId: string, lookup: SessionLookup | null) {
     const { user, session } = this.physical.tables;
     if (!user) throw new Error('The service does not start without a user table.');
     const from = `${this.name(user)} u`;
     const where = `u.${column(user, 'id')} = ?`;
-    if (!witness || !session) {
+    if (!lookup || !session) {
       return {
         sql: `select ${userColumns(user)} from ${from} where ${where}`,
         parameters: [userId],
       };
     }
-    const byId = 'sessionId' in witness;
-    const condition = byId
+    const isById = 'sessionId' in lookup;
+    const condition = isById
       ? `s.${column(session, 'id')} = ?`
       : `extract(epoch from s.${column(session, 'createdAt')}) <= ?
             and extract(epoch from s.${column(session, 'expiresAt')}) > ?`;
-    // The user's own session first: an impersonated one counts only where it is the only one.
+    // An impersonated session is selected only if the user has no other session.
     return {
       sql: `select ${userColumns(user)}, ${sessionColumns(session)} from ${from}
         left join lateral (
@@ -92,9 +93,9 @@ export class AuthRepository {
         ) s on true
         where ${where}`,
       parameters: [
-        ...(byId
-          ? [witness.sessionId]
-          : [witness.maxCreatedAt.getTime() / 1000, Date.now() / 1000]),
+        ...(isById
+          ? [lookup.sessionId]
+          : [lookup.maxCreatedAt.getTime() / 1000, Date.now() / 1000]),
         userId,
       ],
     };
@@ -104,12 +105,12 @@ export class AuthRepository {
     return `"${this.physical.schema}"."${table.name}"`;
   }
 
-  private canBe(table: TableName, id: string): boolean {
+  private canBeIdOf(table: TableName, id: string): boolean {
     return canBeId(this.physical.tables[table]?.columns['id']?.type ?? 'text', id);
   }
 }
 
-/** The servers of one Better-Auth may have clocks that differ; a token has the same second. */
+/** The servers of one Better-Auth may have different clocks. `iat` has the same tolerance. */
 const MAX_CLOCK_DIFFERENCE_MS = 1000;
 
 function toUserWithSession(row: JoinedRow): UserWithSession {

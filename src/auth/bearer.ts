@@ -1,20 +1,21 @@
 import { refuse } from './invalid-token.js';
 
 /**
- * The token of an Authorization header (RFC 6750 §2.1), or undefined where it holds none: no
- * header, or another scheme. A Bearer header of any other shape is refused.
+ * Returns the token of an Authorization header (RFC 6750 §2.1). Returns undefined for a missing
+ * header and for another scheme. Refuses a malformed Bearer header.
  */
 export function requireBearer(authorization: string | undefined): string | undefined {
   const token = parseBearer(authorization);
-  // RFC 9110 §11.1: the scheme is case-insensitive, and ends where its characters do.
+  // RFC 9110 §11.1: the scheme is a case-insensitive token.
   const isBearer =
     token === undefined && /^bearer(?![\w!#$%&'*+.^`|~-])/i.test(authorization ?? '');
   return isBearer ? refuse('authorization-header') : token;
 }
 
 /**
- * The same without a refusal: only a header in the right form has a token. The parts of the expression
- * have no character in common, so it takes linear time; passport-jwt's own extractor does not.
+ * Returns the token of a well-formed Bearer header, and undefined for every other header. Adjacent
+ * parts of the expression share no character, so it takes linear time. passport-jwt's own
+ * extractor does not.
  */
 export function parseBearer(authorization: string | undefined): string | undefined {
   return authorization === undefined

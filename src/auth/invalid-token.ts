@@ -1,9 +1,9 @@
-/** `busy`: nothing is known of the token, because there was no time left to verify its signature. */
+/** `busy`: the signature was not verified, because the CPU budget was used up. */
 export type TokenFailure = 'invalid' | 'expired' | 'keys-unavailable' | 'busy';
 
-/** A token that is not accepted. `reason` is for operators: short, stable, without the token. */
+/** A token that is not accepted. `reason` is a short, stable code for operators, without the token. */
 export class InvalidTokenError extends Error {
-  override readonly name = 'TokenRefused';
+  override readonly name = 'InvalidTokenError';
 
   constructor(
     readonly failure: TokenFailure,

@@ -19,18 +19,18 @@ interface AlgorithmFacts {
 }
 
 /**
- * The signature algorithms of RFC 7518 and RFC 8037 that Better-Auth signs with: the kind of key
- * each takes, and what node:crypto has to be told.
+ * The signature algorithms of RFC 7518 and RFC 8037 that Better-Auth signs with. Each entry has the
+ * kind of key and the options of node:crypto.
  *
- * Why node:crypto and not jose, which sits in the tree anyway: the key's algorithm, never the
- * token's, picks the line of this table, so all that is left of jose's work is one call; and that
- * call, made on the spot, verifies 1.2 to 2 times as many tokens a second on one core as a trip
- * through WebCrypto's thread pool. (Ed25519: 7,500 against 6,100 at best and 4,800 one by one.)
+ * We use node:crypto and not jose, although jose is installed. The key's algorithm selects the
+ * entry, never the token's, so only one call of jose's work remains. The synchronous call verifies
+ * 1.2 to 2 times as many tokens a second on one core as WebCrypto's thread pool. (Ed25519: 7,500
+ * against 6,100 at best and 4,800 one by one.)
  */
 const ALGORITHMS: Record<Algorithm, AlgorithmFacts> = {
   EdDSA: { kty: 'OKP', crv: 'Ed25519', digest: null, options: {} },
-  // RFC 7518 §3.4: the signature is R and S side by side, each as long as the curve's order. With
-  // this encoding OpenSSL refuses every other length, and with it the DER form.
+  // RFC 7518 §3.4: the signature is R and S concatenated, each as long as the curve's order. With
+  // this encoding OpenSSL refuses every other length, and so the DER form.
   ES256: { kty: 'EC', crv: 'P-256', digest: 'sha256', options: { dsaEncoding: 'ieee-p1363' } },
   ES512: { kty: 'EC', crv: 'P-521', digest: 'sha512', options: { dsaEncoding: 'ieee-p1363' } },
   RS256: {
@@ -48,7 +48,7 @@ const ALGORITHMS: Record<Algorithm, AlgorithmFacts> = {
   },
 };
 
-/** A public key of the issuer, admitted for one algorithm and imported once. */
+/** A public key of the issuer, accepted for one algorithm and imported once. */
 export class VerificationKey {
   constructor(
     readonly id: string,
@@ -56,13 +56,13 @@ export class VerificationKey {
     readonly publicKey: KeyObject,
   ) {}
 
-  /** Whether this key's owner signed exactly these bytes. Takes 30 to 130 µs; ES512 takes 2 ms. */
+  /** Whether the key's owner signed exactly these bytes. Takes 30 to 130 µs, and 2 ms for ES512. */
   verifies(signingInput: Uint8Array, signature: Uint8Array): boolean {
     const { digest, options } = ALGORITHMS[this.algorithm];
     try {
       return verify(digest, signingInput, { key: this.publicKey, ...options }, signature);
     } catch {
-      // OpenSSL throws rather than says no to some keys (an RSA exponent it finds too long).
+      // OpenSSL throws for some keys, such as one with too long an RSA exponent.
       return false;
     }
   }
@@ -87,8 +87,8 @@ export interface SelectedKeys {
 }
 
 /**
- * Sorts a published key set (RFC 7517 §5) into the keys that may vouch for a token and those that
- * may not. One bad key never costs the good ones beside it.
+ * Separates a published key set (RFC 7517 §5) into keys that may verify tokens and rejected keys. A
+ * bad key does not affect the others.
  */
 export function selectKeys(
   published: readonly unknown[],
@@ -98,7 +98,7 @@ export function selectKeys(
   const kids = jwks.map((jwk) => jwk['kid']);
   const allowed = new Set(algorithms.map(findAlgorithm));
   const keys = new Map<string, VerificationKey>();
-  const leftOut: RejectedKey[] = [];
+  const rejected: RejectedKey[] = [];
   for (const [index, jwk] of jwks.entries()) {
     try {
       const key = parseKey(jwk, kids, allowed);
@@ -106,16 +106,16 @@ export function selectKeys(
     } catch (error) {
       if (!(error instanceof UnusableKeyError)) throw error;
       const kid = isKeyId(jwk['kid']) ? jwk['kid'] : `(key ${index + 1} of ${jwks.length})`;
-      leftOut.push({ kid, reason: error.message });
+      rejected.push({ kid, reason: error.message });
     }
   }
-  return { keys, rejected: leftOut };
+  return { keys, rejected };
 }
 
-/** The algorithm of that name. RFC 9864 §2.2: `Ed25519` is what `EdDSA` is called from now on. */
+/** Finds an algorithm by its name. RFC 9864 §2.2 renames `EdDSA` to `Ed25519`. */
 export function findAlgorithm(name: unknown): Algorithm | undefined {
   if (name === 'Ed25519') return 'EdDSA';
-  return ALGORITHM_NAMES.find((known) => known === name);
+  return ALGORITHM_NAMES.find((supported) => supported === name);
 }
 
 export function isKeyId(value: unknown): value is string {
@@ -123,8 +123,8 @@ export function isKeyId(value: unknown): value is string {
 }
 
 /**
- * Text that can be stored, logged and compared: no control characters (PostgreSQL refuses a NUL)
- * and no half of a surrogate pair, which would turn into another character on its way out.
+ * Whether this is text that can be stored, logged and compared. It has no control characters
+ * (PostgreSQL refuses NUL) and no lone surrogate, which encoding would replace.
  */
 export function isOneLine(value: unknown, maxLength: number): value is string {
   return (
@@ -142,7 +142,7 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 
 class UnusableKeyError extends Error {}
 
-// RFC 7518 §6.2.2, §6.3.2, §6.4.1 and RFC 8037 §2: what only a private or secret key has.
+// RFC 7518 §6.2.2, §6.3.2, §6.4.1 and RFC 8037 §2: members of private and secret keys only.
 const PRIVATE_MEMBERS = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'];
 
 function parseKey(
@@ -152,14 +152,14 @@ function parseKey(
 ): VerificationKey {
   const { kid, use, key_ops: operations } = jwk;
   if (!isKeyId(kid)) throw new UnusableKeyError('its kid is not 1 to 128 plain characters');
-  // Two keys under one `kid` leave open which of them is meant, so neither is taken: with the first
-  // or the last one, whoever can add a key to the set could take a name over.
+  // Two keys with one `kid` are ambiguous, so we reject both. If we took the first or the last, an
+  // attacker who can add a key to the set could take over a `kid`.
   if (kids.indexOf(kid) !== kids.lastIndexOf(kid))
     throw new UnusableKeyError('its kid is not unique');
   if (PRIVATE_MEMBERS.some((member) => Object.hasOwn(jwk, member))) {
-    throw new UnusableKeyError('its private part was published: whoever read it can sign');
+    throw new UnusableKeyError('its private part was published: every reader can sign');
   }
-  // RFC 7517 §4.2 and §4.3: a key for encryption is not one for signatures, whatever its shape.
+  // RFC 7517 §4.2 and §4.3: a key for encryption must not verify signatures.
   if (use !== undefined && use !== 'sig') throw new UnusableKeyError('its use is not sig');
   if (operations !== undefined && !(Array.isArray(operations) && operations.includes('verify'))) {
     throw new UnusableKeyError('its key_ops are without verify');
@@ -173,8 +173,8 @@ function parseKey(
 }
 
 /**
- * RFC 8725 §3.1: "Each key MUST be used with exactly one algorithm". A curve names its own; an RSA
- * key without `alg` would do for RS256 and PS256 alike, and a guess would be a choice of ours.
+ * RFC 8725 §3.1: "Each key MUST be used with exactly one algorithm". A curve determines its
+ * algorithm. An RSA key without `alg` fits RS256 and PS256, so we reject it rather than guess.
  */
 function algorithmOf(jwk: Record<string, unknown>): Algorithm {
   const { alg, kty, crv } = jwk;
@@ -190,8 +190,8 @@ function algorithmOf(jwk: Record<string, unknown>): Algorithm {
 }
 
 function isKeyFor(algorithm: Algorithm, kty: unknown, crv: unknown): boolean {
-  const wanted = ALGORITHMS[algorithm];
-  return kty === wanted.kty && crv === wanted.crv;
+  const expected = ALGORITHMS[algorithm];
+  return kty === expected.kty && crv === expected.crv;
 }
 
 /** Node refuses an EC point that is not on its curve, and an `x` or `y` of the wrong length. */
@@ -211,22 +211,24 @@ function importKey(jwk: Record<string, unknown>): KeyObject {
 function checkRsa(key: KeyObject): void {
   const { modulusLength = 0, publicExponent = 0n } = key.asymmetricKeyDetails ?? {};
   // RFC 7518 §3.3: "A key of size 2048 bits or larger MUST be used". The upper bounds, here and
-  // below, keep one signature from costing milliseconds.
+  // below, limit the time that one signature check takes.
   if (modulusLength < 2048) throw new UnusableKeyError('it is RSA of fewer than 2048 bits');
   if (modulusLength > 8192) throw new UnusableKeyError('it is RSA of more than 8192 bits');
-  // With e = 1 a signature is the padded message itself; with e = 3 sloppy padding can be forged.
+  // With e = 1 a signature is the padded message itself. With e = 3 sloppy padding can be forged.
   if (publicExponent < 65_537n || publicExponent > 0xffff_ffffn || publicExponent % 2n === 0n) {
     throw new UnusableKeyError('its RSA exponent is not an odd number from 65537 to 2^32');
   }
 }
 
 /**
- * RFC 8032 §5.1.7 multiplies the key by the message's hash: for a point of small order that leaves
- * at most eight results, and anyone can find the signature that fits. Points of order 1, 2 and 4
- * have y = 1, −1 and 0; one of order 8 doubles to y = 0, for which the curve equation
- * −x² + y² = 1 − (121665/121666)·x²y² gives the last line. None of this looks at the sign bit, and
- * all of it is modulo p, so no other spelling of such a point (y + p, "negative zero") gets by.
- * OpenSSL 3.5 turns such signatures down by itself; under OpenSSL 3.0 they were seen to pass.
+ * Rejects points of small order. RFC 8032 §5.1.7 multiplies the key by a hash of the message. For
+ * a point of small order that has at most eight results, so anyone can find a valid signature.
+ *
+ * Points of order 1, 2 and 4 have y = 1, −1 and 0. A point of order 8 doubles to y = 0. The curve
+ * equation −x² + y² = 1 − (121665/121666)·x²y² then gives `isOfOrder8`. The check ignores the sign
+ * bit and works modulo p. So it also rejects other encodings (y + p, "negative zero").
+ *
+ * OpenSSL 3.5 refuses such signatures itself. OpenSSL 3.0 accepted them in our tests.
  */
 function checkEd25519(key: KeyObject): void {
   const p = 2n ** 255n - 19n;

@@ -15,9 +15,9 @@ import { TokenVerifier } from './token-verifier.js';
 import { isAdmin, isBanned } from '../access/user-rules.js';
 
 /**
- * passport-jwt verifies with `jsonwebtoken`, which cannot verify EdDSA, Better-Auth's default. This is
- * the seam it leaves for another verifier: one for the process, so it holds nothing itself and finds
- * the verifier where a key would be.
+ * passport-jwt verifies with `jsonwebtoken`, which does not support EdDSA, Better-Auth's default.
+ * passport-jwt allows another verifier, but only one for the whole process. So this one has no
+ * state, and receives the TokenVerifier in place of a key.
  */
 Object.assign(passportJwt.Strategy, {
   JwtVerifier(
@@ -32,17 +32,17 @@ Object.assign(passportJwt.Strategy, {
 
 declare module 'express-serve-static-core' {
   interface Request {
-    /** Where a signature may be verified only while there is CPU time for it. */
+    /** If set, a signature is verified only while this budget has CPU time left. */
     signatureBudget?: CpuBudget;
   }
 }
 
-/** Whose token is this, and is it still true? */
+/** Finds the user and the session of a token, and checks that they may still use it. */
 @Injectable()
 export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   constructor(
     private readonly verifier: TokenVerifier,
-    private readonly principals: UserCache,
+    private readonly users: UserCache,
     private readonly environment: Environment,
   ) {
     super({
@@ -61,29 +61,29 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     } as StrategyOptionsWithoutRequest);
   }
 
-  /** What the token of this request says, where it was proven before. Refuses nothing. */
+  /** Returns the request's token if it is cached and within its lifetime. Never throws. */
   getCachedToken({ headers: { authorization } }: Request): VerifiedToken | undefined {
     const token = parseBearer(authorization);
     return token ? this.verifier.getCached(token) : undefined;
   }
 
-  /** The same for a token that may be out of time. */
+  /** Returns the request's token if it is cached, even if it is expired. Never throws. */
   getVerifiedToken({ headers: { authorization } }: Request): VerifiedToken | undefined {
     const token = parseBearer(authorization);
     return token ? this.verifier.getVerified(token) : undefined;
   }
 
-  /** Runs once for one request. Rejects with the problem that answers it. */
+  /** Authenticates a request through Passport. Rejects with the problem for the response. */
   async authenticateRequest(request: Request): Promise<Principal> {
     try {
-      return await this.run(request);
+      return await this.runPassport(request);
     } catch (error) {
       throw error instanceof InvalidTokenError ? toProblem(error) : error;
     }
   }
 
-  /** What Passport does with a strategy: one object per attempt, with its ways out on it. */
-  private run(request: Request): Promise<Principal> {
+  /** Passport creates one object per attempt from a strategy, and sets the callbacks on it. */
+  private runPassport(request: Request): Promise<Principal> {
     return new Promise((resolve, reject) => {
       const attempt = Object.create(this, {
         success: { value: resolve },
@@ -94,28 +94,29 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     });
   }
 
-  /** Whoever is in good standing by what is remembered need not wait. */
+  /** Returns the principal without a query if the cache allows the token. Never refuses one. */
   authenticateFromCache(token: VerifiedToken): Principal | undefined {
     if (this.lacksSessionClaim(token)) return undefined;
-    const standing = this.principals.get(token.subject, this.sessionLookupFor(token));
-    if (!standing) return undefined;
+    const cached = this.users.get(token.subject, this.sessionLookupFor(token));
+    if (!cached) return undefined;
     const now = new Date();
-    if (isBanned(standing.user, now) || !this.hasValidSession(standing, now)) return undefined;
-    return this.toPrincipal(token, standing);
+    if (isBanned(cached.user, now) || !this.hasValidSession(cached, now)) return undefined;
+    return this.toPrincipal(token, cached);
   }
 
+  /** Passport calls this with a verified token. The cache can allow it, only a query refuses it. */
   async validate(token: VerifiedToken): Promise<Principal> {
     if (this.lacksSessionClaim(token)) {
       throw new InvalidTokenError('invalid', 'no-session-claim');
     }
-    const known = this.authenticateFromCache(token);
-    if (known) return known;
+    const cached = this.authenticateFromCache(token);
+    if (cached) return cached;
 
-    const standing = await this.principals.load(token.subject, this.sessionLookupFor(token));
-    if (!standing) throw new InvalidTokenError('invalid', 'no-such-user');
+    const loaded = await this.users.load(token.subject, this.sessionLookupFor(token));
+    if (!loaded) throw new InvalidTokenError('invalid', 'no-such-user');
 
     const now = new Date();
-    const { user } = standing;
+    const { user } = loaded;
     if (isBanned(user, now)) {
       throw problem('USER_BANNED', {
         members: {
@@ -124,8 +125,8 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
         },
       });
     }
-    if (!this.hasValidSession(standing, now)) throw unauthorized('AUTH_SESSION_REVOKED');
-    return this.toPrincipal(token, standing);
+    if (!this.hasValidSession(loaded, now)) throw unauthorized('AUTH_SESSION_REVOKED');
+    return this.toPrincipal(token, loaded);
   }
 
   private lacksSessionClaim({ sessionId }: VerifiedToken): boolean {
@@ -133,9 +134,9 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   }
 
   /**
-   * Signing out everywhere, a ban and a removal delete the session rows, and a new sign-in makes one
-   * that is younger than the token. So a token without a session id stands as long as its user has a
-   * session that was there when it was issued. `iat` has no fractions, `createdAt` does.
+   * A sign-out everywhere, a ban and a deletion delete the session rows. A new sign-in creates a
+   * session that is newer than the token. So a token without a session id is valid while its user
+   * has a session that existed when it was issued. `iat` has no fractions, but `createdAt` has.
    */
   private sessionLookupFor({ sessionId, issuedAt }: VerifiedToken): SessionLookup | null {
     if (this.environment.SESSION_BINDING === 'token-only') return null;
@@ -149,8 +150,9 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
   }
 
   /**
-   * An impersonated session stands as long as its admin does: as an admin, and with a session of their
-   * own that was there when it began. Better-Auth ends it for none of these reasons.
+   * An impersonated session is valid while its impersonator is an admin and is not banned. The
+   * impersonator also needs an own session that existed when it started. Better-Auth itself checks
+   * none of this.
    */
   private mayImpersonate(impersonator: UserWithSession | null, now: Date): boolean {
     if (!impersonator?.session || impersonator.session.impersonatedBy !== null) return false;
@@ -160,14 +162,14 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
 
   private toPrincipal(token: VerifiedToken, { user, session }: UserWithSession): Principal {
     const impersonatedBy = session === null ? null : session.impersonatedBy;
-    const administers = impersonatedBy === null && isAdmin(user, this.environment);
+    const actsAsAdmin = impersonatedBy === null && isAdmin(user, this.environment);
     return token.sessionId === null
-      ? { user, session: null, token, binding: 'user', impersonatedBy, isAdmin: administers }
-      : { user, session, token, binding: 'session', impersonatedBy, isAdmin: administers };
+      ? { user, session: null, token, binding: 'user', impersonatedBy, isAdmin: actsAsAdmin }
+      : { user, session, token, binding: 'session', impersonatedBy, isAdmin: actsAsAdmin };
   }
 }
 
-/** passport-jwt's own word for "there was no token", among the errors that are ours. */
+/** passport-jwt reports a missing token only by this message. All other errors are ours. */
 function toAuthError(reason: unknown): unknown {
   if (reason instanceof Error && reason.message === 'No auth token') {
     return unauthorized('AUTH_MISSING_TOKEN');
@@ -175,16 +177,17 @@ function toAuthError(reason: unknown): unknown {
   return reason;
 }
 
-function toProblem({ failure: why, reason }: InvalidTokenError): Problem {
-  if (why === 'keys-unavailable') return unavailable('The keys of the issuer are not at hand.');
-  if (why === 'busy') {
+function toProblem({ failure, reason }: InvalidTokenError): Problem {
+  if (failure === 'keys-unavailable')
+    return unavailable('The keys of the issuer are not available.');
+  if (failure === 'busy') {
     const headers = { 'Retry-After': String(RETRY_AFTER_SECONDS) };
     return problem('RATE_LIMITED', { headers, reason });
   }
   if (reason === 'lifetime') return unauthorized('AUTH_TOKEN_INVALID', reason, LIFETIME_DETAIL);
-  return unauthorized(why === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID', reason);
+  return unauthorized(failure === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID', reason);
 }
 
-/** Safe to say: the signature is proven by then. All other invalid tokens look the same. */
+/** Safe to reveal after the signature check. All other invalid tokens get the same response. */
 const LIFETIME_DETAIL =
   "The token lives longer than JWT_MAX_LIFETIME_SECONDS allows. Shorten Better-Auth's `expirationTime`, or raise the limit.";

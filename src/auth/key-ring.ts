@@ -5,16 +5,16 @@ import { KeysUnavailableError, type KeySource } from './token-verifier.js';
 
 export interface KeyRingOptions {
   url: string;
-  /** Unknown `kid`s make the ring ask the issuer at most once in this time. */
+  /** An unknown `kid` triggers a fetch at most once per cooldown. */
   cooldownSeconds: number;
   refreshSeconds: number;
-  /** How long the last good set serves while the issuer is away. */
+  /** How long the last good key set is used while the issuer is unavailable. */
   maxStaleSeconds: number;
   algorithms: readonly string[];
 }
 
 export interface KeyRingStatus {
-  /** `degraded`: the last attempt failed, and keys fetched earlier serve on. */
+  /** `degraded`: the last fetch failed, and keys from an earlier fetch are in use. */
   state: 'ready' | 'degraded' | 'unavailable';
   keys: number;
   lastSuccessAt: Date | null;
@@ -27,8 +27,8 @@ export interface KeyRingLog {
 }
 
 /**
- * The issuer's public keys, kept at hand. The set is fetched whole and replaced whole, by one fetch
- * at a time, and only by a set with a usable key in it.
+ * Caches the issuer's public keys. It has at most one fetch in flight. A fetch replaces the whole
+ * set, and only if the new set has a usable key.
  */
 export class KeyRing implements KeySource {
   private readonly jwks: jwksRsa.JwksClient;
@@ -44,15 +44,15 @@ export class KeyRing implements KeySource {
   private lastFetchStartedAt = Number.NEGATIVE_INFINITY;
   private waiting = 0;
 
-  /** `clock` counts milliseconds and only forwards: setting the system's clock ages no key. */
+  /** `clock` is monotonic, in milliseconds, so changes of the system clock do not age the keys. */
   constructor(
     private readonly options: KeyRingOptions,
     private readonly log: KeyRingLog,
     private readonly clock: () => number = () => performance.now(),
   ) {
     requireSecureUrl(options.url);
-    // Its cache and its rate limit stay off: strangers' made-up `kid`s fill the one and use up the
-    // other, and then it is real users who are turned away.
+    // Its cache and its rate limit stay off. Invented `kid`s would fill the cache and exhaust the
+    // rate limit, and then real users would be rejected.
     this.jwks = new jwksRsa.JwksClient({
       jwksUri: options.url,
       cache: false,
@@ -61,7 +61,7 @@ export class KeyRing implements KeySource {
     });
   }
 
-  /** Begins to fetch and to refresh. Resolves after the first attempt, however it went. */
+  /** Starts the periodic fetch. Resolves after the first attempt, successful or not. */
   start(): Promise<void> {
     return this.refresh();
   }
@@ -71,29 +71,29 @@ export class KeyRing implements KeySource {
     clearTimeout(this.timer);
   }
 
-  /** The key of that name, if it may be used now; the issuer is not asked. */
+  /** Returns the cached key with this `kid` if it may be used now. Never fetches. */
   get(kid: string): VerificationKey | undefined {
     return this.hasFreshKeys() ? this.keys.get(kid) : undefined;
   }
 
   /**
-   * The key of that name, after asking the issuer where that is due: Better-Auth signs with a new
-   * key before anyone could have fetched it. During the cool-down an unknown `kid` is refused at
-   * once. To let it wait would let a flood of them pile up, and so a rotated key is found by its
-   * first use in quiet times, and under a flood by its first use after the cool-down.
+   * Returns the key with this `kid`, after a fetch if the key is unknown. Better-Auth
+   * signs with a new key before any client can have fetched it. During the cooldown an unknown `kid`
+   * is refused immediately, because a flood of waiting requests would pile up. So the first use of
+   * a rotated key finds it in quiet times. Under a flood, the first use after the cooldown does.
    */
   async resolve(kid: string): Promise<VerificationKey | undefined> {
-    const known = this.get(kid);
-    if (known) return known;
+    const cached = this.get(kid);
+    if (cached) return cached;
     if (this.waiting < MAX_WAITING) {
       this.waiting += 1;
       await this.refreshFor(kid).finally(() => (this.waiting -= 1));
     }
-    const found = this.get(kid);
-    // While the issuer does not answer, a key that is not here may be its newest.
-    if (!found && (!this.hasFreshKeys() || this.lastError !== null))
+    const fetched = this.get(kid);
+    // While the issuer is unavailable, an unknown key may be its newest.
+    if (!fetched && (!this.hasFreshKeys() || this.lastError !== null))
       throw new KeysUnavailableError();
-    return found;
+    return fetched;
   }
 
   status(): KeyRingStatus {
@@ -110,18 +110,18 @@ export class KeyRing implements KeySource {
     return this.clock() - this.fetchedAt < this.options.maxStaleSeconds * 1000;
   }
 
-  /** A refresh that was under way already may have read the set before the key was in it. */
+  /** Fetches again if the fetch in flight may have read the set before the key was published. */
   private async refreshFor(kid: string): Promise<void> {
-    const wasUnderWay = this.inFlight !== undefined;
+    const wasInFlight = this.inFlight !== undefined;
     await this.refreshOnce();
-    if (wasUnderWay && this.lastError === null && !this.get(kid)) await this.refreshOnce();
+    if (wasInFlight && this.lastError === null && !this.get(kid)) await this.refreshOnce();
   }
 
-  /** Joins the fetch in flight, begins one if the last such was long enough ago, or does nothing. */
+  /** Joins the fetch in flight, or starts one unless the cooldown still runs. */
   private async refreshOnce(): Promise<void> {
     if (this.inFlight) return this.inFlight;
-    const pause = this.hasFreshKeys() ? this.options.cooldownSeconds * 1000 : NO_KEYS_RETRY_MS;
-    if (this.clock() - this.lastFetchStartedAt < pause) return;
+    const cooldownMs = this.hasFreshKeys() ? this.options.cooldownSeconds * 1000 : NO_KEYS_RETRY_MS;
+    if (this.clock() - this.lastFetchStartedAt < cooldownMs) return;
     this.lastFetchStartedAt = this.clock();
     await this.refresh();
   }
@@ -138,9 +138,9 @@ export class KeyRing implements KeySource {
     if (this.stopping.signal.aborted) return;
     try {
       const published = await this.jwks.getKeys();
-      if (!Array.isArray(published)) throw new Error('the answer is not a key set');
-      const { keys, rejected: leftOut } = selectKeys(published, this.options.algorithms);
-      this.reportRejected(leftOut);
+      if (!Array.isArray(published)) throw new Error('the response is not a key set');
+      const { keys, rejected } = selectKeys(published, this.options.algorithms);
+      this.reportRejected(rejected);
       if (keys.size === 0) throw new Error('the key set has no usable key');
       this.replaceKeys(keys);
     } catch (error) {
@@ -151,9 +151,9 @@ export class KeyRing implements KeySource {
   private replaceKeys(fetched: Map<string, VerificationKey>): void {
     const before = this.keys;
     for (const [kid, key] of fetched) {
-      // A key that has not changed stays the same object, by which a proven token is recognised.
-      const held = before.get(kid);
-      if (held?.equals(key)) fetched.set(kid, held);
+      // An unchanged key stays the same object, because cached tokens are compared by it.
+      const unchanged = before.get(kid);
+      if (unchanged?.equals(key)) fetched.set(kid, unchanged);
     }
     this.keys = fetched;
     this.fetchedAt = this.clock();
@@ -164,18 +164,18 @@ export class KeyRing implements KeySource {
       const details = { added: added.map(({ id }) => id), removed: removed.map(({ id }) => id) };
       this.log.info(details, 'The keys of the issuer have changed');
     }
-    if (this.lastError !== null) this.log.info({}, 'The keys of the issuer are fetched again');
+    if (this.lastError !== null) this.log.info({}, 'The keys of the issuer can be fetched again');
     this.lastError = null;
     this.failures = 0;
   }
 
-  /** A key is warned about when it turns up, not each time that it is still there. */
-  private reportRejected(leftOut: RejectedKey[]): void {
-    for (const { kid, reason } of leftOut) {
-      if (this.rejected.some((known) => known.kid === kid && known.reason === reason)) continue;
-      this.log.warn({ kid, reason }, 'A key of the issuer is left out');
+  /** Warns about a rejected key when it appears, not at every fetch. */
+  private reportRejected(rejected: RejectedKey[]): void {
+    for (const { kid, reason } of rejected) {
+      if (this.rejected.some((key) => key.kid === kid && key.reason === reason)) continue;
+      this.log.warn({ kid, reason }, 'A key of the issuer is rejected');
     }
-    this.rejected = leftOut;
+    this.rejected = rejected;
   }
 
   private reportFailure(error: unknown): void {
@@ -198,7 +198,7 @@ export class KeyRing implements KeySource {
   private nextRefreshMs(): number {
     const refresh = this.options.refreshSeconds * 1000;
     if (this.failures === 0) return refresh;
-    // With nothing to serve from, readiness waits for this alone: try again within the half second.
+    // Without keys the service is not ready, so the next attempt follows within half a second.
     if (!this.hasFreshKeys()) {
       return Math.min(FIRST_RETRY_MS * 2 ** (this.failures - 1), NO_KEYS_RETRY_MS);
     }
@@ -210,10 +210,10 @@ export class KeyRing implements KeySource {
 const FIRST_RETRY_MS = 100;
 const NO_KEYS_RETRY_MS = 500;
 const RETRY_MS = 2_000;
-// How many requests wait for the issuer, two fetches of two seconds at most; a flood would go on meanwhile.
+// A request waits for two fetches of two seconds at most, so a flood must not pile up.
 const MAX_WAITING = 1_000;
 
-/** fetch() says "fetch failed" and keeps what happened in the cause. */
+/** The message of fetch() is "fetch failed", and the real error is in its cause. */
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { cause } = error;

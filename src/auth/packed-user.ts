@@ -1,9 +1,9 @@
 import type { UserWithSession } from './auth.repository.js';
 
 /**
- * One text for what is remembered of a user and a session. As objects they would take three times the
- * room, and there are tens of thousands of them; to read it again costs a few microseconds. An
- * impersonated session is never among them.
+ * Packs a cached user and session into one text. Objects need three times the memory, and the cache
+ * has tens of thousands of entries. Unpacking takes a few microseconds. Impersonated sessions are
+ * never cached.
  */
 export function pack({ user, session }: UserWithSession): string {
   const packed: Packed = [
@@ -45,7 +45,7 @@ export function unpack(text: string): UserWithSession {
     updatedAt,
     session,
   ] = JSON.parse(text) as Packed;
-  // Many requests may get the same.
+  // Frozen, because several requests may share the objects.
   return {
     user: Object.freeze({
       id,

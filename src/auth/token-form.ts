@@ -12,7 +12,7 @@ interface ReadToken {
   signature: Uint8Array;
 }
 
-/** RFC 7515 §7.1: header, payload and signature in base64url, with a dot between each. */
+/** RFC 7515 §7.1: header, payload and signature in base64url, separated by dots. */
 export function readToken(token: string): ReadToken {
   if (token.length > MAX_TOKEN_LENGTH) refuse('too-long');
   const [header, payload, signature, ...more] = token.split('.');
@@ -27,19 +27,19 @@ export function readToken(token: string): ReadToken {
 
 /**
  * RFC 7515 §2: base64url "with all trailing '=' characters omitted […] and without the inclusion
- * of any line breaks, whitespace, or other additional characters". Node skips all of these, takes
- * the other alphabet too, and drops surplus bits (RFC 4648 §3.5); but only text in the one
- * canonical form comes back as it was.
+ * of any line breaks, whitespace, or other additional characters". Node ignores such
+ * characters, accepts the standard base64 alphabet, and drops surplus bits (RFC 4648 §3.5). Only
+ * text in the canonical form survives the round trip.
  */
 function decode(part: string): Buffer {
   const bytes = Buffer.from(part, 'base64url');
   return bytes.toString('base64url') === part ? bytes : refuse('base64url');
 }
 
-// RFC 8725 §3.7: UTF-8 and nothing else. A byte order mark stays, for JSON.parse to refuse.
+// RFC 8725 §3.7 requires UTF-8. A byte order mark is kept, and JSON.parse refuses it.
 const UTF_8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-/** A map, because a name that is not there must not be found on Object.prototype. */
+/** Returns a map, so that a lookup never finds a member of Object.prototype. */
 function readMembers(bytes: Uint8Array): Members {
   let text: string;
   let value: unknown;
@@ -55,18 +55,18 @@ function readMembers(bytes: Uint8Array): Members {
 }
 
 /**
- * RFC 7515 §4 and RFC 7519 §4 let a reader refuse a name that comes twice or take the last one. We
- * refuse: two readers that choose differently see two tokens under one signature. The text has
- * been parsed, so a string before a colon is a name; and only names of the object itself count.
+ * RFC 7515 §4 and RFC 7519 §4 let a reader refuse a duplicate name or use the last one. We refuse
+ * it, because two readers could otherwise read different claims under one signature. The text is
+ * valid JSON, so a string before a colon is a name. Names in nested objects do not count.
  */
 function hasDuplicateMember(json: string): boolean {
   const names = new Set<string>();
   let depth = 0;
-  for (const [found, , colon] of json.matchAll(/("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}]/g)) {
-    if (found === '{') depth += 1;
-    if (found === '}') depth -= 1;
+  for (const [match, , colon] of json.matchAll(/("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}]/g)) {
+    if (match === '{') depth += 1;
+    if (match === '}') depth -= 1;
     if (colon === undefined || depth !== 1) continue;
-    const name = String(JSON.parse(found.slice(0, -colon.length)));
+    const name = String(JSON.parse(match.slice(0, -colon.length)));
     if (names.has(name)) return true;
     names.add(name);
   }

@@ -6,17 +6,17 @@ import { InvalidTokenError, refuse } from './invalid-token.js';
 import { findAlgorithm, isKeyId, isOneLine, type Algorithm, type VerificationKey } from './jwk.js';
 import { MAX_TOKEN_LENGTH, type Members, readToken } from './token-form.js';
 
-/** Where the verifier gets the issuer's keys: the KeyRing, and in tests a handful of them. */
+/** The source of the issuer's keys. In production it is the KeyRing. */
 export interface KeySource {
-  /** The key of that name, if it may be used now. */
+  /** Returns the key with this `kid` if it may be used now. */
   get(kid: string): VerificationKey | undefined;
-  /** The same, after asking the issuer where that can help. Throws KeysUnavailable. */
+  /** Also fetches the keys where that can help. Rejects with KeysUnavailableError. */
   resolve(kid: string): Promise<VerificationKey | undefined>;
 }
 
-/** There is no key set to judge by: nobody's token is known to be good, or to be bad. */
+/** No usable key set: a token can be neither accepted nor called invalid. */
 export class KeysUnavailableError extends Error {
-  override readonly name = 'KeysUnavailable';
+  override readonly name = 'KeysUnavailableError';
 }
 
 export interface TokenRules {
@@ -25,16 +25,16 @@ export interface TokenRules {
   algorithms: readonly string[];
   leewaySeconds: number;
   maxLifetimeSeconds: number;
-  /** The claim that ties a token to a session. */
+  /** The claim that contains the session id. */
   sessionClaim: string;
 }
 
 type SignatureBudget = Pick<CpuBudget, 'run'>;
 
 /**
- * Decides whether a token was issued by our issuer, for us, and is in time. First what is cheap
- * (form and header), then the signature, then the claims, so that nothing an unsigned token says
- * about itself is ever answered.
+ * Checks that a token is from our issuer, for our audience, and within its lifetime. It checks the
+ * cheap parts first (form and header), then the signature, then the claims. So an error never
+ * depends on the claims of an unsigned token.
  */
 export class TokenVerifier {
   private readonly verifiedTokens: LRUCache<string, { token: VerifiedToken; key: VerificationKey }>;
@@ -43,41 +43,43 @@ export class TokenVerifier {
     private readonly keys: KeySource,
     private readonly rules: TokenRules,
     private readonly clock: () => number = Date.now,
-    maxRemembered = 50_000,
+    maxTokens = 50_000,
   ) {
     if (!rules.issuer || rules.audiences.length === 0 || rules.audiences.includes('')) {
-      throw new Error('An issuer and an audience are needed: an empty one would match any token.');
+      throw new Error(
+        'An issuer and an audience are required: an empty value would match any token.',
+      );
     }
-    this.verifiedTokens = new LRUCache({ max: maxRemembered });
+    this.verifiedTokens = new LRUCache({ max: maxTokens });
   }
 
   /**
-   * Resolves to what the token says, or rejects with TokenRefused and with nothing else. With a budget,
-   * the signature is verified only while that has time left.
+   * Resolves to the verified token, or rejects with InvalidTokenError and no other error. With a
+   * budget, it verifies the signature only while the budget has CPU time left.
    */
   async verify(text: string, budget?: SignatureBudget): Promise<VerifiedToken> {
     const token = this.getVerified(text) ?? (await this.verifyUncached(text, budget));
-    const fault = this.timeError(token);
-    if (fault) throw fault;
+    const error = this.timeError(token);
+    if (error) throw error;
     return token;
   }
 
-  /** A token that was verified before and is in time, without its signature being verified again. */
+  /** Returns a cached token that is within its lifetime. Verifies no signature. */
   getCached(text: string): VerifiedToken | undefined {
     const token = this.getVerified(text);
     return token && !this.timeError(token) ? token : undefined;
   }
 
   /**
-   * The same for a token that may be out of time: everything else about it is verified. An expired token
-   * stays in the cache, so that sending it again and again costs no signature.
+   * Returns a cached token that may be expired or not yet valid. Everything else about it is
+   * verified. An expired token stays cached, so that repeats of it cost no signature check.
    */
   getVerified(text: string): VerifiedToken | undefined {
     if (text.length > MAX_TOKEN_LENGTH) return undefined;
     const digest = cacheKey(text);
-    const held = this.verifiedTokens.get(digest);
-    if (!held) return undefined;
-    if (this.keys.get(held.token.keyId) === held.key) return held.token;
+    const cached = this.verifiedTokens.get(digest);
+    if (!cached) return undefined;
+    if (this.keys.get(cached.token.keyId) === cached.key) return cached.token;
     this.verifiedTokens.delete(digest);
     return undefined;
   }
@@ -86,7 +88,7 @@ export class TokenVerifier {
     const { header, claims, signingInput, signature } = readToken(text);
     const { algorithm, keyId } = this.checkHeader(header);
     const key = await this.keyFor(keyId);
-    // RFC 8725 §3.1: the key, not the token, says which algorithm it is for.
+    // RFC 8725 §3.1: the key determines the algorithm, and the token must agree.
     if (key.algorithm !== algorithm) refuse('algorithm-not-of-this-key');
     const verify = () => key.verifies(signingInput, signature);
     const isGenuine = budget ? budget.run(verify) : verify();
@@ -99,8 +101,8 @@ export class TokenVerifier {
 
   private checkHeader(header: Members): { algorithm: Algorithm; keyId: string } {
     for (const name of REFUSED_HEADERS) if (header.has(name)) refuse('header-member');
-    // RFC 8725 §3.11. Better-Auth signs session caches, OAuth and logout tokens with the same keys
-    // and tells them apart by `typ`; its plain tokens have none.
+    // RFC 8725 §3.11. Better-Auth signs session caches, OAuth and logout tokens with the same keys.
+    // They differ by `typ`, and its plain tokens have none.
     if (header.has('typ') && header.get('typ') !== 'JWT') refuse('typ');
     const algorithm = findAlgorithm(header.get('alg'));
     const allowed = this.rules.algorithms.some((name) => findAlgorithm(name) === algorithm);
@@ -120,14 +122,14 @@ export class TokenVerifier {
   }
 
   /**
-   * RFC 7519 §4.1. Only what is named here is copied, so a claim called `__proto__` goes nowhere.
-   * Times are compared later and `exp` last: "expired" means that nothing else was wrong.
+   * RFC 7519 §4.1. It copies only the claims named here, so a claim named `__proto__` has no
+   * effect. Times are compared later and `exp` last: "expired" means that all else is valid.
    */
   private checkClaims(claims: Members, keyId: string): VerifiedToken {
     const { issuer, maxLifetimeSeconds, sessionClaim } = this.rules;
     if (claims.get('iss') !== issuer) refuse('iss');
     if (!this.isAudienceAccepted(claims.get('aud'))) refuse('aud');
-    // Only a claim that is not there means "no session"; `null` is a value, and no string.
+    // Only an absent claim means "no session". `null` is a value that is not a string.
     const sessionId = claims.has(sessionClaim)
       ? requireOneLine(claims.get(sessionClaim), 'session-claim')
       : null;
@@ -143,7 +145,7 @@ export class TokenVerifier {
     return token;
   }
 
-  /** RFC 7519 §4.1.3: "a single case-sensitive string" or a list of such, one of them ours. */
+  /** RFC 7519 §4.1.3: "a single case-sensitive string" or an array of them that contains ours. */
   private isAudienceAccepted(audience: unknown): boolean {
     const named: unknown[] = Array.isArray(audience) ? audience : [audience];
     return (
@@ -169,9 +171,9 @@ export class TokenVerifier {
   }
 }
 
-// A token must not bring its own key or say where to fetch one (RFC 8725 §3.10), nor be read in a
-// way of its own: we support no extension (RFC 7515 §4.1.11), no payload outside base64url
-// (RFC 7797), nothing compressed, nested or encrypted.
+// A token must not contain its own key or the address of one (RFC 8725 §3.10). We support no
+// extension (RFC 7515 §4.1.11) and no payload outside base64url (RFC 7797). We also refuse
+// compressed, nested and encrypted tokens.
 const REFUSED_HEADERS = [
   'crit',
   'b64',
@@ -190,12 +192,12 @@ function requireOneLine(value: unknown, reason: string): string {
   return isOneLine(value, 255) ? value : refuse(reason);
 }
 
-/** RFC 7519 §2 allows fractions; no issuer of ours sends one, and 1e400 is a number in JSON too. */
+/** RFC 7519 §2 allows fractions, but Better-Auth sends none. JSON also allows 1e400. */
 function requireSeconds(value: unknown, reason: string): number {
   return typeof value === 'number' && Number.isSafeInteger(value) ? value : refuse(reason);
 }
 
-// The memory is named by a hash so that it holds no token that could be replayed, and stays small.
+// The hash keeps the cache small, and free of tokens that could be replayed.
 function cacheKey(token: string): string {
   return hash('sha256', token, 'base64url');
 }

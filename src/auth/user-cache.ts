@@ -5,17 +5,17 @@ import { ChangeFeed, type ChangeSubscriber } from '../database/change-feed.js';
 import { pack, unpack } from './packed-user.js';
 import { AuthRepository, type UserWithSession, type SessionLookup } from './auth.repository.js';
 
-/** A question to the database that is being answered. */
+/** A database query in progress. */
 interface PendingLoad {
   userId: string;
-  /** Told of a change meanwhile: the answer may be from before it. */
+  /** The user changed meanwhile, so the result may be older than the change. */
   invalidated: boolean;
 }
 
 /**
- * Who a token speaks for: from memory while the change feed would tell of a change, else from the
- * database. Memory only ever vouches. That there is no such user or session, or that one may not go on,
- * is asked of the database each time.
+ * Caches users with their sessions while the change feed is live. A cached entry can allow a
+ * request, but never refuse one. Only a database query decides that a user or a session is missing,
+ * banned or expired.
  */
 @Injectable()
 export class UserCache implements ChangeSubscriber {
@@ -26,7 +26,7 @@ export class UserCache implements ChangeSubscriber {
   private readonly pendingLoads = new Set<PendingLoad>();
 
   constructor(
-    private readonly principals: AuthRepository,
+    private readonly repository: AuthRepository,
     private readonly feed: ChangeFeed,
     environment: Environment,
   ) {
@@ -40,115 +40,112 @@ export class UserCache implements ChangeSubscriber {
     feed.subscribe(this);
   }
 
-  get(userId: string, witness: SessionLookup | null): UserWithSession | undefined {
+  get(userId: string, lookup: SessionLookup | null): UserWithSession | undefined {
     if (!this.feed.isLive) return undefined;
-    const name = cacheKey(witness);
-    const known = this.entries.get(userId)?.find((each) => each.key === name);
-    if (!known || performance.now() - known.queriedAt >= this.maxAgeMs) return undefined;
-    const standing = this.unpackEntry(known);
-    return matchesLookup(standing, witness) ? standing : undefined;
+    const key = cacheKey(lookup);
+    const entry = this.entries.get(userId)?.find((candidate) => candidate.key === key);
+    if (!entry || performance.now() - entry.queriedAt >= this.maxAgeMs) return undefined;
+    const cached = this.unpackEntry(entry);
+    return matchesLookup(cached, lookup) ? cached : undefined;
   }
 
-  /** Who asks once mostly asks again soon: of the last few the object is kept, too. */
-  private unpackEntry(known: CacheEntry): UserWithSession {
-    if (known.value) return known.value;
-    known.value = unpack(known.packed);
+  /** Keeps the objects of the last entries, because most users send several requests in a row. */
+  private unpackEntry(entry: CacheEntry): UserWithSession {
+    if (entry.value) return entry.value;
+    entry.value = unpack(entry.packed);
     const oldest = this.unpackedEntries[this.nextSlot];
     if (oldest) oldest.value = undefined;
-    this.unpackedEntries[this.nextSlot] = known;
+    this.unpackedEntries[this.nextSlot] = entry;
     this.nextSlot = (this.nextSlot + 1) % MAX_UNPACKED;
-    return known.value;
+    return entry.value;
   }
 
-  async load(userId: string, witness: SessionLookup | null): Promise<UserWithSession | null> {
+  async load(userId: string, lookup: SessionLookup | null): Promise<UserWithSession | null> {
     for (let attempt = 1; ; attempt += 1) {
-      const reading = { userId, invalidated: false };
-      // Before the query is sent: what it reads is at least as new.
-      const askedAt = performance.now();
-      this.pendingLoads.add(reading);
+      const pending = { userId, invalidated: false };
+      // Taken before the query is sent, so the result is at least this new.
+      const queriedAt = performance.now();
+      this.pendingLoads.add(pending);
       try {
-        const standing = await this.principals.find(userId, witness);
-        if (!reading.invalidated) {
-          this.store(userId, witness, standing, askedAt);
-          return standing;
+        const loaded = await this.repository.find(userId, lookup);
+        if (!pending.invalidated) {
+          this.store(userId, lookup, loaded, queriedAt);
+          return loaded;
         }
-        if (attempt === MAX_LOAD_ATTEMPTS) return standing;
+        if (attempt === MAX_LOAD_ATTEMPTS) return loaded;
       } finally {
-        this.pendingLoads.delete(reading);
+        this.pendingLoads.delete(pending);
       }
     }
   }
 
   invalidateUser(id: string): void {
     this.entries.delete(id);
-    for (const reading of this.pendingLoads) if (reading.userId === id) reading.invalidated = true;
+    for (const pending of this.pendingLoads) if (pending.userId === id) pending.invalidated = true;
   }
 
   invalidateAll(): void {
     this.entries.clear();
-    for (const reading of this.pendingLoads) reading.invalidated = true;
+    for (const pending of this.pendingLoads) pending.invalidated = true;
   }
 
   private store(
     userId: string,
-    witness: SessionLookup | null,
-    standing: UserWithSession | null,
-    askedAt: number,
+    lookup: SessionLookup | null,
+    loaded: UserWithSession | null,
+    queriedAt: number,
   ): void {
-    if (!standing || (witness && !standing.session)) return;
-    // It also depends on the impersonator, whose changes do not invalidate this user.
-    if (standing.session !== null && standing.session.impersonatedBy !== null) return;
-    // An id that the database writes otherwise is not the one that it will tell of.
-    if (!this.feed.isLive || standing.user.id !== userId) return;
-    const packed = pack(standing);
+    if (!loaded || (lookup && !loaded.session)) return;
+    // This result also depends on the impersonator, whose changes do not invalidate this user.
+    if (loaded.session !== null && loaded.session.impersonatedBy !== null) return;
+    // The change feed uses the stored id. Another spelling of it would never be invalidated.
+    if (!this.feed.isLive || loaded.user.id !== userId) return;
+    const packed = pack(loaded);
     const bytes = bytesOf(packed);
     if (bytes > MAX_ENTRY_BYTES) return;
-    const name = cacheKey(witness);
-    const others = this.entries.get(userId)?.filter((each) => each.key !== name) ?? [];
-    // The oldest goes, so that nobody fills the memory with sessions of one user.
+    const key = cacheKey(lookup);
+    const others = this.entries.get(userId)?.filter((entry) => entry.key !== key) ?? [];
+    // The oldest entry is dropped, so that the sessions of one user cannot fill the cache.
     const kept = others.slice(1 - MAX_SESSIONS_PER_USER);
-    this.entries.set(userId, [
-      ...kept,
-      { key: name, packed, bytes, queriedAt: askedAt, value: undefined },
-    ]);
+    this.entries.set(userId, [...kept, { key, packed, bytes, queriedAt, value: undefined }]);
   }
 }
 
-/** A list and no map for each user: most have one, and there are tens of thousands. */
+/** Each user has an array of these. Most have one entry, and a map would need more memory. */
 interface CacheEntry {
   key: string;
   packed: string;
   bytes: number;
   /** When the query was sent, by `performance.now()`. */
   queriedAt: number;
-  /** Unpacked, where it was asked for lately. */
+  /** The unpacked object, kept only for recently used entries. */
   value: UserWithSession | undefined;
 }
 
 const MAX_LOAD_ATTEMPTS = 3;
 const MAX_SESSIONS_PER_USER = 5;
 const MAX_UNPACKED = 1000;
-/** A usual entry has less than 1 KB. */
+/** A typical entry has less than 1 KB. */
 const MAX_ENTRY_BYTES = 4096;
-/** The whole cache has at most this for each user that it may hold. */
+/** The limit of the whole cache is this, times USER_CACHE_MAX. */
 const MAX_AVERAGE_BYTES = 2048;
-/** The object around a text, its name and its place in the list. */
+/** The object around the packed text, its key and its array element. */
 const ENTRY_OVERHEAD_BYTES = 200;
 
-/** V8 keeps a text in one byte per character only if all of them are Latin-1. */
+/** V8 stores a text in one byte per character only if all its characters are Latin-1. */
 function bytesOf(packed: string): number {
   // oxlint-disable-next-line no-control-regex -- the range is Latin-1
   const bytesPerCharacter = /[^\x00-\xff]/.test(packed) ? 2 : 1;
   return packed.length * bytesPerCharacter + ENTRY_OVERHEAD_BYTES;
 }
 
-/** One for each session that a token can name, and one for all tokens that name none. */
-function cacheKey(witness: SessionLookup | null): string {
-  return witness !== null && 'sessionId' in witness ? witness.sessionId : '';
+/** One key for each session id, and one for all tokens without a session id. */
+function cacheKey(lookup: SessionLookup | null): string {
+  return lookup !== null && 'sessionId' in lookup ? lookup.sessionId : '';
 }
 
-/** A session that was there when one token was issued may be too young for another. */
-function matchesLookup({ session }: UserWithSession, witness: SessionLookup | null): boolean {
-  if (witness === null || 'sessionId' in witness) return true;
-  return session !== null && session.createdAt <= witness.maxCreatedAt;
+/** A session that existed when one token was issued may be too new for another token. */
+function matchesLookup({ session }: UserWithSession, lookup: SessionLookup | null): boolean {
+  if (lookup === null || 'sessionId' in lookup) return true;
+  return session !== null && session.createdAt <= lookup.maxCreatedAt;
 }

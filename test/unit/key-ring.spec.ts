@@ -91,10 +91,10 @@ describe('KeyRing', () => {
   describe('when the issuer answers with', () => {
     const good = JSON.stringify({ keys: [SPARE] });
     const broken: [string, Answer, RegExp][] = [
-      ['500, with a good set', (response) => send(response, good, 500), /answered 500/],
-      ['404', (response) => send(response, 'Not Found', 404), /answered 404/],
-      ['204', (response) => response.writeHead(204).end(), /answered 204/],
-      ['a redirect to a good set', redirect, /answered 302/],
+      ['500, with a good set', (response) => send(response, good, 500), /responded with 500/],
+      ['404', (response) => send(response, 'Not Found', 404), /responded with 404/],
+      ['204', (response) => response.writeHead(204).end(), /responded with 204/],
+      ['a redirect to a good set', redirect, /responded with 302/],
       ['HTML', (response) => send(response, '<!doctype html><p>Sign in'), /not JSON/],
       ['nothing', (response) => send(response, ''), /not JSON/],
       ['half a set', (response) => send(response, good.slice(0, -5)), /not JSON/],
