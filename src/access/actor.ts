@@ -4,7 +4,7 @@ import { clientAddress } from '../http/client-address.js';
 import { principalOf } from './decorators.js';
 import type { Principal } from './principal.js';
 
-/** Who asks for a change, and all that goes on record about it. */
+/** The principal of a change, with the request details that the audit log records. */
 export interface Actor {
   readonly principal: Principal;
   readonly requestId: string;

@@ -1,16 +1,16 @@
-/** What a request is, once proven. */
+/** The authenticated user of a request, with the token and the session. */
 export interface Principal {
   readonly user: UserRow;
-  /** The session that the token names; null where it names none. */
+  /** The session of the token's session id. Null if the token has none. */
   readonly session: SessionRow | null;
   readonly token: VerifiedToken;
   readonly binding: Binding;
   /**
-   * The id of the admin who acts as this user; null in a session of their own. Also set where the token
-   * names no session but only an impersonated one vouches for it.
+   * The id of the admin who impersonates this user. Null in the user's own session. It is also set
+   * for a token without a session id that is valid only by an impersonated session.
    */
   readonly impersonatedBy: string | null;
-  /** Whether this caller administers. Never in an impersonated session, whatever its user may do. */
+  /** Whether the user acts as an admin. Always false in an impersonated session. */
   readonly isAdmin: boolean;
 }
 
@@ -24,17 +24,17 @@ export interface VerifiedToken {
   readonly keyId: string;
 }
 
-/** How a token is tied to a session: it names one, or it can only be tied to its user. */
+/** `session`: the token has a session id. `user`: the token is bound to its user only. */
 export type Binding = 'session' | 'user';
 
-/** The user row as decisions need it: values only, no entity, so that it can be kept and shared. */
+/** The user row as plain values, not as an entity, so that it can be cached and shared. */
 export interface UserRow {
   readonly id: string;
   readonly email: string;
   readonly emailVerified: boolean;
   readonly name: string;
   readonly image: string | null;
-  /** As stored: comma-joined, null for a user whom nobody gave one. */
+  /** As stored: comma-separated, and null for a user without an assigned role. */
   readonly role: string | null;
   readonly banned: boolean | null;
   readonly banReason: string | null;
@@ -43,7 +43,7 @@ export interface UserRow {
   readonly updatedAt: Date;
 }
 
-/** The session row as decisions need it. Its token is never read. */
+/** The session row as plain values. The session token is never read. */
 export interface SessionRow {
   readonly id: string;
   readonly userId: string;

@@ -6,7 +6,7 @@ import { routeAccess } from './route-access.js';
 import type { Principal } from './principal.js';
 import { rolesOf } from './user-rules.js';
 
-/** After the AuthGuard: what the route asks of its caller beyond being somebody. */
+/** Runs after the AuthGuard. Checks the roles and the other access rules of a route. */
 @Injectable()
 export class RolesGuard implements CanActivate {
   constructor(private readonly environment: Environment) {}
@@ -20,7 +20,7 @@ export class RolesGuard implements CanActivate {
     if (verified && !user.emailVerified) throw problem('EMAIL_NOT_VERIFIED');
     if (roles && !this.hasOneOf(principal, roles)) throw problem('AUTH_FORBIDDEN');
     if (self && params[self] !== user.id && !isAdmin) {
-      // The same answer whether or not that user exists.
+      // The response is the same whether or not that user exists.
       throw problem('AUTH_FORBIDDEN');
     }
     return true;
@@ -30,7 +30,7 @@ export class RolesGuard implements CanActivate {
     const { ADMIN_ROLES } = this.environment;
     const own = rolesOf(user);
     return roles.some((role) =>
-      // A role that administers counts only where its holder does: not in an impersonated session.
+      // An admin role does not count in an impersonated session.
       role === 'admin' ? isAdmin : own.includes(role) && (isAdmin || !ADMIN_ROLES.includes(role)),
     );
   }

@@ -2,12 +2,12 @@ import { Reflector } from '@nestjs/core';
 import { memoizePerRoute } from '../http/memoize-per-route.js';
 import { PUBLIC, ROLES, SELF, VERIFIED } from './decorators.js';
 
-/** What a route asks of its caller, by its own decorators and those of its controller. */
+/** The access rules of a route, from its decorators and those of its controller. */
 export interface RouteAccess {
   isPublic: boolean;
-  /** One of these. */
+  /** The user needs one of these roles. */
   roles: string[] | undefined;
-  /** The path parameter that must be the caller's own id. */
+  /** The path parameter that must be the user's own id. */
   self: string | undefined;
   verified: boolean;
 }
@@ -17,12 +17,12 @@ const reflector = new Reflector();
 export const routeAccess = memoizePerRoute((controller, handler): RouteAccess => {
   const metadata = (name: string): unknown =>
     reflector.getAllAndOverride(name, [handler, controller]);
-  // A route that asks for a role is not public, whatever its class says.
-  const asksMore = [ROLES, SELF, VERIFIED].some(
+  // A route with an access rule is never public, even in a class with `@Public()`.
+  const hasOwnRule = [ROLES, SELF, VERIFIED].some(
     (name) => reflector.get(name, handler) !== undefined,
   );
   return {
-    isPublic: metadata(PUBLIC) === true && !asksMore,
+    isPublic: metadata(PUBLIC) === true && !hasOwnRule,
     roles: metadata(ROLES) as string[] | undefined,
     self: metadata(SELF) as string | undefined,
     verified: metadata(VERIFIED) === true,

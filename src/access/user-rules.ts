@@ -1,12 +1,12 @@
 import type { UserRow } from './principal.js';
 
-/** Better-Auth lifts a ban lazily, at the next sign-in, so the row alone does not say. */
+/** Better-Auth lifts an expired ban only at the next sign-in, so `banned` does not suffice. */
 export function isBanned(user: Pick<UserRow, 'banned' | 'banExpires'>, now: Date): boolean {
-  // PostgreSQL's `infinity` is no date here, and compares as nothing: it bans for ever, as null does.
+  // PostgreSQL's `infinity` is an invalid date here, and compares false. It bans forever, like null.
   return user.banned === true && !(user.banExpires !== null && user.banExpires <= now);
 }
 
-/** Split as Better-Auth splits it: at commas, untrimmed, case-sensitive; none means `user`. */
+/** Split as in Better-Auth: at commas, untrimmed, case-sensitive. An empty role means `user`. */
 export function rolesOf(user: Pick<UserRow, 'role'>): string[] {
   return (user.role || 'user').split(',');
 }

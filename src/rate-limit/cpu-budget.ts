@@ -1,6 +1,7 @@
 /**
- * A share of one core, for work that must not grow with the number of requests. Time that is not used is
- * kept for up to five seconds. The last run may take more than there is, and the next ones wait for it.
+ * A share of one core, for work that must not grow with the number of requests. Unused time
+ * accumulates for up to five seconds. The last run may overdraw the budget, and later runs are
+ * skipped until it is positive again.
  */
 export class CpuBudget {
   private remainingMs: number;
@@ -11,15 +12,15 @@ export class CpuBudget {
     private readonly clock: () => number = () => performance.now(),
     private readonly cpuTime: () => number = threadCpuTime,
   ) {
-    this.remainingMs = share * MAX_KEPT_MS;
+    this.remainingMs = share * MAX_ACCUMULATED_MS;
     this.refilledAt = clock();
   }
 
-  /** The result of the work, which is charged for the CPU time it takes; undefined when none is left. */
+  /** Runs the work and charges its CPU time. Returns undefined if the budget is used up. */
   run<Value>(work: () => Value): Value | undefined {
     const now = this.clock();
     const earned = (now - this.refilledAt) * this.share;
-    this.remainingMs = Math.min(this.share * MAX_KEPT_MS, this.remainingMs + earned);
+    this.remainingMs = Math.min(this.share * MAX_ACCUMULATED_MS, this.remainingMs + earned);
     this.refilledAt = now;
     if (this.remainingMs <= 0) return undefined;
     const before = this.cpuTime();
@@ -31,9 +32,9 @@ export class CpuBudget {
   }
 }
 
-const MAX_KEPT_MS = 5000;
+const MAX_ACCUMULATED_MS = 5000;
 
-/** Not the time of the clock, which a busy machine lets pass without work being done. */
+/** CPU time, because on a busy machine wall time passes while this thread waits. */
 function threadCpuTime(): number {
   const { user, system } = process.threadCpuUsage();
   return (user + system) / 1000;

@@ -13,9 +13,9 @@ import { memoizePerRoute } from '../http/memoize-per-route.js';
 import { addressKey, type RateLimitPolicy, RateLimiter, userKey } from './rate-limiter.js';
 
 /**
- * What `@Throttle()` and `@SkipThrottle()` say of a route, read by the throttler that they come from. The
- * counting is ours: its own storage keeps the time of every request of the last minute, and its headers
- * are of an older form.
+ * Lets the Nest throttler read `@Throttle()` and `@SkipThrottle()`, but counts in our RateLimiter.
+ * The throttler's own storage keeps the time of every request of the last minute. Its headers
+ * follow an older draft.
  */
 @Injectable()
 export class DecoratedRoutes extends ThrottlerGuard {
@@ -36,8 +36,8 @@ export class DecoratedRoutes extends ThrottlerGuard {
 }
 
 /**
- * After the AuthGuard, so that it knows whom to count: an office behind one address is not one caller.
- * Most routes wear none of the throttler's decorators, and need not wait for what it makes of them.
+ * Runs after the AuthGuard, so that it can count by user: several users may share one address. Most
+ * routes have no decorator of the throttler, and skip its asynchronous check.
  */
 @Injectable()
 export class RateLimitGuard implements CanActivate {
@@ -59,9 +59,9 @@ const isDecorated = memoizePerRoute((controller, handler) =>
   ),
 );
 
-function count(limits: RateLimiter, context: ExecutionContext, allowance?: RateLimitPolicy): void {
+function count(limits: RateLimiter, context: ExecutionContext, policy?: RateLimitPolicy): void {
   const http = context.switchToHttp();
   const request = http.getRequest<Request>();
-  const who = request.userId === undefined ? addressKey(request) : userKey(request.userId);
-  limits.count(who, http.getResponse<Response>(), allowance);
+  const key = request.userId === undefined ? addressKey(request) : userKey(request.userId);
+  limits.count(key, http.getResponse<Response>(), policy);
 }

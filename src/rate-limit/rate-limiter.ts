@@ -6,13 +6,13 @@ import { Environment } from '../config/environment.js';
 import { problem } from '../problems/problem.js';
 import { clientAddress } from '../http/client-address.js';
 
-/** Whose requests are counted together: a user's, or those of an address that nobody is known at. */
+/** Requests are counted per user, and without an authenticated user per address. */
 export interface RateLimitKey {
   kind: 'user' | 'address';
   id: string;
 }
 
-/** IPv6 by /64, which is what one household or one machine is given. */
+/** IPv6 addresses count by /64, because one household or machine usually has a whole /64. */
 export function addressKey(request: Request): RateLimitKey {
   return { kind: 'address', id: normalizeIp(clientAddress(request) ?? 'unknown') };
 }
@@ -22,7 +22,7 @@ export function userKey(id: string): RateLimitKey {
 }
 
 export interface RateLimitPolicy {
-  /** What is counted apart, where a route has an allowance of its own. */
+  /** Set for a route with its own limit, which is counted separately. */
   route?: string;
   limit: number;
   windowMs: number;
@@ -34,19 +34,20 @@ interface Window {
 }
 
 /**
- * How often somebody has asked, in windows that begin with a first request. In memory, so each replica
- * counts by itself; bounded, and without a timer, so that a flood of addresses costs nothing more.
+ * Counts requests in fixed windows that start with the first request of a key. The counters are in
+ * memory, so each replica counts separately. They are bounded and need no timer, so a flood of
+ * addresses costs no more.
  */
 @Injectable()
 export class RateLimiter {
   private readonly windows = new LRUCache<string, Window>({ max: MAX_KEYS });
   /**
-   * The windows that are used up, once more: a flood of new addresses evicts windows from the other cache.
-   * To evict one from here, as many others must be used up within the same minute.
+   * Exhausted windows, kept here too because a flood of new addresses evicts windows from the cache
+   * above. An eviction here takes 10,000 other exhausted windows within the same minute.
    */
   private readonly exhausted = new LRUCache<string, Window>({ max: MAX_EXHAUSTED });
   private readonly defaultPolicy: RateLimitPolicy;
-  /** Apart, so that good requests are not refused for what others did with an old token of the same user. */
+  /** Separate, so that failures of an old token do not refuse the user's valid requests. */
   private readonly failurePolicy: RateLimitPolicy;
 
   constructor(environment: Environment) {
@@ -54,66 +55,62 @@ export class RateLimiter {
     this.failurePolicy = { ...this.defaultPolicy, route: 'failed' };
   }
 
-  /** Whether there were too many failures. */
-  isExhausted(who: RateLimitKey): boolean {
-    return this.exhaustedWindow(who, performance.now()) !== undefined;
+  /** Whether the failure limit is reached. */
+  isExhausted(client: RateLimitKey): boolean {
+    return this.exhaustedWindow(client, performance.now()) !== undefined;
   }
 
-  /** Refuses a caller who has failed too often. Counts nothing. */
-  assertFailuresBelowLimit(who: RateLimitKey, response: Response): void {
+  /** Throws RATE_LIMITED if the failure limit is reached. Counts nothing. */
+  assertFailuresBelowLimit(client: RateLimitKey, response: Response): void {
     const now = performance.now();
-    const window = this.exhaustedWindow(who, now);
+    const window = this.exhaustedWindow(client, now);
     if (!window) return;
-    setRateLimitHeaders(response, who, this.failurePolicy, window, now);
+    setRateLimitHeaders(response, client, this.failurePolicy, window, now);
     throw rateLimited(window, now);
   }
 
-  /** Counts one failure. It refuses nothing: this answer is the failure itself. */
-  countFailure(who: RateLimitKey, response: Response): void {
-    this.increment(who, response, this.failurePolicy);
+  /** Counts one failure. Never throws, because the response already is an error. */
+  countFailure(client: RateLimitKey, response: Response): void {
+    this.increment(client, response, this.failurePolicy);
   }
 
-  /** Counts one request, says in the headers what is left, and refuses it where that is too many. */
-  count(who: RateLimitKey, response: Response, allowance = this.defaultPolicy): void {
-    const window = this.increment(who, response, allowance);
-    if (window && window.count > allowance.limit) throw rateLimited(window, performance.now());
+  /** Counts one request, sets the rate limit headers, and throws RATE_LIMITED above the limit. */
+  count(client: RateLimitKey, response: Response, policy = this.defaultPolicy): void {
+    const window = this.increment(client, response, policy);
+    if (window && window.count > policy.limit) throw rateLimited(window, performance.now());
   }
 
-  /** Where no guard does it. */
+  /** Middleware that counts by address, for paths that no guard covers. */
   readonly countAddress = (request: Request, response: Response, next: NextFunction): void => {
     this.count(addressKey(request), response);
     next();
   };
 
   private increment(
-    who: RateLimitKey,
+    client: RateLimitKey,
     response: Response,
-    allowance: RateLimitPolicy,
+    policy: RateLimitPolicy,
   ): Window | undefined {
-    if (allowance.limit === 0) return undefined;
+    if (policy.limit === 0) return undefined;
     const now = performance.now();
-    const key = keyOf(who, allowance);
-    const window = this.currentWindow(key, allowance, now);
+    const key = keyOf(client, policy);
+    const window = this.currentWindow(key, policy, now);
     window.count += 1;
-    if (window.count === allowance.limit) this.exhausted.set(key, window);
-    setRateLimitHeaders(response, who, allowance, window, now);
+    if (window.count === policy.limit) this.exhausted.set(key, window);
+    setRateLimitHeaders(response, client, policy, window, now);
     return window;
   }
 
-  private currentWindow(
-    key: string,
-    { windowMs: milliseconds }: RateLimitPolicy,
-    now: number,
-  ): Window {
-    const held = this.windows.get(key) ?? this.exhausted.get(key);
-    if (held && held.endsAt > now) return held;
-    const begun = { count: 0, endsAt: now + milliseconds };
-    this.windows.set(key, begun);
-    return begun;
+  private currentWindow(key: string, { windowMs }: RateLimitPolicy, now: number): Window {
+    const window = this.windows.get(key) ?? this.exhausted.get(key);
+    if (window && window.endsAt > now) return window;
+    const started = { count: 0, endsAt: now + windowMs };
+    this.windows.set(key, started);
+    return started;
   }
 
-  private exhaustedWindow(who: RateLimitKey, now: number): Window | undefined {
-    const window = this.exhausted.get(keyOf(who, this.failurePolicy));
+  private exhaustedWindow(client: RateLimitKey, now: number): Window | undefined {
+    const window = this.exhausted.get(keyOf(client, this.failurePolicy));
     return window && window.endsAt > now ? window : undefined;
   }
 }
@@ -126,17 +123,17 @@ function keyOf({ kind, id }: RateLimitKey, { route }: RateLimitPolicy): string {
   return route === undefined ? `${kind} ${id}` : `${kind} ${id} ${route}`;
 }
 
-/** The fields of draft-ietf-httpapi-ratelimit-headers: what is allowed, what is left, for how long. */
+/** Sets the fields of draft-ietf-httpapi-ratelimit-headers. */
 function setRateLimitHeaders(
   response: Response,
   { kind }: RateLimitKey,
-  { limit, windowMs: milliseconds }: RateLimitPolicy,
+  { limit, windowMs }: RateLimitPolicy,
   window: Window,
   now: number,
 ): void {
-  const left = Math.max(0, limit - window.count);
-  response.setHeader('RateLimit-Policy', `"${kind}";q=${limit};w=${milliseconds / 1000}`);
-  response.setHeader('RateLimit', `"${kind}";r=${left};t=${secondsLeft(window, now)}`);
+  const remaining = Math.max(0, limit - window.count);
+  response.setHeader('RateLimit-Policy', `"${kind}";q=${limit};w=${windowMs / 1000}`);
+  response.setHeader('RateLimit', `"${kind}";r=${remaining};t=${secondsLeft(window, now)}`);
 }
 
 function rateLimited(window: Window, now: number) {
@@ -144,6 +141,6 @@ function rateLimited(window: Window, now: number) {
 }
 
 function secondsLeft({ endsAt }: Window, now: number): number {
-  // Whole milliseconds first: 60,000 of them added to a time and taken off again may be a hair more.
+  // Rounds first: adding 60,000 to a fractional time and subtracting it may give slightly more.
   return Math.max(1, Math.ceil(Math.round(endsAt - now) / 1000));
 }
