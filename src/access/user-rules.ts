@@ -1,8 +1,8 @@
 import type { UserRow } from './principal.js';
 
-/** Better-Auth lifts an expired ban only at the next sign-in, so `banned` does not suffice. */
+/** Better-Auth lifts a ban only at the next sign-in after its end, so `banned` may be stale. */
 export function isBanned(user: Pick<UserRow, 'banned' | 'banExpires'>, now: Date): boolean {
-  // PostgreSQL's `infinity` is an invalid date here, and compares false. It bans forever, like null.
+  // PostgreSQL's `infinity` is an invalid date here and compares false. It bans forever, like null.
   return user.banned === true && !(user.banExpires !== null && user.banExpires <= now);
 }
 

@@ -1,7 +1,7 @@
 /** `busy`: the signature was not verified, because the CPU budget was used up. */
 export type TokenFailure = 'invalid' | 'expired' | 'keys-unavailable' | 'busy';
 
-/** A token that is not accepted. `reason` is a short, stable code for operators, without the token. */
+/** The token is not accepted. `reason` is a short, stable code without the token. */
 export class InvalidTokenError extends Error {
   override readonly name = 'InvalidTokenError';
 

@@ -77,9 +77,9 @@ export class KeyRing implements KeySource {
   }
 
   /**
-   * Returns the key with this `kid`, after a fetch if the key is unknown. Better-Auth
-   * signs with a new key before any client can have fetched it. During the cooldown an unknown `kid`
-   * is refused immediately, because a flood of waiting requests would pile up. So the first use of
+   * Returns the key with this `kid`, after a fetch if the key is unknown. Better-Auth signs with a
+   * new key before any client can have fetched it. During the cooldown an unknown `kid` is refused
+   * immediately, because a flood of waiting requests would pile up. So the first use of
    * a rotated key finds it in quiet times. Under a flood, the first use after the cooldown does.
    */
   async resolve(kid: string): Promise<VerificationKey | undefined> {
