@@ -8,9 +8,9 @@ import {
 } from 'node:crypto';
 
 /**
- * What a bad token can look like. Each row takes a good token and changes one thing, before the
- * signature is made wherever that can be: so the signature is right, and the token is refused for
- * what the row is about or not at all. `reason` is the one that the verifier must give.
+ * A bad token. Each row changes one thing of a good token, where possible before it is signed. So
+ * the signature is valid, and the verifier can refuse the token only for that change. `reason` is
+ * the expected reason.
  *
  * [BCP] is RFC 8725 (JWT Best Current Practices; draft-ietf-oauth-rfc8725bis follows it), [OWASP]
  * the JSON Web Token cheat sheet and testing guide.
@@ -28,7 +28,7 @@ export interface BadToken {
   claimsText?: (good: string) => string | Buffer;
   headerPart?: (good: string) => string;
   claimsPart?: (good: string) => string;
-  /** Says that the row is about the signature: of all rows only these have a wrong one. */
+  /** Only rows about the signature have this, and only they have an invalid signature. */
   signature?: (good: Buffer, signingInput: string) => Buffer;
   signaturePart?: (good: string) => string;
   token?: (good: string) => string;
@@ -59,7 +59,7 @@ const PAIRS: Record<Name, { publicKey: KeyObject; privateKey: KeyObject }> = {
   PS256: generateKeyPairSync('rsa', { modulusLength: 2048 }),
 };
 
-const STRANGER = generateKeyPairSync('ed25519');
+const ATTACKER = generateKeyPairSync('ed25519');
 
 /** The key set as Better-Auth publishes it: each key with `alg` and `kid`. */
 export const JWKS = NAMES.map((alg) => ({
@@ -97,7 +97,7 @@ export function goodClaims(): Json {
   };
 }
 
-/** Builds the token of a row; `{}` gives the good one. */
+/** Builds the token of a row. `{}` builds the good token. */
 export function build(row: Partial<BadToken>): string {
   const from = row.from ?? 'EdDSA';
   const headerText = JSON.stringify((row.header ?? same)(goodHeader(from)));
@@ -138,7 +138,7 @@ function encode(value: string | Buffer): string {
   return Buffer.from(value).toString('base64url');
 }
 
-/** Sets the last character's unused bits, which a careless decoder drops. */
+/** Sets unused bits of the last character, which a lenient decoder drops. */
 function withSurplusBits(part: string): string {
   if (part.length % 4 === 0) throw new Error('This part has no unused bits.');
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
@@ -222,14 +222,14 @@ const algorithmRows: BadToken[] = [
     reason: 'algorithm-not-allowed',
     header: without('alg'),
   },
-  // The signature is made as the header says, by the key that the header names.
+  // Signed with the algorithm and the key of the header.
   ...(
     [
       ['RS256', 'PS256'],
       ['PS256', 'RS256'],
     ] as const
   ).map(([from, alg]) => ({
-    title: `an ${from} key used for ${alg}, rightly signed as ${alg}`,
+    title: `an ${from} key used for ${alg}, validly signed as ${alg}`,
     source: '[BCP] §3.1, RFC 8017 §8',
     reason: 'algorithm-not-of-this-key',
     from,
@@ -263,15 +263,15 @@ function publicBytes(form: 'pem' | 'der' | 'jwk' | 'x'): string | Buffer {
   return form === 'jwk' ? JSON.stringify(jwk) : Buffer.from(jwk.x ?? '', 'base64url');
 }
 
-const strangersJwk = STRANGER.publicKey.export({ format: 'jwk' });
+const attackerJwk = ATTACKER.publicKey.export({ format: 'jwk' });
 
 const headerRows: BadToken[] = [
   {
     title: "jwk: the sender's own key, which did sign",
     source: 'RFC 7515 §4.1.3, [BCP] §3.10, CVE-2018-0114',
     reason: 'header-member',
-    header: merged({ jwk: strangersJwk }),
-    signature: (_, input) => signWith('EdDSA', input, STRANGER.privateKey),
+    header: merged({ jwk: attackerJwk }),
+    signature: (_, input) => signWith('EdDSA', input, ATTACKER.privateKey),
   },
   ...(
     [
@@ -293,13 +293,13 @@ const headerRows: BadToken[] = [
       ['enc', 'A256GCM', 'RFC 7516 §4.1.2, RFC 7519 §5'],
     ] as const
   ).map(([name, value, source]) => ({
-    title: `${name} ${JSON.stringify(value).slice(0, 40)}, rightly signed`,
+    title: `${name} ${JSON.stringify(value).slice(0, 40)}, validly signed`,
     source,
     reason: 'header-member',
     header: merged({ [name]: value }),
   })),
   {
-    title: 'an unencoded payload (b64 false), rightly signed over it',
+    title: 'an unencoded payload (b64 false), validly signed over it',
     source: 'RFC 7797 §3',
     reason: 'not-three-parts',
     header: merged({ b64: false, crit: ['b64'] }),
@@ -362,7 +362,7 @@ const kidRows: BadToken[] = [
     'nobody',
     'ｋey-EdDSA',
   ].map((kid) => ({
-    title: `kid ${JSON.stringify(kid)}, which is nobody's`,
+    title: `kid ${JSON.stringify(kid)}, which is unknown`,
     source: '[BCP] §3.10 (kid injection), [OWASP]',
     reason: 'unknown-key',
     header: merged({ kid }),
@@ -371,7 +371,7 @@ const kidRows: BadToken[] = [
     title: 'the kid of another key of the issuer, of the same algorithm',
     source: '[BCP] §3.1',
     reason: 'signature',
-    signature: (_, input) => signWith('EdDSA', input, STRANGER.privateKey),
+    signature: (_, input) => signWith('EdDSA', input, ATTACKER.privateKey),
   },
 ];
 
@@ -388,7 +388,7 @@ const CLAIM_DUPLICATES = [
   ['exp twice', '"exp":9007199254740991,'],
   ['sub twice, spelled with an escape', '"s\\u0075b":"admin",'],
   ['sub twice, with space before the colon', '"sub"\n :"admin",'],
-  ['a claim twice that nobody reads', '"x":{"y":[{"x":1}]},"x":"}",'],
+  ['an unused claim twice', '"x":{"y":[{"x":1}]},"x":"}",'],
   ['__proto__ twice', '"__proto__":1,"__proto__":2,'],
 ] as const;
 
@@ -435,7 +435,7 @@ const jsonRows: BadToken[] = [
   ),
 ];
 
-/** Puts bytes into a member of their own, inside quotes. */
+/** Adds a member with these bytes as its value. */
 function spoiled(bytes: number[]): (good: string) => Buffer {
   return (good) =>
     Buffer.concat([Buffer.from('{"x":"'), Buffer.from(bytes), Buffer.from(`",${good.slice(1)}`)]);
@@ -465,7 +465,7 @@ const encodingRows: BadToken[] = (['headerPart', 'claimsPart', 'signaturePart'] 
       title,
       source,
       reason: 'base64url',
-      // Gives header and claims unused bits, and a `_` or `-` to write in the other alphabet.
+      // Gives header and claims unused bits, and a `_` or `-` for the other alphabet.
       ...(part === 'signaturePart'
         ? {}
         : { [padded]: (good: string) => unaligned(good.replace('{', '{"x":"~~~???~~~???",')) }),
@@ -474,7 +474,7 @@ const encodingRows: BadToken[] = (['headerPart', 'claimsPart', 'signaturePart'] 
   },
 );
 
-/** Base64 comes in fours with two, three or four characters in the last; never with one. */
+/** The last group of base64 has two, three or four characters, never one. */
 function overlong(part: string): string {
   return part + 'A'.repeat((5 - (part.length % 4)) % 4 || 4);
 }
@@ -650,9 +650,9 @@ const signatureRows: BadToken[] = [
       ]),
   },
   {
-    title: "EdDSA: a stranger's",
+    title: 'EdDSA: signed by another key',
     source: 'RFC 7515 §5.2',
-    signature: (_: Buffer, input: string) => signWith('EdDSA', input, STRANGER.privateKey),
+    signature: (_: Buffer, input: string) => signWith('EdDSA', input, ATTACKER.privateKey),
   },
   {
     title: 'EdDSA: over the SHA-512 of the input (Ed25519ph without its prefix)',
@@ -708,7 +708,7 @@ const signatureRows: BadToken[] = [
   },
 ].map((row) => ({ reason: 'signature', ...row }));
 
-/** Claims changed after signing, as anyone can do who holds a token. */
+/** Claims changed after signing. */
 const tamperingRows: BadToken[] = [
   {
     title: 'another subject under the same signature',
@@ -725,7 +725,7 @@ const tamperingRows: BadToken[] = [
     claims: merged({ exp: NOW + 80_000 }),
   },
   {
-    title: 'expired, and not signed either: no word about the time',
+    title: 'expired, with an invalid signature',
     source: 'RFC 7519 §7.2',
     reason: 'signature',
     signature: (good: Buffer) => Buffer.alloc(good.length, 1),
@@ -890,7 +890,7 @@ const timeRows: BadToken[] = [
     reason: 'lifetime',
     claims: merged({ iat: Number.MIN_SAFE_INTEGER }),
   },
-  // Expired tokens that are wrong in another way too: that is what must be answered.
+  // Expired tokens with another error, which must be the reported one.
   ...[
     { reason: 'iss', change: { iss: 'https://other.example.com' } },
     { reason: 'aud', change: { aud: 'https://other.example.com' } },
@@ -972,7 +972,7 @@ export const GOOD_TOKENS: readonly GoodToken[] = [
   ...NAMES.map((from) => ({ title: `${from}, as Better-Auth signs it`, from })),
   { title: 'Ed25519, the new name of EdDSA', header: { alg: 'Ed25519' } },
   { title: 'typ JWT', header: { typ: 'JWT' } },
-  { title: 'a header member that means nothing to us', header: { 'x-trace': 'abc' } },
+  { title: 'a header member that has no meaning here', header: { 'x-trace': 'abc' } },
   { title: 'aud a list with ours in it', claims: { aud: ['https://other.example.com', ISSUER] } },
   { title: 'aud a list of ours alone', claims: { aud: [ISSUER] } },
   { title: 'aud the second of ours', claims: { aud: 'second-audience' } },

@@ -22,7 +22,7 @@ const SPARE = { ...ED25519, kid: 'spare' };
 const HOUR = 3_600_000;
 
 describe('KeyRing', () => {
-  it('has the keys of a set of six after its start', async () => {
+  it('has all six keys of a set after its start', async () => {
     const issuer = await startIssuer([ED25519, ES256, ES512, RS256, PS256, SPARE]);
     const { ring } = ringFor(issuer);
 
@@ -38,7 +38,7 @@ describe('KeyRing', () => {
     expect(issuer.hits()).toBe(1);
   });
 
-  it('fetches on the first question where it was not started', async () => {
+  it('fetches the keys at the first lookup if it was not started', async () => {
     const issuer = await startIssuer([ED25519]);
 
     const key = await ringFor(issuer).ring.resolve(kidOf('EdDSA'));
@@ -46,7 +46,7 @@ describe('KeyRing', () => {
     expect(key?.algorithm).toBe('EdDSA');
   });
 
-  it('lets questions that come during the first fetch wait for it', async () => {
+  it('makes lookups during the first fetch wait for it', async () => {
     const issuer = await startIssuer([ED25519]);
     issuer.answer(async (response) => {
       await sleep(100);
@@ -69,13 +69,13 @@ describe('KeyRing', () => {
   );
 
   it.each(['https://issuer.example.com/jwks', 'http://localhost:1/jwks', 'http://[::1]:1/jwks'])(
-    'does not refuse %s',
+    'accepts the key set URL %s',
     (url) => {
       expect(() => new KeyRing({ ...OPTIONS, url }, silent())).not.toThrow();
     },
   );
 
-  it('has one fetch in flight at a time, whoever asks for it', async () => {
+  it('has at most one fetch in flight', async () => {
     const issuer = await startIssuer([ED25519]);
     const { ring } = ringFor(issuer, { refreshSeconds: 0.05, cooldownSeconds: 0 });
     await Promise.all([ring.start(), ring.start()]);
@@ -88,7 +88,7 @@ describe('KeyRing', () => {
     expect(issuer.hits()).toBe(2);
   });
 
-  describe('when the issuer answers with', () => {
+  describe('bad response of the issuer', () => {
     const good = JSON.stringify({ keys: [SPARE] });
     const broken: [string, Answer, RegExp][] = [
       ['500, with a good set', (response) => send(response, good, 500), /responded with 500/],
@@ -96,7 +96,7 @@ describe('KeyRing', () => {
       ['204', (response) => response.writeHead(204).end(), /responded with 204/],
       ['a redirect to a good set', redirect, /responded with 302/],
       ['HTML', (response) => send(response, '<!doctype html><p>Sign in'), /not JSON/],
-      ['nothing', (response) => send(response, ''), /not JSON/],
+      ['an empty body', (response) => send(response, ''), /not JSON/],
       ['half a set', (response) => send(response, good.slice(0, -5)), /not JSON/],
       ['bytes that are not UTF-8', (response) => send(response, Buffer.from([0xff])), /not JSON/],
       ['null', (response) => send(response, 'null'), /not a key set/],
@@ -105,47 +105,50 @@ describe('KeyRing', () => {
       ['keys that are no list', (response) => send(response, '{"keys":{}}'), /not a key set/],
       ['no keys', (response) => send(response, '{"keys":[]}'), /empty/],
       ['1,001 keys', (response) => send(response, keySetOf(1001)), /more than 1000/],
-      ['keys that are all unfit', unfit, /no usable key/],
+      ['unusable keys only', unfit, /no usable key/],
       ['a closed connection', (response) => response.destroy(), /fetch failed/],
       ['a body that breaks off', breakOff, /terminated|aborted/],
       ['300 MB', flood, /larger than/],
       ['300 MB, announced', announcedFlood, /larger than/],
       ['300 MB in a small gzip', bomb, /larger than/],
-      ['silence', () => undefined, /2000 ms/],
-      ['headers, then silence', (response) => response.writeHead(200).flushHeaders(), /2000 ms/],
-      ['half a body, then silence', stall, /2000 ms/],
+      ['no response', () => undefined, /2000 ms/],
+      ['headers without a body', (response) => response.writeHead(200).flushHeaders(), /2000 ms/],
+      ['a body that stalls', stall, /2000 ms/],
       ['a byte every 50 ms', drip, /2000 ms/],
     ];
 
-    it.each(broken)('%s, it keeps its good keys, or says it has none', async (_, answer, error) => {
-      const issuer = await startIssuer([ED25519]);
-      const { ring: warm } = ringFor(issuer, { cooldownSeconds: 0 });
-      const { ring: cold } = ringFor(issuer);
-      await warm.start();
-      issuer.answer(answer);
-      const started = performance.now();
+    it.each(broken)(
+      'keeps its valid keys, or reports that it has none, after %s',
+      async (_, answer, error) => {
+        const issuer = await startIssuer([ED25519]);
+        const { ring: warm } = ringFor(issuer, { cooldownSeconds: 0 });
+        const { ring: cold } = ringFor(issuer);
+        await warm.start();
+        issuer.answer(answer);
+        const started = performance.now();
 
-      // It may be the issuer's newest key: nobody can say that it is not.
-      const unknown = warm.resolve('unknown').catch((thrown: unknown) => thrown);
-      const [answered] = await Promise.all([unknown, cold.start()]);
-      expect(answered).toBeInstanceOf(KeysUnavailableError);
+        // The unknown key may be the issuer's newest.
+        const unknown = warm.resolve('unknown').catch((thrown: unknown) => thrown);
+        const [answered] = await Promise.all([unknown, cold.start()]);
+        expect(answered).toBeInstanceOf(KeysUnavailableError);
 
-      expect(performance.now() - started).toBeLessThan(2_500);
-      expect(warm.get(kidOf('EdDSA'))).toMatchObject({ id: kidOf('EdDSA') });
-      expect(warm.get('spare')).toBeUndefined();
-      expect(warm.status()).toMatchObject({
-        state: 'degraded',
-        keys: 1,
-        lastError: expect.stringMatching(error),
-      });
-      expect(cold.status()).toMatchObject({ state: 'unavailable', keys: 0, lastSuccessAt: null });
-      expect(issuer.sentBytes()).toBeLessThan(20_000_000);
-      expect(issuer.redirected()).toBe(false);
-    });
+        expect(performance.now() - started).toBeLessThan(2_500);
+        expect(warm.get(kidOf('EdDSA'))).toMatchObject({ id: kidOf('EdDSA') });
+        expect(warm.get('spare')).toBeUndefined();
+        expect(warm.status()).toMatchObject({
+          state: 'degraded',
+          keys: 1,
+          lastError: expect.stringMatching(error),
+        });
+        expect(cold.status()).toMatchObject({ state: 'unavailable', keys: 0, lastSuccessAt: null });
+        expect(issuer.sentBytes()).toBeLessThan(20_000_000);
+        expect(issuer.redirected()).toBe(false);
+      },
+    );
   });
 
-  describe('with a bad key in the set', () => {
-    it('leaves it out, names it once, and again when it comes back', async () => {
+  describe('bad key in the set', () => {
+    it('rejects a bad key with one warning, and warns again when it returns', async () => {
       const issuer = await startIssuer([ED25519, { ...ES256, use: 'enc' }]);
       const { ring, warnings } = ringFor(issuer, { cooldownSeconds: 0 });
       await ring.start();
@@ -163,7 +166,7 @@ describe('KeyRing', () => {
       expect(warnings()).toHaveLength(2);
     });
 
-    it('does not verify a token by it', async () => {
+    it('does not return a rejected key', async () => {
       const issuer = await startIssuer([ED25519, { ...ES256, d: 'AQAB' }]);
       const { ring } = ringFor(issuer);
       await ring.start();
@@ -172,8 +175,8 @@ describe('KeyRing', () => {
     });
   });
 
-  describe('when keys change', () => {
-    it('finds a key added in a quiet time by its first use', async () => {
+  describe('key rotation', () => {
+    it('finds a new key at its first use', async () => {
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer);
       await ring.start();
@@ -184,22 +187,22 @@ describe('KeyRing', () => {
       expect(issuer.hits()).toBe(2);
     });
 
-    it('finds one by its first use though a refresh from before it is still under way', async () => {
+    it('finds a new key at its first use during a refresh that started before it was published', async () => {
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, { refreshSeconds: 0.05 });
       await ring.start();
-      const held: ServerResponse[] = [];
-      issuer.answer((response) => held.push(response));
-      await until(() => held.length === 1);
+      const pending: ServerResponse[] = [];
+      issuer.answer((response) => pending.push(response));
+      await until(() => pending.length === 1);
 
       issuer.publish([ED25519, SPARE]);
       const finding = ring.resolve('spare');
-      publishing([ED25519])(held[0] as ServerResponse);
+      publishing([ED25519])(pending[0] as ServerResponse);
 
       expect((await finding)?.id).toBe('spare');
     });
 
-    it('drops a key that left the set at the next refresh, and takes a new one', async () => {
+    it('drops a removed key and adds a new key at the next refresh', async () => {
       const issuer = await startIssuer([ED25519, ES256]);
       const { ring } = ringFor(issuer, { refreshSeconds: 0.05 });
       await ring.start();
@@ -210,7 +213,7 @@ describe('KeyRing', () => {
       expect(ring.get(kidOf('ES256'))).toBeUndefined();
     });
 
-    it('keeps a key that did not change as the same object', async () => {
+    it('keeps an unchanged key as the same object', async () => {
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, { cooldownSeconds: 0 });
       await ring.start();
@@ -225,7 +228,7 @@ describe('KeyRing', () => {
     it.each([
       ['of another algorithm', ES256],
       ['of the same algorithm', generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' })],
-    ])('takes a key %s that took over the name of another', async (_, successor) => {
+    ])('replaces a key when a key %s takes over its kid', async (_, successor) => {
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, { cooldownSeconds: 0 });
       await ring.start();
@@ -240,7 +243,7 @@ describe('KeyRing', () => {
       await expect(verifier.verify(token)).rejects.toMatchObject({ failure: 'invalid' });
     });
 
-    it('makes a verifier forget the tokens of a key that left', async () => {
+    it('invalidates the cached tokens of a removed key', async () => {
       const issuer = await startIssuer([ED25519, ES256]);
       const { ring } = ringFor(issuer, { cooldownSeconds: 0 });
       await ring.start();
@@ -258,8 +261,8 @@ describe('KeyRing', () => {
     });
   });
 
-  describe('under a flood of made-up kids', () => {
-    it('asks the issuer once per cool-down, and known keys serve on', async () => {
+  describe('flood of invented kids', () => {
+    it('fetches once per cooldown and still verifies with known keys', async () => {
       let now = 0;
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, {}, () => now);
@@ -278,7 +281,7 @@ describe('KeyRing', () => {
       expect(issuer.hits()).toBe(4);
     });
 
-    it('answers at once during the cool-down, and finds a rotated key right after it', async () => {
+    it('refuses an unknown kid immediately during the cooldown and finds a rotated key after it', async () => {
       let now = 0;
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, {}, () => now);
@@ -293,7 +296,7 @@ describe('KeyRing', () => {
       await expect(ring.resolve('spare')).resolves.toMatchObject({ id: 'spare' });
     });
 
-    it('lets no more than a thousand requests wait for an issuer that is silent', async () => {
+    it('lets at most a thousand requests wait for an issuer that does not respond', async () => {
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer);
       await ring.start();
@@ -311,7 +314,7 @@ describe('KeyRing', () => {
       expect(issuer.hits()).toBe(2);
     });
 
-    it('asks an issuer that is away no more than twice a second', async () => {
+    it('fetches at most twice a second while the issuer is unavailable', async () => {
       let now = 0;
       const issuer = await startIssuer([ED25519]);
       issuer.answer((response) => response.destroy());
@@ -328,8 +331,8 @@ describe('KeyRing', () => {
     });
   });
 
-  describe('while the issuer is away', () => {
-    it('verifies for an hour with the keys in hand', async () => {
+  describe('unavailable issuer', () => {
+    it('verifies tokens for an hour with cached keys', async () => {
       let now = 0;
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, {}, () => now);
@@ -346,7 +349,7 @@ describe('KeyRing', () => {
       expect(ring.status()).toMatchObject({ state: 'degraded', keys: 1 });
     });
 
-    it('stops when the keys are too old, and goes on when the issuer is back', async () => {
+    it('stops when the keys are too old and resumes when the issuer is back', async () => {
       let now = 0;
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer, {}, () => now);
@@ -370,7 +373,7 @@ describe('KeyRing', () => {
       expect(ring.status().state).toBe('ready');
     });
 
-    it('calls no token invalid from a cold start, and works within a second of its return', async () => {
+    it('calls no token invalid after a cold start, and recovers within a second', async () => {
       const issuer = await startIssuer([ED25519]);
       await issuer.leave();
       const { ring, messages } = ringFor(issuer);
@@ -382,12 +385,12 @@ describe('KeyRing', () => {
         failure: 'keys-unavailable',
       });
       await expect(verifier.verify(unknown)).rejects.toMatchObject({ failure: 'keys-unavailable' });
-      // Long enough for the pauses between attempts to have grown as long as they get.
+      // Long enough for the backoff to reach its maximum.
       await sleep(2_000);
 
       await issuer.comeBack();
       const started = performance.now();
-      // By itself, without a request that asks: readiness brings no requests until it is ready.
+      // Without any lookup, because an instance gets no requests until it is ready.
       await until(() => ring.status().state === 'ready');
 
       expect(performance.now() - started).toBeLessThan(1_000);
@@ -395,7 +398,7 @@ describe('KeyRing', () => {
       expect(messages().filter((message) => message.includes('could not be'))).toHaveLength(1);
     });
 
-    it('tries again sooner than at the next refresh', async () => {
+    it('retries a failed fetch before the next refresh', async () => {
       const issuer = await startIssuer([ED25519]);
       const { ring } = ringFor(issuer);
       await ring.start();
@@ -410,17 +413,17 @@ describe('KeyRing', () => {
     });
   });
 
-  it('refreshes no more once it is stopped, and gives up the fetch in flight', async () => {
+  it('stops refreshing and aborts the fetch in flight when it is stopped', async () => {
     const issuer = await startIssuer([ED25519]);
     const { ring, messages } = ringFor(issuer, { refreshSeconds: 0.05, cooldownSeconds: 0 });
     await ring.start();
     issuer.answer(() => undefined);
-    const asking = ring.resolve('unknown');
+    const lookup = ring.resolve('unknown');
     await until(() => issuer.hits() === 2);
     const started = performance.now();
 
     ring.stop();
-    await asking;
+    await lookup;
 
     expect(performance.now() - started).toBeLessThan(500);
     await sleep(200);
@@ -540,7 +543,8 @@ async function close(server: Server): Promise<void> {
 async function until(condition: () => boolean, forMs = 2_000): Promise<void> {
   const started = performance.now();
   while (!condition()) {
-    if (performance.now() - started > forMs) throw new Error(`This was not so within ${forMs} ms.`);
+    if (performance.now() - started > forMs)
+      throw new Error(`The condition was not met within ${forMs} ms.`);
     await sleep(10);
   }
 }

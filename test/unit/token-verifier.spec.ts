@@ -41,25 +41,28 @@ const RULES: TokenRules = {
 };
 
 describe('TokenVerifier', () => {
-  describe('accepts', () => {
-    // Signed by jose, so that the verifier is not judged by the code that made the catalogue.
-    it.each(GOOD_TOKENS)('$title', async ({ from = 'EdDSA', header, claims }) => {
-      const token = await new SignJWT({ ...goodClaims(), ...claims })
-        .setProtectedHeader({
-          ...goodHeader(from),
-          ...header,
-          alg: header?.alg ?? from,
-        })
-        .sign(privateKeyOf(from));
+  describe('valid tokens', () => {
+    // Signed by jose, so that the test does not depend on the code of the catalogue.
+    it.each(GOOD_TOKENS)(
+      'accepts a valid token: $title',
+      async ({ from = 'EdDSA', header, claims }) => {
+        const token = await new SignJWT({ ...goodClaims(), ...claims })
+          .setProtectedHeader({
+            ...goodHeader(from),
+            ...header,
+            alg: header?.alg ?? from,
+          })
+          .sign(privateKeyOf(from));
 
-      await expect(verifier().verify(token)).resolves.toMatchObject({
-        subject: claims?.['sub'] ?? 'user-1',
-        sessionId: claims && 'sid' in claims ? (claims['sid'] ?? null) : 'session-1',
-        keyId: kidOf(from),
-      });
-    });
+        await expect(verifier().verify(token)).resolves.toMatchObject({
+          subject: claims?.['sub'] ?? 'user-1',
+          sessionId: claims && 'sid' in claims ? (claims['sid'] ?? null) : 'session-1',
+          keyId: kidOf(from),
+        });
+      },
+    );
 
-    it.each(NAMES)('the good %s token that the bad ones are made from', async (from) => {
+    it.each(NAMES)('accepts the valid %s token that the bad tokens are made from', async (from) => {
       await expect(verifier().verify(build({ from }))).resolves.toEqual({
         subject: 'user-1',
         sessionId: 'session-1',
@@ -70,7 +73,7 @@ describe('TokenVerifier', () => {
       });
     });
 
-    it('a token of a real Better-Auth server, with its real key set', async () => {
+    it('accepts a token of a real Better-Auth server with its real key set', async () => {
       const { token, payload } = realToken();
       const { keys } = realKeySet();
       const rules = { ...RULES, issuer: payload.iss, audiences: [payload.iss] };
@@ -81,7 +84,7 @@ describe('TokenVerifier', () => {
       expect(verified).toMatchObject({ subject: payload.sub, sessionId: null });
     });
 
-    it('a session id under the name that the rules give', async () => {
+    it('reads the session id from the claim that the rules name', async () => {
       const rules = { ...RULES, sessionClaim: 'session' };
       const token = build({ claims: (good) => ({ ...good, sid: 7, session: 'session-2' }) });
 
@@ -90,7 +93,7 @@ describe('TokenVerifier', () => {
       expect(verified.sessionId).toBe('session-2');
     });
 
-    it('claims called __proto__ and constructor without taking anything from them', async () => {
+    it('ignores claims named __proto__ and constructor', async () => {
       const token = build({
         claimsText: (good) => good.replace('{', '{"__proto__":{"isAdmin":1},"constructor":1,'),
       });
@@ -103,22 +106,22 @@ describe('TokenVerifier', () => {
     });
   });
 
-  describe('refuses', () => {
-    it('at least 130 kinds of bad token, no two alike', () => {
+  describe('invalid tokens', () => {
+    it('refuses at least 130 different kinds of bad token', () => {
       const distinct = new Set(BAD_TOKENS.map(({ title }) => title));
 
       expect(BAD_TOKENS.length).toBeGreaterThanOrEqual(130);
       expect(distinct.size).toBe(BAD_TOKENS.length);
     });
 
-    it.each(BAD_TOKENS)('$title [$source]', async (row) => {
+    it.each(BAD_TOKENS)('refuses a bad token: $title [$source]', async (row) => {
       const refused = await refusalOf(verifier().verify(build(row)));
 
       expect(refused).toMatchObject({ failure: row.failure ?? 'invalid', reason: row.reason });
     });
 
-    it.each(BAD_TOKENS.filter(isRightlySigned))(
-      'not for its signature, which is right: $title',
+    it.each(BAD_TOKENS.filter(hasValidSignature))(
+      'uses a bad token with a valid signature: $title',
       (row) => {
         const from = row.from ?? 'EdDSA';
         const token = build({ ...row, token: (good) => good, signaturePart: (good) => good });
@@ -131,7 +134,7 @@ describe('TokenVerifier', () => {
       },
     );
 
-    it('an algorithm that the rules leave out, though there is a key for it', async () => {
+    it('refuses an algorithm that the rules omit, although a key for it exists', async () => {
       const edOnly = withRules({ algorithms: ['Ed25519'] });
 
       const refused = await refusalOf(edOnly.verify(build({ from: 'RS256' })));
@@ -140,7 +143,7 @@ describe('TokenVerifier', () => {
       await expect(edOnly.verify(build({}))).resolves.toBeDefined();
     });
 
-    it('a well-formed token while there are no keys, without calling it invalid', async () => {
+    it('refuses a well-formed token without calling it invalid while there are no keys', async () => {
       const keyless: KeySource = {
         get: () => undefined,
         resolve: () => Promise.reject(new KeysUnavailableError()),
@@ -154,13 +157,13 @@ describe('TokenVerifier', () => {
       expect(malformed.failure).toBe('invalid');
     });
 
-    it('to be built without an issuer or an audience', () => {
+    it('refuses to start without an issuer or an audience', () => {
       expect(() => withRules({ issuer: '' })).toThrow('issuer');
       expect(() => withRules({ audiences: [] })).toThrow('audience');
       expect(() => withRules({ audiences: [ISSUER, ''] })).toThrow('audience');
     });
 
-    it('whatever is no token, by TokenRefused alone and without repeating it', async () => {
+    it('refuses random text with InvalidTokenError only, and does not quote it', async () => {
       const one = verifier();
       const good = build({});
       const mutants = fc
@@ -188,7 +191,7 @@ describe('TokenVerifier', () => {
       );
     });
 
-    it('signed claims of any shape, by TokenRefused alone', async () => {
+    it('accepts signed claims of any shape or refuses them with InvalidTokenError only', async () => {
       const one = verifier();
       const name = fc.constantFrom('iss', 'aud', 'exp', 'iat', 'nbf', 'sub', 'sid', '__proto__');
 
@@ -204,8 +207,8 @@ describe('TokenVerifier', () => {
     });
   });
 
-  describe('remembers', () => {
-    it('a proven token, and verifies its signature once', async () => {
+  describe('token cache', () => {
+    it('caches a verified token and verifies its signature once', async () => {
       const { keys, verifications } = countingKeys();
       const one = new TokenVerifier(keys, RULES, clock);
       const token = build({});
@@ -218,13 +221,13 @@ describe('TokenVerifier', () => {
       expect(verifications()).toBe(1);
     });
 
-    it('an answer that nobody can change for the next', async () => {
+    it('returns a frozen token', async () => {
       const verified = await verifier().verify(build({}));
 
       expect(Object.isFrozen(verified)).toBe(true);
     });
 
-    it('no token that was refused, and none never seen', async () => {
+    it('does not cache a refused token, and has no entry for a new one', async () => {
       const one = verifier();
       const bad = build({ claims: (good) => ({ ...good, aud: 'another' }) });
 
@@ -235,7 +238,7 @@ describe('TokenVerifier', () => {
       expect(one.getCached('x'.repeat(1 << 20))).toBeUndefined();
     });
 
-    it('a token no longer than until its exp', async () => {
+    it('returns a cached token only until its exp', async () => {
       let now = NOW;
       const one = new TokenVerifier(keysOf(JWKS), RULES, () => now * 1000);
       const token = build({});
@@ -248,7 +251,7 @@ describe('TokenVerifier', () => {
       expect((await refusalOf(one.verify(token))).failure).toBe('expired');
     });
 
-    it('a token that the clock, set back, makes one of the future', async () => {
+    it('refuses a cached token that is not yet valid after the clock was set back', async () => {
       let now = NOW;
       const one = new TokenVerifier(keysOf(JWKS), RULES, () => now * 1000);
       const early = build({ claims: (good) => ({ ...good, nbf: NOW - 30 }) });
@@ -259,7 +262,7 @@ describe('TokenVerifier', () => {
       expect((await refusalOf(one.verify(early))).reason).toBe('nbf-ahead');
     });
 
-    it('a token no longer than its key is in the ring', async () => {
+    it('drops a cached token when its key leaves the ring', async () => {
       const { keys, remove } = countingKeys();
       const one = new TokenVerifier(keys, RULES, clock);
       const token = build({});
@@ -271,7 +274,7 @@ describe('TokenVerifier', () => {
       expect((await refusalOf(one.verify(token))).reason).toBe('unknown-key');
     });
 
-    it('no token of a key whose name another key has taken', async () => {
+    it('drops a cached token when another key takes over its kid', async () => {
       const { keys, rename } = countingKeys();
       const one = new TokenVerifier(keys, RULES, clock);
       const token = build({ from: 'ES256' });
@@ -282,7 +285,7 @@ describe('TokenVerifier', () => {
       expect(one.getCached(token)).toBeUndefined();
     });
 
-    it('an expired token, and verifies its signature once', async () => {
+    it('caches an expired token and verifies its signature once', async () => {
       const { keys, verifications } = countingKeys();
       const one = new TokenVerifier(keys, RULES, clock);
       const expired = build({ claims: (good) => ({ ...good, iat: NOW - 900, exp: NOW - 60 }) });
@@ -296,7 +299,7 @@ describe('TokenVerifier', () => {
       expect(verifications()).toBe(1);
     });
 
-    it('nothing about the subject of a token that our issuer did not sign', async () => {
+    it('does not cache a token that our issuer did not sign', async () => {
       const one = verifier();
       const forged = build({ signaturePart: (good) => `${good.slice(0, -4)}AAAA` });
 
@@ -305,7 +308,7 @@ describe('TokenVerifier', () => {
       expect(one.getVerified(forged)).toBeUndefined();
     });
 
-    it('as many tokens as it is told, and forgets the one longest unused', async () => {
+    it('caches the configured number of tokens and evicts the least recently used', async () => {
       const one = new TokenVerifier(keysOf(JWKS), RULES, clock, 2);
       const [a, b, c] = [tokenOf('a'), tokenOf('b'), tokenOf('c')];
       await one.verify(a);
@@ -318,7 +321,7 @@ describe('TokenVerifier', () => {
       expect(one.getCached(c)).toBeDefined();
     });
 
-    it('a token by every character of it: the same claims signed again are another', async () => {
+    it('verifies the same claims again when they are signed again', async () => {
       const { keys, verifications } = countingKeys();
       const one = new TokenVerifier(keys, RULES, clock);
       const token = build({ from: 'ES256' });
@@ -332,8 +335,8 @@ describe('TokenVerifier', () => {
   });
 });
 
-describe('a budget for signatures', () => {
-  it('is spent on signatures alone, and not on what is refused for its form or its key', async () => {
+describe('signature budget', () => {
+  it('charges signatures only, and not tokens refused for their form or their key', async () => {
     const one = verifier();
     let runs = 0;
     const budget = {
@@ -352,11 +355,11 @@ describe('a budget for signatures', () => {
 
     await one.verify(build({}), budget);
     await one.verify(build({}), budget);
-    // The second time it is remembered.
+    // The second time the token is cached.
     expect(runs).toBe(1);
   });
 
-  it('that is used up refuses a token without calling it invalid', async () => {
+  it('refuses a token without calling it invalid once the budget is used up', async () => {
     const one = verifier();
     const refused = await refusalOf(one.verify(build({}), { run: () => undefined }));
     expect(refused).toMatchObject({ failure: 'busy', reason: 'signature-budget' });
@@ -364,7 +367,7 @@ describe('a budget for signatures', () => {
   });
 });
 
-describe('bearerToken', () => {
+describe('bearer token', () => {
   it.each([
     ['Bearer abc', 'abc'],
     ['bearer abc', 'abc'],
@@ -372,12 +375,12 @@ describe('bearerToken', () => {
     ['bEaReR a.b-c_d~e+f/g==', 'a.b-c_d~e+f/g=='],
     ['Bearer  abc', 'abc'],
     ['Bearer      abc', 'abc'],
-  ])('finds the token of %j (RFC 6750 §2.1, RFC 9110 §11.1)', (header, token) => {
+  ])('reads the token of the header %j (RFC 6750 §2.1, RFC 9110 §11.1)', (header, token) => {
     expect(requireBearer(header)).toBe(token);
   });
 
   it.each([undefined, '', 'Basic YTpi', 'BearerX abc', 'Bearers abc', 'Token abc', 'abc', 'Bear'])(
-    'finds none in %j',
+    'finds no token in the header %j',
     (header) => {
       expect(requireBearer(header)).toBeUndefined();
     },
@@ -401,11 +404,11 @@ describe('bearerToken', () => {
     'Bearer token="abc"',
     'Bearer ä',
     'Bearer\u00a0abc',
-  ])('refuses %j', (header) => {
+  ])('refuses the header %j', (header) => {
     expect(() => requireBearer(header)).toThrow(InvalidTokenError);
   });
 
-  it('answers any text, or refuses it, and throws nothing else', () => {
+  it('reads or refuses any header, and throws InvalidTokenError only', () => {
     const anything = fc.string({ unit: 'binary', maxLength: 200 });
     const nearly = fc.tuple(fc.constantFrom('Bearer', 'bearer ', 'BEARER  '), anything);
 
@@ -437,7 +440,7 @@ describe('bearerToken', () => {
     ['many spaces and many characters', `Bearer${' '.repeat(1 << 19)}${'a'.repeat(1 << 19)} `],
     ['padding that does not end the header', `Bearer ${'='.repeat(1 << 20)}x`],
     ['a token that goes wrong at its end', `Bearer ${'a'.repeat(1 << 20)} `],
-  ])('takes no longer for a megabyte with %s than reading it takes', (_, header) => {
+  ])('parses a header of a megabyte in linear time: %s', (_, header) => {
     const started = performance.now();
     bearerOutcome(header);
 
@@ -493,10 +496,10 @@ function countingKeys() {
   };
 }
 
-async function refusalOf(verdict: Promise<VerifiedToken>): Promise<InvalidTokenError> {
-  const outcome: unknown = await verdict.catch((error: unknown) => error);
+async function refusalOf(verification: Promise<VerifiedToken>): Promise<InvalidTokenError> {
+  const outcome: unknown = await verification.catch((error: unknown) => error);
   if (outcome instanceof InvalidTokenError) return outcome;
-  throw new Error('This was not answered by TokenRefused.', { cause: outcome });
+  throw new Error('This was not refused with InvalidTokenError.', { cause: outcome });
 }
 
 function bearerOutcome(header: string): string | undefined | InvalidTokenError {
@@ -508,7 +511,7 @@ function bearerOutcome(header: string): string | undefined | InvalidTokenError {
   }
 }
 
-function isRightlySigned(row: (typeof BAD_TOKENS)[number]): boolean {
+function hasValidSignature(row: (typeof BAD_TOKENS)[number]): boolean {
   return row.signature === undefined;
 }
 

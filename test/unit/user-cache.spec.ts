@@ -6,9 +6,9 @@ import type { AuthRepository, UserWithSession } from '../../src/auth/auth.reposi
 import { Environment } from '../../src/config/environment.js';
 import type { ChangeFeed } from '../../src/database/change-feed.js';
 
-const WITNESS = { sessionId: 's' };
+const LOOKUP = { sessionId: 's' };
 
-const standing = (userId: string, banned: boolean): UserWithSession => ({
+const userWithSession = (userId: string, banned: boolean): UserWithSession => ({
   user: {
     id: userId,
     email: `${userId}@example.com`,
@@ -35,96 +35,107 @@ const standing = (userId: string, banned: boolean): UserWithSession => ({
   impersonator: null,
 });
 
-/** A database that answers when it is told to: only so can a change come at the worst moment. */
-function storeOn(...answers: UserWithSession[]) {
+/** A cache over a fake repository. Each query resolves only when the test calls `answerNext`. */
+function createCache(...answers: UserWithSession[]) {
   const waiting: (() => void)[] = [];
-  const principals = {
+  const repository = {
     find: () =>
       new Promise((resolve) => {
         const answer = answers.shift();
         waiting.push(() => resolve(answer));
       }),
   } as unknown as AuthRepository;
-  const feed = { isHearing: true, subscribe: () => undefined };
-  const store = new UserCache(principals, feed as unknown as ChangeFeed, new Environment());
+  const feed = { isLive: true, subscribe: () => undefined };
+  const cache = new UserCache(repository, feed as unknown as ChangeFeed, new Environment());
   const answerNext = async () => {
     waiting.shift()?.();
     await new Promise(setImmediate);
   };
-  return { store, feed, answerNext, asked: () => waiting.length };
+  return { cache, feed, answerNext, pendingQueries: () => waiting.length };
 }
 
-describe('a reading that a change overtakes', () => {
+describe('load during a change', () => {
   it.each([
-    ['of that user', (store: UserCache) => store.invalidateUser('ada')],
-    ['of everybody', (store: UserCache) => store.invalidateAll()],
-  ])('%s is read again, and only then remembered', async (_, change) => {
-    const { store, answerNext } = storeOn(standing('ada', false), standing('ada', true));
-    const found = store.load('ada', WITNESS);
-    change(store);
-    await answerNext();
-    expect(store.get('ada', WITNESS)).toBeUndefined();
-    await answerNext();
-    expect(await found).toMatchObject({ user: { banned: true } });
-    expect(store.get('ada', WITNESS)).toMatchObject({ user: { banned: true } });
-  });
+    ['that user', (cache: UserCache) => cache.invalidateUser('ada')],
+    ['all users', (cache: UserCache) => cache.invalidateAll()],
+  ])(
+    'repeats the query after a change of %s, and caches only the second result',
+    async (_, change) => {
+      const { cache, answerNext } = createCache(
+        userWithSession('ada', false),
+        userWithSession('ada', true),
+      );
+      const found = cache.load('ada', LOOKUP);
+      change(cache);
+      await answerNext();
+      expect(cache.get('ada', LOOKUP)).toBeUndefined();
+      await answerNext();
+      expect(await found).toMatchObject({ user: { banned: true } });
+      expect(cache.get('ada', LOOKUP)).toMatchObject({ user: { banned: true } });
+    },
+  );
 
-  it('again and again is answered, and not remembered', async () => {
-    const { store, answerNext } = storeOn(...[1, 2, 3].map(() => standing('ada', false)));
-    const found = store.load('ada', WITNESS);
-    for (let reading = 0; reading < 3; reading += 1) {
-      store.invalidateUser('ada');
+  it('returns the third result without caching it when every query is invalidated', async () => {
+    const { cache, answerNext } = createCache(
+      ...[1, 2, 3].map(() => userWithSession('ada', false)),
+    );
+    const found = cache.load('ada', LOOKUP);
+    for (let query = 0; query < 3; query += 1) {
+      cache.invalidateUser('ada');
       await answerNext();
     }
     expect(await found).toMatchObject({ user: { id: 'ada' } });
-    expect(store.get('ada', WITNESS)).toBeUndefined();
+    expect(cache.get('ada', LOOKUP)).toBeUndefined();
   });
 
-  it('of somebody else is remembered', async () => {
-    const { store, answerNext } = storeOn(standing('ada', false));
-    const found = store.load('ada', WITNESS);
-    store.invalidateUser('bob');
+  it('caches a user when another user changes', async () => {
+    const { cache, answerNext } = createCache(userWithSession('ada', false));
+    const found = cache.load('ada', LOOKUP);
+    cache.invalidateUser('bob');
     await answerNext();
-    expect(await found).toEqual(store.get('ada', WITNESS));
+    expect(await found).toEqual(cache.get('ada', LOOKUP));
   });
 });
 
-it('remembers nothing, and recalls nothing, while nothing is told', async () => {
-  const { store, feed, answerNext } = storeOn(standing('ada', false), standing('ada', false));
-  const first = store.load('ada', WITNESS);
-  feed.isHearing = false;
+it('neither caches nor returns entries while the change feed is not live', async () => {
+  const { cache, feed, answerNext } = createCache(
+    userWithSession('ada', false),
+    userWithSession('ada', false),
+  );
+  const first = cache.load('ada', LOOKUP);
+  feed.isLive = false;
   await answerNext();
   await first;
-  feed.isHearing = true;
-  expect(store.get('ada', WITNESS)).toBeUndefined();
+  feed.isLive = true;
+  expect(cache.get('ada', LOOKUP)).toBeUndefined();
 
-  const second = store.load('ada', WITNESS);
+  const second = cache.load('ada', LOOKUP);
   await answerNext();
   await second;
-  expect(store.get('ada', WITNESS)).toMatchObject({ user: { id: 'ada' } });
-  feed.isHearing = false;
-  expect(store.get('ada', WITNESS)).toBeUndefined();
+  expect(cache.get('ada', LOOKUP)).toMatchObject({ user: { id: 'ada' } });
+  feed.isLive = false;
+  expect(cache.get('ada', LOOKUP)).toBeUndefined();
 });
 
-it('does not remember a user by another spelling of the id than the one that will be told', async () => {
-  const { store, answerNext } = storeOn(standing('ada', false));
-  const found = store.load('ADA', WITNESS);
+it('does not cache a user under another spelling of the id than the stored one', async () => {
+  const { cache, answerNext } = createCache(userWithSession('ada', false));
+  const found = cache.load('ADA', LOOKUP);
   await answerNext();
   expect(await found).toMatchObject({ user: { id: 'ada' } });
-  expect(store.get('ADA', WITNESS)).toBeUndefined();
+  expect(cache.get('ADA', LOOKUP)).toBeUndefined();
 });
 
-it('caches at most five sessions of one user, the newest', async () => {
-  const many = Array.from({ length: 6 }, () => standing('ada', false));
-  const { store, answerNext } = storeOn(...many);
+it('caches at most the five newest sessions of one user', async () => {
+  const many = Array.from({ length: 6 }, () => userWithSession('ada', false));
+  const { cache, answerNext } = createCache(...many);
   for (let session = 0; session < 6; session += 1) {
-    const found = store.load('ada', { sessionId: `s${session}` });
+    const found = cache.load('ada', { sessionId: `s${session}` });
     await answerNext();
     await found;
   }
-  expect(store.get('ada', { sessionId: 's0' })).toBeUndefined();
-  expect(store.get('ada', { sessionId: 's1' })).toMatchObject({ user: { id: 'ada' } });
-  expect(store.get('ada', { sessionId: 's5' })).toMatchObject({ user: { id: 'ada' } });
+  expect(cache.get('ada', { sessionId: 's0' })).toBeUndefined();
+  expect(cache.get('ada', { sessionId: 's1' })).toMatchObject({ user: { id: 'ada' } });
+  expect(cache.get('ada', { sessionId: 's5' })).toMatchObject({ user: { id: 'ada' } });
 });
 
 describe('the maximum age of an entry', () => {
@@ -132,32 +143,32 @@ describe('the maximum age of an entry', () => {
 
   it('starts when the query is sent, and a hit does not extend it', async () => {
     const clock = jest.spyOn(performance, 'now').mockReturnValue(1000);
-    const { store, answerNext } = storeOn(standing('ada', false));
-    const found = store.load('ada', WITNESS);
+    const { cache, answerNext } = createCache(userWithSession('ada', false));
+    const found = cache.load('ada', LOOKUP);
     clock.mockReturnValue(20_000);
     await answerNext();
     await found;
     for (const now of [20_001, 30_000, 30_999]) {
       clock.mockReturnValue(now);
-      expect(store.get('ada', WITNESS)).toMatchObject({ user: { id: 'ada' } });
+      expect(cache.get('ada', LOOKUP)).toMatchObject({ user: { id: 'ada' } });
     }
     clock.mockReturnValue(31_000);
-    expect(store.get('ada', WITNESS)).toBeUndefined();
+    expect(cache.get('ada', LOOKUP)).toBeUndefined();
   });
 });
 
-const storeOf = (users: number, large: (id: string) => UserWithSession) => {
+const cacheOf = (users: number, large: (id: string) => UserWithSession) => {
   const environment = Object.assign(new Environment(), { USER_CACHE_MAX: users });
-  const principals = { find: (id: string) => Promise.resolve(large(id)) };
-  const feed = { isHearing: true, subscribe: () => undefined };
+  const repository = { find: (id: string) => Promise.resolve(large(id)) };
+  const feed = { isLive: true, subscribe: () => undefined };
   return new UserCache(
-    principals as unknown as AuthRepository,
+    repository as unknown as AuthRepository,
     feed as unknown as ChangeFeed,
     environment,
   );
 };
 const withName = (id: string, name: string): UserWithSession => {
-  const { user, ...rest } = standing(id, false);
+  const { user, ...rest } = userWithSession(id, false);
   return { ...rest, user: { ...user, name } };
 };
 
@@ -167,7 +178,7 @@ describe('the memory of the cache', () => {
     ['the largest names that are cached', 5000, 5000, 5, 'n'.repeat(3000)],
     ['such names in two-byte characters', 5000, 5000, 5, 'ж'.repeat(1500)],
   ])('stays below 32 MB with %s', async (_what, limit, users, sessions, name) => {
-    const cache = storeOf(limit, (id) => withName(id, name));
+    const cache = cacheOf(limit, (id) => withName(id, name));
     const before = heapBytes();
     for (let user = 0; user < users; user += 1) {
       for (let session = 0; session < sessions; session += 1) {
@@ -176,11 +187,11 @@ describe('the memory of the cache', () => {
     }
     expect((heapBytes() - before) / 2 ** 20).toBeLessThan(32);
     // The cache must still be alive when the heap is measured.
-    expect(cache.get('nobody', WITNESS)).toBeUndefined();
+    expect(cache.get('nobody', LOOKUP)).toBeUndefined();
   });
 
-  it('holds as many ordinary users as USER_CACHE_MAX says', async () => {
-    const cache = storeOf(1000, (id) => standing(id, false));
+  it('holds USER_CACHE_MAX ordinary users', async () => {
+    const cache = cacheOf(1000, (id) => userWithSession(id, false));
     for (let user = 0; user < 1000; user += 1) {
       for (const sessionId of ['s1', 's2']) await cache.load(`u${user}`, { sessionId });
     }
@@ -189,46 +200,46 @@ describe('the memory of the cache', () => {
   });
 });
 
-/** What is reachable, in bytes. */
+/** The size of the reachable heap. */
 function heapBytes(): number {
   setFlagsFromString('--expose-gc');
   (runInNewContext('gc') as () => void)();
   return process.memoryUsage().heapUsed;
 }
 
-/** What is known after one reading. */
-const remember = async (user: UserWithSession, witness = WITNESS as typeof WITNESS | null) => {
-  const { store, answerNext } = storeOn(user);
-  const found = store.load('ada', witness);
+/** Loads once, and returns what the cache then has. */
+const loadOnce = async (user: UserWithSession, lookup = LOOKUP as typeof LOOKUP | null) => {
+  const { cache, answerNext } = createCache(user);
+  const found = cache.load('ada', lookup);
   await answerNext();
   await found;
-  return store.get('ada', witness);
+  return cache.get('ada', lookup);
 };
 
-describe('what is remembered', () => {
-  it('is nobody whose name or picture is as large as a book', async () => {
-    const large = standing('ada', false);
+describe('cached entry', () => {
+  it('does not cache a user with a very large picture', async () => {
+    const large = userWithSession('ada', false);
     const image = 'x'.repeat(20_000);
-    expect(await remember({ ...large, user: { ...large.user, image } })).toBeUndefined();
+    expect(await loadOnce({ ...large, user: { ...large.user, image } })).toBeUndefined();
   });
 
-  it('is nobody in an impersonated session, which depends on the impersonator as well', async () => {
-    const ada = standing('ada', false);
+  it('does not cache an impersonated session, which also depends on the impersonator', async () => {
+    const ada = userWithSession('ada', false);
     const session = ada.session && { ...ada.session, impersonatedBy: 'root' };
-    expect(await remember({ ...ada, session })).toBeUndefined();
+    expect(await loadOnce({ ...ada, session })).toBeUndefined();
   });
 
-  it('is the same for all, and nobody can change it', async () => {
-    const { user, session } = (await remember(standing('ada', false))) ?? {};
+  it('returns frozen objects', async () => {
+    const { user, session } = (await loadOnce(userWithSession('ada', false))) ?? {};
     expect([Object.isFrozen(user), Object.isFrozen(session)]).toEqual([true, true]);
   });
 
-  it.each([false, true])('is what was read, to the last member (banned: %s)', async (banned) => {
-    expect(await remember(standing('ada', banned))).toEqual(standing('ada', banned));
+  it.each([false, true])('returns every member as it was loaded (banned: %s)', async (banned) => {
+    expect(await loadOnce(userWithSession('ada', banned))).toEqual(userWithSession('ada', banned));
   });
 
-  it('may be a user without a session', async () => {
-    const alone = { ...standing('ada', false), session: null };
-    expect(await remember(alone, null)).toEqual(alone);
+  it('caches a user without a session', async () => {
+    const alone = { ...userWithSession('ada', false), session: null };
+    expect(await loadOnce(alone, null)).toEqual(alone);
   });
 });
