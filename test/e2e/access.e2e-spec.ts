@@ -4,11 +4,11 @@ import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
-// What is changed by hand here is looked at by the very next request.
+// These tests change rows directly. Without the cache the next request reads them.
 beforeAll(async () => (stack = await startStack({}, { CHANGE_FEED: 'off' })));
 afterAll(() => stack.end());
 
-/** Another Gatehouse on the same database and issuer, set up in its own way. */
+/** Runs `work` with a second Gatehouse that has other settings but the same database and issuer. */
 async function withGatehouse(
   variables: Record<string, string>,
   work: (gatehouse: RunningApp) => Promise<void>,
@@ -31,11 +31,11 @@ const outcome = async (gatehouse: RunningApp, path: string, token: string) => {
   return [status, body.code ?? 'ok'] as unknown;
 };
 
-const giveRole = (person: TestUser, role: string | null) =>
-  stack.database.sql('update "user" set role = $1 where id = $2', [role, person.id]);
+const giveRole = (user: Person, role: string | null) =>
+  stack.database.sql('update "user" set role = $1 where id = $2', [role, user.id]);
 
 describe('GET /auth/session', () => {
-  it('shows the session, the token and the user of a token that names its session', async () => {
+  it('returns the session, the token and the user for a token with a session id', async () => {
     const ada = await signUp(stack.authWithSid);
     const { status, body } = await stack.gatehouse.call('/api/v1/auth/session', {
       token: ada.token,
@@ -61,13 +61,13 @@ describe('GET /auth/session', () => {
     });
   });
 
-  it('shows no session for a token that names none', async () => {
+  it('returns no session for a token without a session id', async () => {
     const ada = await signUp(stack.auth);
     const { body } = await stack.gatehouse.call('/api/v1/auth/session', { token: ada.token });
     expect([body.session, body.token.binding]).toEqual([null, 'user']);
   });
 
-  it('logs who acts as somebody else, and does not show it to them', async () => {
+  it('logs the admin of an impersonated session but does not return it to that session', async () => {
     const [admin, ada] = [await signUp(stack.authWithSid), await signUp(stack.authWithSid)];
     await giveRole(admin, 'admin');
     const { session } = await stack.authWithSid.post<{ session: { token: string } }>(
@@ -94,8 +94,8 @@ describe('GET /auth/session', () => {
 
 const accountsOf = (id: string) => `/api/v1/users/${id}/accounts`;
 
-describe('accounts', () => {
-  it('lists how a user signs in, without any secret', async () => {
+describe('linked accounts', () => {
+  it('lists the linked accounts of a user without any secret', async () => {
     const ada = await signUp(stack.auth);
     await stack.database.sql(
       `insert into account (id, "accountId", "providerId", "userId", "accessToken", "refreshToken",
@@ -116,7 +116,7 @@ describe('accounts', () => {
     }
   });
 
-  it('refuses a filter it does not know by name, and one that is no plain text', async () => {
+  it('rejects an unknown filter or a malformed provider of accounts and names the field', async () => {
     const ada = await signUp(stack.auth);
     for (const [query, field] of [
       ['color=red', 'color'],
@@ -133,7 +133,7 @@ describe('accounts', () => {
     }
   });
 
-  it('are for oneself and for admins; a stranger learns nothing, not even who exists', async () => {
+  it('returns accounts to their user and to admins, and hides from others whether a user exists', async () => {
     const [ada, eve, admin] = [
       await signUp(stack.auth),
       await signUp(stack.auth),
@@ -169,32 +169,32 @@ describe('roles', () => {
     ['', false],
     [null, false],
     ['constructor', false],
-  ])('a stored role of %j administers: %s', async (role, administers) => {
-    const [ada, somebody] = [await signUp(stack.auth), await signUp(stack.auth)];
+  ])('treats a user with the stored role %j as an admin: %s', async (role, administers) => {
+    const [ada, other] = [await signUp(stack.auth), await signUp(stack.auth)];
     await giveRole(ada, role);
     const [status] = (await outcome(
       stack.gatehouse,
-      `/api/v1/users/${somebody.id}/accounts`,
+      `/api/v1/users/${other.id}/accounts`,
       ada.token,
     )) as number[];
     expect(status).toBe(administers ? 200 : 403);
   });
 
-  it('are those of ADMIN_ROLES, and the people of ADMIN_USER_IDS', async () => {
-    const [ada, bob, somebody] = [
+  it('grants admin rights to the roles in ADMIN_ROLES and the users in ADMIN_USER_IDS', async () => {
+    const [ada, bob, other] = [
       await signUp(stack.auth),
       await signUp(stack.auth),
       await signUp(stack.auth),
     ];
     await giveRole(ada, 'owner');
-    const path = `/api/v1/users/${somebody.id}/accounts`;
+    const path = `/api/v1/users/${other.id}/accounts`;
     expect(await outcome(stack.gatehouse, path, ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
     await withGatehouse(
       { ROLES: 'user,admin,owner', ADMIN_ROLES: 'owner', ADMIN_USER_IDS: bob.id },
       async (gatehouse) => {
         expect(await outcome(gatehouse, path, ada.token)).toEqual([200, 'ok']);
         expect(await outcome(gatehouse, path, bob.token)).toEqual([200, 'ok']);
-        expect(await outcome(gatehouse, path, somebody.token)).toEqual([200, 'ok']);
+        expect(await outcome(gatehouse, path, other.token)).toEqual([200, 'ok']);
         await giveRole(ada, 'admin');
         expect(await outcome(gatehouse, path, ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
       },
@@ -205,15 +205,15 @@ describe('roles', () => {
 describe('SESSION_BINDING', () => {
   const me = '/api/v1/auth/me';
 
-  it('require-sid refuses a token that names no session', async () => {
-    const [named, unnamed] = [await signUp(stack.authWithSid), await signUp(stack.auth)];
+  it('refuses a token without a session id with SESSION_BINDING=require-sid', async () => {
+    const [withSid, withoutSid] = [await signUp(stack.authWithSid), await signUp(stack.auth)];
     await withGatehouse({ SESSION_BINDING: 'require-sid' }, async (gatehouse) => {
-      expect(await outcome(gatehouse, me, named.token)).toEqual([200, 'ok']);
-      expect(await outcome(gatehouse, me, unnamed.token)).toEqual([401, 'AUTH_TOKEN_INVALID']);
+      expect(await outcome(gatehouse, me, withSid.token)).toEqual([200, 'ok']);
+      expect(await outcome(gatehouse, me, withoutSid.token)).toEqual([401, 'AUTH_TOKEN_INVALID']);
     });
   });
 
-  it('token-only looks at the user and not at sessions, and says so', async () => {
+  it('checks the user but not the session with SESSION_BINDING=token-only, and warns about it', async () => {
     const ada = await signUp(stack.authWithSid);
     await withGatehouse({ SESSION_BINDING: 'token-only' }, async (gatehouse) => {
       await stack.authWithSid.signOut(ada.session);
@@ -225,7 +225,7 @@ describe('SESSION_BINDING', () => {
     });
   });
 
-  it('token-only does without a session table', async () => {
+  it('works without a session table with SESSION_BINDING=token-only', async () => {
     const [admin, eve] = [await signUp(stack.authWithSid), await signUp(stack.authWithSid)];
     await giveRole(admin, 'admin');
     await stack.database.sql('alter table session rename to kept_elsewhere');
@@ -248,7 +248,7 @@ describe('SESSION_BINDING', () => {
     }
   });
 
-  it('the claim may have another name', async () => {
+  it('reads the session id only from the claim that JWT_SESSION_CLAIM names', async () => {
     const ada = await signUp(stack.authWithSid);
     await withGatehouse({ JWT_SESSION_CLAIM: 'session_id' }, async (gatehouse) => {
       const { body } = await gatehouse.call('/api/v1/auth/session', { token: ada.token });
@@ -257,39 +257,39 @@ describe('SESSION_BINDING', () => {
   });
 });
 
-describe('who is refused', () => {
-  it('is told how to authenticate, and without an error when no token was sent', async () => {
+describe('bearer authentication', () => {
+  it('returns a challenge without an error code when the request has no token', async () => {
     const { status, headers, body } = await stack.gatehouse.call('/api/v1/auth/me');
     expect([status, body.code]).toEqual([401, 'AUTH_MISSING_TOKEN']);
     expect(headers.get('www-authenticate')).toBe('Bearer realm="gatehouse"');
   });
 
-  it('cannot tell a bad token from one whose user is gone', async () => {
+  it('returns the same response for an invalid token and for a token of a deleted user', async () => {
     const ada = await signUp(stack.auth);
     await stack.database.sql('delete from "user" where id = $1', [ada.id]);
-    const seen = [];
+    const responses = [];
     for (const token of [ada.token, `${ada.token}x`, 'a.b.c', 'nonsense']) {
       const { status, headers, body } = await stack.gatehouse.call('/api/v1/auth/me', {
         token,
       });
       const { requestId: _, ...rest } = body;
-      seen.push(JSON.stringify([status, rest, headers.get('www-authenticate')]));
+      responses.push(JSON.stringify([status, rest, headers.get('www-authenticate')]));
     }
-    expect(new Set(seen).size).toBe(1);
-    expect(seen[0]).toContain('error=\\"invalid_token\\"');
+    expect(new Set(responses).size).toBe(1);
+    expect(responses[0]).toContain('error=\\"invalid_token\\"');
   });
 
   it.each([
     [
-      'no space, which makes it another scheme',
+      'no space after the scheme, which makes it another scheme',
       (token: string) => `Bearer${token}`,
       'AUTH_MISSING_TOKEN',
     ],
-    ['a tab', (token: string) => `Bearer\t${token}`, 'AUTH_TOKEN_INVALID'],
-    ['something after the token', (token: string) => `Bearer ${token} x`, 'AUTH_TOKEN_INVALID'],
-    ['nothing after the scheme', () => 'Bearer', 'AUTH_TOKEN_INVALID'],
+    ['a tab after the scheme', (token: string) => `Bearer\t${token}`, 'AUTH_TOKEN_INVALID'],
+    ['text after the token', (token: string) => `Bearer ${token} x`, 'AUTH_TOKEN_INVALID'],
+    ['no token after the scheme', () => 'Bearer', 'AUTH_TOKEN_INVALID'],
     ['another scheme', () => 'Basic YTpi', 'AUTH_MISSING_TOKEN'],
-  ])('is refused for a header with %s', async (_what, header, code) => {
+  ])('refuses an Authorization header with %s', async (_what, header, code) => {
     const ada = await signUp(stack.auth);
     const { status, body } = await stack.gatehouse.call('/api/v1/auth/me', {
       headers: { authorization: header(ada.token) },
@@ -297,13 +297,13 @@ describe('who is refused', () => {
     expect([status, body.code]).toEqual([401, code]);
   });
 
-  it('is let in with the scheme in any case, and from that header alone', async () => {
+  it('accepts the scheme in any case and reads the token only from the Authorization header', async () => {
     const ada = await signUp(stack.auth);
     const { status } = await stack.gatehouse.call('/api/v1/auth/me', {
       headers: { authorization: `bEARER ${ada.token}` },
     });
     expect(status).toBe(200);
-    // RFC 6750 §2.1: one or more spaces. Twice, since the second time the token is remembered.
+    // RFC 6750 §2.1: one or more spaces. The second request finds the token in the cache.
     for (const authorization of [`Bearer  ${ada.token}`, `Bearer     ${ada.token}`]) {
       for (let call = 0; call < 2; call += 1) {
         const answer = await stack.gatehouse.call('/api/v1/auth/me', {
@@ -322,7 +322,7 @@ describe('who is refused', () => {
   });
 });
 
-const answerWithLimit = async (limit: string, token: string) => {
+const outcomeWithMaxLifetime = async (limit: string, token: string) => {
   let answer: unknown;
   await withGatehouse({ JWT_MAX_LIFETIME_SECONDS: limit }, async (gatehouse) => {
     const { status, body } = await gatehouse.call('/api/v1/auth/me', { token });
@@ -332,19 +332,19 @@ const answerWithLimit = async (limit: string, token: string) => {
   return answer;
 };
 
-it('names the limit to a genuine token that lives too long, and to no other one', async () => {
+it('names JWT_MAX_LIFETIME_SECONDS only when a genuine token lives too long', async () => {
   const ada = await signUp(stack.authWithSid);
   const [header, payload, signature = ''] = ada.token.split('.');
   const forged = [header, payload, (signature[0] === 'A' ? 'B' : 'A') + signature.slice(1)].join(
     '.',
   );
-  expect(await answerWithLimit('899', ada.token)).toEqual([
+  expect(await outcomeWithMaxLifetime('899', ada.token)).toEqual([
     401,
     'AUTH_TOKEN_INVALID',
     true,
     'lifetime',
   ]);
-  expect(await answerWithLimit('899', forged)).toEqual([
+  expect(await outcomeWithMaxLifetime('899', forged)).toEqual([
     401,
     'AUTH_TOKEN_INVALID',
     false,
@@ -352,8 +352,8 @@ it('names the limit to a genuine token that lives too long, and to no other one'
   ]);
 });
 
-describe('events', () => {
-  it('say once for each token that it was accepted, and never what it is', async () => {
+describe('authentication log events', () => {
+  it('logs an accepted token once, without the token itself', async () => {
     const ada = await signUp(stack.authWithSid);
     for (let i = 0; i < 3; i += 1)
       await stack.gatehouse.call('/api/v1/auth/me', { token: ada.token });
@@ -366,7 +366,7 @@ describe('events', () => {
     expect(JSON.stringify(stack.gatehouse.lines)).not.toContain(ada.token.slice(-40));
   });
 
-  it('say to operators, and not to the client, why a token was refused', async () => {
+  it('logs why a token was refused but does not return the reason to the client', async () => {
     const ada = await signUp(stack.auth);
     const forged = `${ada.token.slice(0, -10)}AAAAAAAAAA`;
     const { body } = await stack.gatehouse.call('/api/v1/auth/me', { token: forged });
@@ -382,7 +382,7 @@ describe('events', () => {
     expect(JSON.stringify(body)).not.toContain('signature');
   });
 
-  it('are bounded, so that a flood of bad tokens cannot fill the disk', async () => {
+  it('limits the log lines about bad tokens, so that a flood cannot fill the disk', async () => {
     await withGatehouse({}, async (gatehouse) => {
       for (let i = 0; i < 700; i += 1)
         await gatehouse.call('/api/v1/auth/me', { token: `bad${i}` });
@@ -394,24 +394,22 @@ describe('events', () => {
   });
 });
 
-it('never mixes up callers: 1,000 interleaved requests of 50 users', async () => {
-  const people: TestUser[] = [];
-  // A few at a time: each has a password to hash.
-  while (people.length < 50) {
-    people.push(...(await Promise.all(Array.from({ length: 5 }, () => signUp(stack.auth)))));
+it('returns its own user to each caller in 1,000 interleaved requests of 50 users', async () => {
+  const users: Person[] = [];
+  // Sign up a few users at a time, because Better-Auth must hash each password.
+  while (users.length < 50) {
+    users.push(...(await Promise.all(Array.from({ length: 5 }, () => signUp(stack.auth)))));
   }
   const answers: string[] = [];
-  // A hundred in flight at any time: more would wait for a connection longer than the service lets them.
-  const inFlight = Array.from({ length: 100 }, async (_, first) => {
+  // With more than 100 requests at once, some would wait too long for a connection and fail.
+  const workers = Array.from({ length: 100 }, async (_, first) => {
     for (let i = first; i < 1000; i += 100) {
-      const person = people[(i * 7 + Math.floor(i / 100)) % 50] as TestUser;
-      const { body } = await stack.gatehouse.call('/api/v1/auth/me', { token: person.token });
-      answers.push(
-        body.id === person.id && body.email === person.email ? 'own' : JSON.stringify(body),
-      );
+      const user = users[(i * 7 + Math.floor(i / 100)) % 50] as Person;
+      const { body } = await stack.gatehouse.call('/api/v1/auth/me', { token: user.token });
+      answers.push(body.id === user.id && body.email === user.email ? 'own' : JSON.stringify(body));
     }
   });
-  await Promise.all(inFlight);
+  await Promise.all(workers);
   expect(answers).toHaveLength(1000);
   expect(answers.filter((answer) => answer !== 'own')).toEqual([]);
 });

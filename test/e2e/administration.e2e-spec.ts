@@ -7,22 +7,22 @@ let stack: Stack;
 beforeAll(async () => (stack = await startStack({}, { ROLES: 'user,support,admin' })));
 afterAll(() => stack.end());
 
-const ask = (by: { token: string }, method: string, path: string, body?: unknown) =>
+const callUsers = (actor: { token: string }, method: string, path: string, body?: unknown) =>
   stack.gatehouse.call(`/api/v1/users/${path}`, {
     method,
-    token: by.token,
+    token: actor.token,
     ...(body === undefined ? {} : { body }),
   });
 
 const sidOf = ({ token }: { token: string }) => String(claimsOf(token)['sid']);
 
-async function newAdmin(): Promise<TestUser> {
-  const person = await signUp(stack.authWithSid, 'Admin');
-  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
-  return person;
+async function newAdmin(): Promise<Person> {
+  const admin = await signUp(stack.authWithSid, 'Admin');
+  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
+  return admin;
 }
 
-/** All that a change to this user could touch. */
+/** Returns everything that a change to this user can affect. */
 const stateOf = (id: string) =>
   stack.database.sql(
     `select to_jsonb(u) as user,
@@ -32,7 +32,7 @@ const stateOf = (id: string) =>
     [id],
   );
 
-const waiting = async () => {
+const countLockWaits = async () => {
   const [row] = await stack.database.sql<{ count: number }>(
     `select count(*)::int as count from pg_stat_activity
      where datname = current_database() and wait_event_type = 'Lock'`,
@@ -40,14 +40,14 @@ const waiting = async () => {
   return row?.count;
 };
 
-describe('an admin whose change waits for a row lock', () => {
+describe('admin rights of a change that waits for a row lock', () => {
   const CHANGES: [string, string, string, object | undefined][] = [
     ['changes a name', 'PATCH', '', { name: 'Changed' }],
-    ['gives a role', 'PUT', '/role', { role: 'support' }],
-    ['bans', 'POST', '/ban', { reason: 'spam' }],
+    ['sets a role', 'PUT', '/role', { role: 'support' }],
+    ['bans a user', 'POST', '/ban', { reason: 'spam' }],
     ['lifts a ban', 'DELETE', '/ban', undefined],
-    ['ends all sessions', 'DELETE', '/sessions', undefined],
-    ['ends a session', 'DELETE', '/sessions/{sessionId}', undefined],
+    ['revokes all sessions', 'DELETE', '/sessions', undefined],
+    ['revokes a session', 'DELETE', '/sessions/{sessionId}', undefined],
   ];
   const LOSSES: [string, string, number, string][] = [
     ['is demoted', `update "user" set role = 'user' where id = $1`, 403, 'AUTH_FORBIDDEN'],
@@ -56,22 +56,22 @@ describe('an admin whose change waits for a row lock', () => {
     ['is signed out', `delete from session where "userId" = $1`, 401, 'AUTH_SESSION_REVOKED'],
   ];
 
-  const holder = () => new Client({ connectionString: stack.database.directUrl });
+  const newClient = () => new Client({ connectionString: stack.database.directUrl });
 
-  /** Sends the change while somebody else holds the target, and resolves with its answer. */
-  async function whileHeld(
-    change: (target: TestUser) => ReturnType<typeof ask>,
-    target: TestUser,
+  /** Sends the change while another connection locks the target. Returns the response. */
+  async function whileLocked(
+    change: (target: Person) => ReturnType<typeof callUsers>,
+    target: Person,
     meanwhile: () => Promise<unknown>,
   ) {
-    const other = holder();
+    const other = newClient();
     await other.connect();
     try {
       await other.query('begin');
       await other.query('select 1 from "user" where id = $1 for update', [target.id]);
       await other.query('select 1 from session where "userId" = $1 for update', [target.id]);
       const answer = change(target);
-      await until(waiting, 1);
+      await until(countLockWaits, 1);
       await meanwhile();
       await other.query('commit');
       return await answer;
@@ -80,49 +80,52 @@ describe('an admin whose change waits for a row lock', () => {
     }
   }
 
-  describe.each(LOSSES)('and who %s meanwhile', (_loss, sql, status, code) => {
-    it.each(CHANGES)('is refused when the change %s', async (_what, method, path, body) => {
-      const [admin, target] = [await newAdmin(), await signUp(stack.authWithSid)];
-      await stack.database.sql(`update "user" set banned = $2 where id = $1`, [
-        target.id,
-        method === 'DELETE' && path === '/ban',
-      ]);
-      const before = await stateOf(target.id);
-      const route = path.replace('{sessionId}', sidOf(target));
-      const answer = await whileHeld(
-        ({ id }) => ask(admin, method, `${id}${route}`, body),
-        target,
-        () => stack.database.sql(sql, [admin.id]),
-      );
-      expect([answer.status, answer.body.code]).toEqual([status, code]);
-      expect(await stateOf(target.id)).toEqual(before);
-    });
+  describe.each(LOSSES)('admin who %s before the lock is granted', (loss, sql, status, code) => {
+    it.each(CHANGES)(
+      `refuses an admin who %s but ${loss} while waiting for a row lock`,
+      async (_what, method, path, body) => {
+        const [admin, target] = [await newAdmin(), await signUp(stack.authWithSid)];
+        await stack.database.sql(`update "user" set banned = $2 where id = $1`, [
+          target.id,
+          method === 'DELETE' && path === '/ban',
+        ]);
+        const before = await stateOf(target.id);
+        const route = path.replace('{sessionId}', sidOf(target));
+        const answer = await whileLocked(
+          ({ id }) => callUsers(admin, method, `${id}${route}`, body),
+          target,
+          () => stack.database.sql(sql, [admin.id]),
+        );
+        expect([answer.status, answer.body.code]).toEqual([status, code]);
+        expect(await stateOf(target.id)).toEqual(before);
+      },
+    );
   });
 
-  it('is refused when the change gives back the role that the admin lost meanwhile', async () => {
+  it('refuses an admin who would restore an admin role that was removed during the lock wait', async () => {
     const admin = await newAdmin();
-    const answer = await whileHeld(
-      ({ id }) => ask(admin, 'PUT', `${id}/role`, { role: ['admin', 'support'] }),
+    const answer = await whileLocked(
+      ({ id }) => callUsers(admin, 'PUT', `${id}/role`, { role: ['admin', 'support'] }),
       admin,
       async () => undefined,
     );
     expect(answer.status).toBe(200);
-    const other = holder();
+    const other = newClient();
     await other.connect();
     await other.query('begin');
     await other.query(`update "user" set role = 'user' where id = $1`, [admin.id]);
-    const late = ask(admin, 'PUT', `${admin.id}/role`, { role: 'admin' });
-    await until(waiting, 1);
+    const pending = callUsers(admin, 'PUT', `${admin.id}/role`, { role: 'admin' });
+    await until(countLockWaits, 1);
     await other.query('commit');
     await other.end();
-    expect((await late).body.code).toBe('AUTH_FORBIDDEN');
+    expect((await pending).body.code).toBe('AUTH_FORBIDDEN');
   });
 
-  it('is served when nothing happens meanwhile', async () => {
+  it('makes the change when the admin keeps all rights while waiting for a row lock', async () => {
     const [admin, target] = [await newAdmin(), await signUp(stack.authWithSid)];
     for (const [, method, path, body] of CHANGES.slice(0, 4)) {
-      const answer = await whileHeld(
-        ({ id }) => ask(admin, method, `${id}${path}`, body),
+      const answer = await whileLocked(
+        ({ id }) => callUsers(admin, method, `${id}${path}`, body),
         target,
         async () => undefined,
       );
@@ -131,7 +134,7 @@ describe('an admin whose change waits for a row lock', () => {
   });
 });
 
-it('lets two admins change each other at once, 100 times, without a deadlock', async () => {
+it('lets two admins change each other concurrently 100 times without a deadlock', async () => {
   const [ada, eve] = [await newAdmin(), await newAdmin()];
   const deadlocks = async () => {
     const [row] = await stack.database.sql<{ deadlocks: string }>(
@@ -142,16 +145,16 @@ it('lets two admins change each other at once, 100 times, without a deadlock', a
   const before = await deadlocks();
   for (let round = 0; round < 100; round += 1) {
     const answers = await Promise.all([
-      ask(ada, 'PATCH', eve.id, { name: `Eve ${round}` }),
-      ask(eve, 'PATCH', ada.id, { name: `Ada ${round}` }),
-      ask(eve, 'PUT', `${ada.id}/role`, { role: round % 2 ? 'admin' : ['admin', 'support'] }),
+      callUsers(ada, 'PATCH', eve.id, { name: `Eve ${round}` }),
+      callUsers(eve, 'PATCH', ada.id, { name: `Ada ${round}` }),
+      callUsers(eve, 'PUT', `${ada.id}/role`, { role: round % 2 ? 'admin' : ['admin', 'support'] }),
     ]);
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200]);
   }
   expect(await deadlocks()).toBe(before);
 });
 
-describe('sessions in which an admin impersonates somebody', () => {
+describe('impersonated sessions of an admin', () => {
   interface Impersonation {
     id: string;
     token: string;
@@ -159,14 +162,14 @@ describe('sessions in which an admin impersonates somebody', () => {
     sid: string;
   }
 
-  async function impersonate(admin: TestUser, person: TestUser): Promise<Impersonation> {
+  async function impersonate(admin: Person, user: Person): Promise<Impersonation> {
     const { session } = await stack.authWithSid.post<{ session: { token: string; id: string } }>(
       '/admin/impersonate-user',
-      { userId: person.id },
+      { userId: user.id },
       admin.session,
     );
     const token = await stack.authWithSid.tokenFor(session.token);
-    return { id: person.id, token, session: session.token, sid: session.id };
+    return { id: user.id, token, session: session.token, sid: session.id };
   }
 
   const impersonatedBy = (id: string) =>
@@ -184,34 +187,38 @@ describe('sessions in which an admin impersonates somebody', () => {
     ['the admin is banned', 'POST', '/ban', { reason: 'x' }],
     ['the admin is demoted', 'PUT', '/role', { role: 'support' }],
     ['the admin is signed out everywhere', 'DELETE', '/sessions', undefined],
-  ])('end when %s, in the same transaction', async (_what, method, path, body) => {
-    const [root, admin] = [await newAdmin(), await newAdmin()];
-    const [ada, bob] = [await signUp(stack.authWithSid), await signUp(stack.authWithSid)];
-    const ofOthers = await impersonate(root, bob);
-    const open = [await impersonate(admin, ada), await impersonate(admin, bob)];
-    for (const { id, token } of open) expect((await ask({ token }, 'GET', id)).status).toBe(200);
+  ])(
+    'ends impersonated sessions in the same transaction when %s',
+    async (_what, method, path, body) => {
+      const [root, admin] = [await newAdmin(), await newAdmin()];
+      const [ada, bob] = [await signUp(stack.authWithSid), await signUp(stack.authWithSid)];
+      const byOtherAdmin = await impersonate(root, bob);
+      const impersonations = [await impersonate(admin, ada), await impersonate(admin, bob)];
+      for (const { id, token } of impersonations)
+        expect((await callUsers({ token }, 'GET', id)).status).toBe(200);
 
-    expect((await ask(root, method, `${admin.id}${path}`, body)).status).toBe(200);
+      expect((await callUsers(root, method, `${admin.id}${path}`, body)).status).toBe(200);
 
-    for (const { id, token } of open) {
-      expect((await ask({ token }, 'GET', id)).body.code).toBe('AUTH_SESSION_REVOKED');
-    }
-    expect(await impersonatedBy(admin.id)).toEqual([]);
-    expect(await stack.auth.get('/get-session', open[0]?.session)).toBeNull();
-    expect((await lastEvent(admin.id))?.after).toMatchObject({ impersonationsEnded: 2 });
-    // What they have open themselves, and what others do as them, goes on.
-    for (const { id, token } of [ada, bob, ofOthers]) {
-      expect((await ask({ token }, 'GET', id)).status).toBe(200);
-    }
-  });
+      for (const { id, token } of impersonations) {
+        expect((await callUsers({ token }, 'GET', id)).body.code).toBe('AUTH_SESSION_REVOKED');
+      }
+      expect(await impersonatedBy(admin.id)).toEqual([]);
+      expect(await stack.auth.get('/get-session', impersonations[0]?.session)).toBeNull();
+      expect((await lastEvent(admin.id))?.after).toMatchObject({ impersonationsEnded: 2 });
+      // The users' own sessions and the impersonation by another admin stay valid.
+      for (const { id, token } of [ada, bob, byOtherAdmin]) {
+        expect((await callUsers({ token }, 'GET', id)).status).toBe(200);
+      }
+    },
+  );
 
-  it('end with `except=current`, too, and count as revoked', async () => {
+  it('ends the impersonated sessions of an admin with except=current and counts them as revoked', async () => {
     const [admin, ada] = [await newAdmin(), await signUp(stack.authWithSid)];
-    const open = await impersonate(admin, ada);
-    const { body } = await ask(admin, 'DELETE', `${admin.id}/sessions?except=current`);
+    const impersonation = await impersonate(admin, ada);
+    const { body } = await callUsers(admin, 'DELETE', `${admin.id}/sessions?except=current`);
     expect(body.revoked).toBe(1);
-    expect((await ask(open, 'GET', ada.id)).body.code).toBe('AUTH_SESSION_REVOKED');
-    expect((await ask(admin, 'GET', admin.id)).status).toBe(200);
+    expect((await callUsers(impersonation, 'GET', ada.id)).body.code).toBe('AUTH_SESSION_REVOKED');
+    expect((await callUsers(admin, 'GET', admin.id)).status).toBe(200);
     expect((await lastEvent(admin.id))?.after).toEqual({
       revoked: 1,
       kept: sidOf(admin),
@@ -219,42 +226,42 @@ describe('sessions in which an admin impersonates somebody', () => {
     });
   });
 
-  it('stay when one session of the admin ends, or when another role changes', async () => {
+  it('keeps impersonated sessions when one session of the admin ends or another role changes', async () => {
     const [root, admin, ada] = [
       await newAdmin(),
       await newAdmin(),
       await signUp(stack.authWithSid),
     ];
-    // Signed in twice: the impersonation stays valid while one of these sessions is left.
+    // The admin signs in twice: the impersonation is valid while one of the two sessions is left.
     await stack.authWithSid.signIn(admin);
-    const open = await impersonate(admin, ada);
-    await ask(root, 'PUT', `${admin.id}/role`, { role: ['admin', 'support'] });
-    await ask(root, 'DELETE', `${admin.id}/sessions/${sidOf(admin)}`);
-    expect((await ask(open, 'GET', ada.id)).status).toBe(200);
+    const impersonation = await impersonate(admin, ada);
+    await callUsers(root, 'PUT', `${admin.id}/role`, { role: ['admin', 'support'] });
+    await callUsers(root, 'DELETE', `${admin.id}/sessions/${sidOf(admin)}`);
+    expect((await callUsers(impersonation, 'GET', ada.id)).status).toBe(200);
   });
 
-  it('can be ended by the person, who stays an ordinary user in them', async () => {
+  it('lets an impersonated session revoke the sessions of its user but not those of the admin', async () => {
     const [admin, ada] = [await newAdmin(), await signUp(stack.authWithSid)];
-    const open = await impersonate(admin, ada);
-    expect((await ask(open, 'DELETE', `${ada.id}/sessions`)).body.revoked).toBe(2);
-    expect((await ask(open, 'GET', ada.id)).body.code).toBe('AUTH_SESSION_REVOKED');
-    expect((await ask(admin, 'GET', admin.id)).status).toBe(200);
+    const impersonation = await impersonate(admin, ada);
+    expect((await callUsers(impersonation, 'DELETE', `${ada.id}/sessions`)).body.revoked).toBe(2);
+    expect((await callUsers(impersonation, 'GET', ada.id)).body.code).toBe('AUTH_SESSION_REVOKED');
+    expect((await callUsers(admin, 'GET', admin.id)).status).toBe(200);
   });
 
-  it('never administer, even if the person is promoted meanwhile', async () => {
+  it('refuses admin changes from an impersonated session even when its user is promoted', async () => {
     const [admin, ada, bob] = [
       await newAdmin(),
       await signUp(stack.authWithSid),
       await signUp(stack.authWithSid),
     ];
-    const open = await impersonate(admin, ada);
+    const impersonation = await impersonate(admin, ada);
     await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [ada.id]);
     for (const [method, path, body] of [
       ['PATCH', bob.id, { name: 'Changed' }],
       ['POST', `${bob.id}/ban`, {}],
       ['DELETE', `${bob.id}/sessions`, undefined],
     ] as const) {
-      const answer = await ask(open, method, path, body);
+      const answer = await callUsers(impersonation, method, path, body);
       expect([answer.status, answer.body.code]).toEqual([403, 'AUTH_FORBIDDEN']);
     }
     expect((await stateOf(bob.id))[0]).toMatchObject({ events: 0 });

@@ -31,7 +31,7 @@ const list = (query = '', token = admin.token) =>
 
 const actionsOf = (body: { items: { action: string }[] }) => body.items.map(({ action }) => action);
 
-it('says who changed what, when, whence and why, newest first', async () => {
+it('lists who changed what, when, from where and why, newest first', async () => {
   const { status, body } = await list();
   expect(status).toBe(200);
   expect(actionsOf(body)).toEqual(['user.unbanned', 'user.banned', 'user.updated']);
@@ -52,7 +52,7 @@ it('says who changed what, when, whence and why, newest first', async () => {
   });
 });
 
-it('is for admins', async () => {
+it('allows only admins to list audit events', async () => {
   const eve = await signUp(stack.auth);
   expect((await list('', eve.token)).status).toBe(403);
   expect((await list('', '')).status).toBe(401);
@@ -66,7 +66,7 @@ it.each([
     ['user.unbanned', 'user.banned', 'user.updated'],
   ],
   ['to=2000-01-01T00:00:00Z', []],
-])('?%s filters', async (query, actions) => {
+])('filters audit events by ?%s', async (query, actions) => {
   expect(actionsOf((await list(`?${query}`)).body)).toEqual(actions);
 });
 
@@ -78,12 +78,12 @@ it.each([
   ['from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z', 'from'],
   ['actorId=%00', 'actorId'],
   ['who=me', 'who'],
-])('?%s is refused by name', async (query, field) => {
+])('rejects a list of audit events with ?%s and names the field', async (query, field) => {
   const { status, body } = await list(`?${query}`);
   expect([status, body.errors[0].field]).toEqual([400, field]);
 });
 
-describe('with many events', () => {
+describe('pages and exports of many events', () => {
   beforeAll(() =>
     stack.database.sql(`
       insert into gatehouse.audit_event (id, at, action, actor_id, target_user_id, request_id)
@@ -91,19 +91,19 @@ describe('with many events', () => {
       from generate_series(1, 2345) n`),
   );
 
-  it('a walk by cursor meets each once', async () => {
-    const seen: string[] = [];
+  it('returns each audit event once to a client that follows the cursors', async () => {
+    const ids: string[] = [];
     let cursor: string | null = null;
     do {
       const { body } = await list(`?actorId=a&limit=100${cursor ? `&cursor=${cursor}` : ''}`);
-      seen.push(...body.items.map(({ id }: { id: string }) => id));
+      ids.push(...body.items.map(({ id }: { id: string }) => id));
       cursor = body.pagination.nextCursor;
-    } while (cursor && seen.length < 5000);
-    expect(seen).toHaveLength(2345);
-    expect(new Set(seen).size).toBe(2345);
+    } while (cursor && ids.length < 5000);
+    expect(ids).toHaveLength(2345);
+    expect(new Set(ids).size).toBe(2345);
   });
 
-  it('an export has them all, a line each, in the same order', async () => {
+  it('exports all audit events in the order of the list, one per line', async () => {
     const response = await fetch(`${stack.gatehouse.url}/api/v1/audit-events?actorId=a`, {
       headers: { authorization: `Bearer ${admin.token}`, accept: 'application/x-ndjson' },
     });
@@ -113,7 +113,7 @@ describe('with many events', () => {
     expect(JSON.parse(lines[0] ?? '')).toMatchObject({ actorId: 'a', action: 'user.updated' });
   });
 
-  it('an export of nothing is empty, and a wrong filter is still a problem', async () => {
+  it('returns an empty export when no event matches, and a problem for a wrong filter', async () => {
     const headers = { authorization: `Bearer ${admin.token}`, accept: 'application/x-ndjson' };
     const empty = await fetch(`${stack.gatehouse.url}/api/v1/audit-events?actorId=none`, {
       headers,
@@ -127,14 +127,14 @@ describe('with many events', () => {
   });
 });
 
-it('gives each request an id of its own, also where a client repeats one', async () => {
+it('records a unique request id for each change even when a client repeats its own id', async () => {
   await list();
   const headers = { 'x-request-id': 'repeated' };
-  const change = (body: object, sent = {}) =>
+  const change = (body: object, extraHeaders = {}) =>
     stack.gatehouse.call(`/api/v1/users/${ada.id}`, {
       method: 'PATCH',
       token: admin.token,
-      headers: sent,
+      headers: extraHeaders,
       body,
     });
   await change({ name: 'One' }, headers);

@@ -16,7 +16,10 @@ afterAll(() => stack.end());
 
 const port = () => Number(new URL(stack.gatehouse.url).port);
 
-/** What a client receives that sends these parts, one after the other, and waits for the end. */
+/**
+ * Sends the parts one after the other, and `afterAnswer` once a response has begun.
+ * Returns all that arrives until the connection closes.
+ */
 async function sendParts(parts: (string | Buffer)[], afterAnswer: string[] = []): Promise<string> {
   let answer = '';
   const socket = connect(port(), '127.0.0.1');
@@ -25,10 +28,10 @@ async function sendParts(parts: (string | Buffer)[], afterAnswer: string[] = [])
   socket.on('error', (error: NodeJS.ErrnoException) => failures.push(error.code ?? ''));
   const closed = new Promise((resolve) => socket.on('close', resolve));
   for (const part of parts) socket.write(part);
-  const isAnswered = async () => {
-    for (let tries = 0; answer === '' && tries < 200; tries += 1) await sleep(10);
+  const untilAnswered = async () => {
+    for (let attempt = 0; answer === '' && attempt < 200; attempt += 1) await sleep(10);
   };
-  if (afterAnswer.length > 0) await isAnswered();
+  if (afterAnswer.length > 0) await untilAnswered();
   for (const part of afterAnswer) socket.write(part);
   await closed;
   return [answer, ...failures].join('\n');
@@ -41,8 +44,8 @@ const inChunks = (bytes: number, count: number) =>
   `${POST}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n` +
   `2\r\n{}\r\n${`${bytes.toString(16)}\r\n${' '.repeat(bytes)}\r\n`.repeat(count)}0\r\n\r\n`;
 
-describe('the size of a body', () => {
-  it('is limited by BODY_LIMIT, and the problem names the limit', async () => {
+describe('body size', () => {
+  it('refuses a body over BODY_LIMIT with a problem that names the limit', async () => {
     const fitting = await stack.gatehouse.http
       .post('/health')
       .set('Content-Type', 'application/json')
@@ -59,17 +62,17 @@ describe('the size of a body', () => {
     });
   });
 
-  it('is refused by its length, before the body arrives', async () => {
+  it('refuses a body by its Content-Length before the body arrives', async () => {
     const answer = await sendParts(
       [`${POST}Content-Length: 5000\r\n\r\n`],
       ['a'.repeat(5000), NEXT],
     );
     expect(answer).toMatch(/^HTTP\/1.1 413 /);
-    // The rest was taken, so that the connection goes on.
+    // Gatehouse has read the rest of the body, so the connection stays usable.
     expect(answer).toContain('HTTP/1.1 200 ');
   });
 
-  it('is refused without a length at the byte that is too many, before the body ends', async () => {
+  it('refuses a chunked body at the first byte over the limit, before the body ends', async () => {
     const chunk = `1001\r\n${'a'.repeat(4097)}\r\n`;
     const answer = await sendParts(
       [`${POST}Transfer-Encoding: chunked\r\n\r\n${chunk}`],
@@ -80,23 +83,30 @@ describe('the size of a body', () => {
   });
 
   it.each([
-    ['with a length', `${POST}Content-Length: 100000000\r\n\r\n`, 'a'.repeat(4_000_000)],
     [
-      'without a length',
+      'a body with Content-Length',
+      `${POST}Content-Length: 100000000\r\n\r\n`,
+      'a'.repeat(4_000_000),
+    ],
+    [
+      'a chunked body',
       `${POST}Transfer-Encoding: chunked\r\n\r\n`,
       `10000\r\n${'a'.repeat(65_536)}\r\n`.repeat(60),
     ],
     [
-      'to a preflight',
+      'the body of a preflight',
       'OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n',
       'a'.repeat(4_000_000),
     ],
-  ])('ends the connection of a client that sends on regardless, %s', async (_how, head, body) => {
-    const answer = await sendParts([head, body.slice(0, 70_000)], [body]);
-    expect(answer).toMatch(/^HTTP\/1.1 4\d\d /);
-  });
+  ])(
+    'closes the connection of a client that keeps sending %s over the limit',
+    async (_how, head, body) => {
+      const answer = await sendParts([head, body.slice(0, 70_000)], [body]);
+      expect(answer).toMatch(/^HTTP\/1.1 4\d\d /);
+    },
+  );
 
-  it('may come in many chunks of 64 bytes, but not in many of a byte', async () => {
+  it('accepts many chunks of 64 bytes but refuses many chunks of one byte', async () => {
     expect(await sendParts([inChunks(64, 60)])).toContain('METHOD_NOT_ALLOWED');
     expect(await sendParts([inChunks(1, 100)])).toContain('METHOD_NOT_ALLOWED');
     const refused = await sendParts([inChunks(1, 1000)]);
@@ -104,13 +114,13 @@ describe('the size of a body', () => {
     expect(refused).toContain('The body has too many chunks smaller than 64 bytes.');
   });
 
-  it('ends the connection of a client that does not send what it announced', async () => {
+  it('closes the connection of a client that does not send the body it announced', async () => {
     const answer = await sendParts([`${POST}Content-Length: 5000\r\n\r\n`, 'a']);
     expect(answer).toMatch(/^HTTP\/1.1 413 /);
   });
 });
 
-describe('the coding of a body', () => {
+describe('content coding', () => {
   it.each([
     ['gzip', gzipSync('{}')],
     ['br', brotliCompressSync('{}')],
@@ -118,7 +128,7 @@ describe('the coding of a body', () => {
     ['zstd', Buffer.from('{}')],
     ['identity, gzip', gzipSync('{}')],
     ['GZIP', gzipSync('{}')],
-  ])('is refused as %s, unread', async (coding, body) => {
+  ])('refuses a body with the content coding %s without reading it', async (coding, body) => {
     const answer = await fetch(`${stack.gatehouse.url}/health`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', 'content-encoding': coding },
@@ -131,7 +141,7 @@ describe('the coding of a body', () => {
     });
   });
 
-  it('may be named identity', async () => {
+  it('accepts a body with the content coding identity', async () => {
     const answer = await stack.gatehouse.http
       .post('/health')
       .set('Content-Type', 'application/json')
@@ -146,13 +156,16 @@ const send = async (type: string) => {
   return answer.body.code as string;
 };
 
-describe('the character set of a body', () => {
-  it.each(['utf-8', 'UTF-8', '"utf-8"', '"Utf-8"'])('is accepted as %s', async (name) => {
-    expect(await send(`application/json; charset=${name}`)).toBe('METHOD_NOT_ALLOWED');
-  });
+describe('body charset', () => {
+  it.each(['utf-8', 'UTF-8', '"utf-8"', '"Utf-8"'])(
+    'accepts a body with the charset %s',
+    async (name) => {
+      expect(await send(`application/json; charset=${name}`)).toBe('METHOD_NOT_ALLOWED');
+    },
+  );
 
   it.each(['utf-16', 'UTF-16LE', '"utf-32"', 'utf-7', 'latin1', '""', 'utf-8; charset=utf-16'])(
-    'is refused as %s',
+    'refuses a body with the charset %s',
     async (name) => {
       expect(await send(`application/json; charset=${name}`)).toBe('UNSUPPORTED_MEDIA_TYPE');
     },
@@ -164,18 +177,18 @@ const patch = (body: unknown) =>
 const fields = (count: number) =>
   Object.fromEntries(Array.from({ length: count }, (_, n) => [`f${n}`, 1]));
 
-describe('the number of fields', () => {
-  it('may be 50, each of which is named when it is unknown', async () => {
+describe('number of fields', () => {
+  it('validates a body with 50 fields and names each unknown field', async () => {
     const { status, body } = await patch(fields(50));
     expect([status, body.errors.length]).toEqual([400, 50]);
   });
 
   it.each([
-    ['of one object', fields(51)],
-    ['of a list', { name: Array.from({ length: 50 }, () => 1) }],
+    ['in one object', fields(51)],
+    ['in a list', { name: Array.from({ length: 50 }, () => 1) }],
     ['at all depths', { name: { a: fields(24), b: [fields(24)] } }],
-    ['of a list of lists', { name: Array.from({ length: 26 }, () => [1]) }],
-  ])('may not be 51, %s', async (_what, body) => {
+    ['in a list of lists', { name: Array.from({ length: 26 }, () => [1]) }],
+  ])('refuses a body with more than 50 fields and list entries %s', async (_what, body) => {
     expect(await patch(body)).toMatchObject({
       status: 400,
       body: {
@@ -185,7 +198,7 @@ describe('the number of fields', () => {
     });
   });
 
-  it('is limited in a query, of a route with a query and of one without', async () => {
+  it('limits the fields of a query on routes with and without query parameters', async () => {
     const query = Array.from({ length: 900 }, (_, n) => `f${n}=1`).join('&');
     const read = async (path: string) => {
       const answer = await stack.gatehouse.call(`${path}?${query}`, { token: ada.token });
