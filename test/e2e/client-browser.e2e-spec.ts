@@ -10,24 +10,26 @@ import { signUp } from '../support/users.js';
 import type * as Client from '../docs/client.js';
 import { type Stack, startStack } from '../support/stack.js';
 
-/** Debian's, or the one that `CHROMIUM` names. */
+/** The executable that `CHROMIUM` names, or that of Debian. */
 const chromium = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
   (path) => path && existsSync(path),
 );
 if (!chromium) {
-  process.stdout.write('No Chromium here: the client is not tried in a browser (CHROMIUM=path).\n');
+  process.stdout.write(
+    'Chromium not found: the client is not tested in a browser (set CHROMIUM=path).\n',
+  );
 }
 
 const withChromium = chromium ? describe : describe.skip;
 
-// On another port, hence another origin, with Better-Auth's cookie and nothing else.
-withChromium('the client, on a page of another origin', () => {
+// The page has another port, hence another origin. Its only credential is Better-Auth's cookie.
+withChromium('client in a browser on another origin', () => {
   let stack: Stack;
   let pages: Server;
   let profile: string;
   let browser: BrowserContext;
   let page: Page;
-  const asked: string[] = [];
+  const requests: string[] = [];
 
   beforeAll(async () => {
     const code = stripTypeScriptTypes(readFileSync('test/docs/client.ts', 'utf8'));
@@ -49,7 +51,7 @@ withChromium('the client, on a page of another origin', () => {
     page = await browser.newPage();
     page.setDefaultTimeout(20_000);
     page.on('request', (request) =>
-      asked.push(`${request.method()} ${new URL(request.url()).pathname}`),
+      requests.push(`${request.method()} ${new URL(request.url()).pathname}`),
     );
     await page.goto(origin);
   }, 60_000);
@@ -61,13 +63,13 @@ withChromium('the client, on a page of another origin', () => {
     rmSync(profile, { recursive: true, force: true });
   });
 
-  it('signs in with a cookie, calls in parallel with one token request, and ends with the session', async () => {
+  it('signs in with a cookie, shares one token request among parallel calls, and ends with the session', async () => {
     const { email, password } = await signUp(stack.authWithSid);
     const addresses = {
       api: `${stack.gatehouse.url}/api/v1`,
       auth: `${stack.authWithSid.url}/api/auth`,
     };
-    const seen = await page.evaluate(
+    const outcome = await page.evaluate(
       async ({ api, auth, email, password }) => {
         const path = '/client.js';
         const { Gatehouse, greet, rename } = (await import(path)) as typeof Client;
@@ -95,7 +97,7 @@ withChromium('the client, on a page of another origin', () => {
       },
       { ...addresses, email, password },
     );
-    expect(seen).toEqual({
+    expect(outcome).toEqual({
       before: 'Please sign in again.',
       signedIn: 200,
       parallel: Array(5).fill('Hello, Ada Lovelace.'),
@@ -103,6 +105,6 @@ withChromium('the client, on a page of another origin', () => {
       after: 'Please sign in again.',
     });
     // One before the sign-in, one for all calls, and one after the sign-out.
-    expect(asked.filter((line) => line === 'GET /api/auth/token')).toHaveLength(3);
+    expect(requests.filter((line) => line === 'GET /api/auth/token')).toHaveLength(3);
   }, 60_000);
 });

@@ -51,54 +51,54 @@ afterAll(async () => {
   await stack.end();
 });
 
-/** A client of somebody who is signed in, with the session in a header where a browser has a cookie. */
+/** Returns a signed-in client. A header carries the session, as a cookie does in a browser. */
 function clientOf(session: string): Gatehouse {
   return new Gatehouse(`${server.url}/api/v1`, `${stack.authWithSid.url}/api/auth`, {
     headers: { authorization: `Bearer ${session}` },
   });
 }
 
-async function newAdmin(): Promise<TestUser> {
-  const person = await signUp(stack.authWithSid, 'Admin');
-  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
-  return person;
+async function newAdmin(): Promise<Person> {
+  const admin = await signUp(stack.authWithSid, 'Admin');
+  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
+  return admin;
 }
 
-/** Somebody else is about to change the user, until what this resolves with is called. */
-async function holdRow({ id }: TestUser): Promise<() => Promise<unknown>> {
+/** Locks the row of a user. The returned function releases it. */
+async function lockRow({ id }: Person): Promise<() => Promise<unknown>> {
   await stack.database.sql('begin');
   await stack.database.sql('select 1 from "user" where id = $1 for update', [id]);
   return () => stack.database.sql('commit');
 }
 
-/** How often a request has been refused so, since `from`. */
+/** Counts the requests refused with `code`, from line `from` of the log. */
 const refusals = (code: string, from = 0) =>
   server.lines.slice(from).filter((line) => line['msg'] === 'request' && line['code'] === code)
     .length;
 
-/** How many requests of a method were answered since `from`. */
+/** Counts the completed requests of a method, from line `from` of the log. */
 const requests = (method: string, from: number) =>
   server.lines.slice(from).filter((line) => line['msg'] === 'request' && line['method'] === method)
     .length;
 
 const reasonOf = (error: unknown) => error;
 
-interface Front {
+interface CountingServer {
   url: string;
   requests: number;
   close(): void;
 }
 
-/** A server in front of another one, or in its place, that counts. */
-async function startFront(
+/** Starts an HTTP server that counts its requests. It is a proxy, or replaces a server. */
+async function startCountingServer(
   handle: (request: IncomingMessage, response: ServerResponse) => unknown,
-): Promise<Front> {
+): Promise<CountingServer> {
   const listener = createServer((request, response) => {
-    front.requests += 1;
+    proxy.requests += 1;
     void handle(request, response);
   }).listen(0, '127.0.0.1');
   await once(listener, 'listening');
-  const front: Front = {
+  const proxy: CountingServer = {
     url: `http://127.0.0.1:${(listener.address() as AddressInfo).port}`,
     requests: 0,
     close: () => {
@@ -106,10 +106,10 @@ async function startFront(
       listener.close();
     },
   };
-  return front;
+  return proxy;
 }
 
-it('is the code that docs/clients.md shows', () => {
+it('has the same client code in docs/clients.md and test/docs/client.ts', () => {
   const blocks = readFileSync('docs/clients.md', 'utf8').matchAll(/```ts\n(.*?)```\n/gs);
   const shown = [...blocks].map(([, code]) => code).join('\n');
   expect(shown).toBe(readFileSync('test/docs/client.ts', 'utf8'));
@@ -120,15 +120,15 @@ const run = (...args: string[]) => {
   return { status, output: stdout + stderr };
 };
 
-it('compiles in a new Vite project, and runs in Node as it is', () => {
-  const done = { status: 0, output: '' };
+it('compiles the client in a new Vite project and runs it in Node unchanged', () => {
+  const success = { status: 0, output: '' };
   expect(run('node_modules/typescript/bin/tsc', '-p', 'test/docs/vite.tsconfig.json')).toEqual(
-    done,
+    success,
   );
-  expect(run('test/docs/client.ts')).toEqual(done);
+  expect(run('test/docs/client.ts')).toEqual(success);
 });
 
-it('fetches a token, keeps it, and fetches another when it has expired', async () => {
+it('fetches a token, reuses it, and fetches another when it has expired', async () => {
   const ada = await signUp(stack.authWithSid);
   const client = clientOf(ada.session);
   const from = server.lines.length;
@@ -140,7 +140,7 @@ it('fetches a token, keeps it, and fetches another when it has expired', async (
   expect(refusals('AUTH_TOKEN_EXPIRED', from)).toBe(1);
 });
 
-it('asks to sign in again when the session has ended, with a token in hand and without', async () => {
+it('asks the user to sign in again when the session has ended, with or without a cached token', async () => {
   const ada = await signUp(stack.authWithSid);
   const client = clientOf(ada.session);
   await greet(client);
@@ -149,7 +149,7 @@ it('asks to sign in again when the session has ended, with a token in hand and w
   expect(await greet(clientOf(ada.session))).toBe('Please sign in again.');
 });
 
-it('says why and until when somebody is banned', async () => {
+it('shows a banned user the reason and the end of the ban', async () => {
   const [ada, admin] = [await signUp(stack.authWithSid), await newAdmin()];
   const client = clientOf(ada.session);
   await greet(client);
@@ -162,28 +162,32 @@ it('says why and until when somebody is banned', async () => {
   expect(await greet(client)).toBe(`You are banned until ${expiresAt}: no reason given.`);
 });
 
-it('overwrites nothing that was changed meanwhile', async () => {
+it('does not overwrite a concurrent change', async () => {
   const ada = await signUp(stack.authWithSid);
   const client = clientOf(ada.session);
   const from = server.lines.length;
-  const seen: string[] = [];
-  const free = await holdRow(ada);
-  const both = ['a', 'b'].map((letter) =>
+  const namesRead: string[] = [];
+  const release = await lockRow(ada);
+  const renames = ['a', 'b'].map((letter) =>
     rename(client, ada.id, (name) => {
-      seen.push(name);
+      namesRead.push(name);
       return `${name} ${letter}`;
     }),
   );
-  // Both have seen the same version before either can change it.
-  await until(() => seen.length, 2);
-  await free();
-  const names = (await Promise.all(both)).map(({ body }) => body.name);
+  // Both have read the same version before either can change it.
+  await until(() => namesRead.length, 2);
+  await release();
+  const names = (await Promise.all(renames)).map(({ body }) => body.name);
   expect(refusals('PRECONDITION_FAILED', from)).toBe(1);
-  expect(seen).toEqual(['Ada Lovelace', 'Ada Lovelace', expect.stringMatching(/^Ada Lovelace .$/)]);
+  expect(namesRead).toEqual([
+    'Ada Lovelace',
+    'Ada Lovelace',
+    expect.stringMatching(/^Ada Lovelace .$/),
+  ]);
   expect(names.map((name) => name.split(' ').length).toSorted((a, b) => a - b)).toEqual([3, 4]);
 });
 
-it('tries again when it is told to: 429', async () => {
+it('repeats a request after the Retry-After of a 429', async () => {
   const client = clientOf((await signUp(stack.authWithSid)).session);
   await client.call('GET', '/seldom');
   const from = server.lines.length;
@@ -197,39 +201,39 @@ const statusOf = (call: Promise<unknown>) =>
     (error: unknown) => (error as ProblemError).problem.status,
   );
 
-describe('a 503', () => {
-  it('of an idempotent method is repeated', async () => {
+describe('retries after a 503', () => {
+  it('repeats an idempotent request after a 503', async () => {
     const [ada, admin] = [await signUp(stack.authWithSid), await newAdmin()];
     const from = server.lines.length;
-    const free = await holdRow(ada);
+    const release = await lockRow(ada);
     const changed = clientOf(admin.session).call<{ role: string }>('PUT', `/users/${ada.id}/role`, {
       body: { role: 'admin' },
     });
     await until(() => refusals('SERVICE_UNAVAILABLE', from), 1);
-    await free();
+    await release();
     expect((await changed).body.role).toBe('admin');
   });
 
   it.each([
     ['POST', 'ban', { body: {} }],
     ['PATCH', '', { body: { name: 'Once' } }],
-    // It may have been executed: a repetition would get a 412 for the caller's own change.
+    // The first request may have succeeded. A repetition would get a 412 for its change.
     ['PUT', 'role', { body: { role: 'admin' }, ifMatch: '*' }],
   ])(
-    'of a %s is not repeated, if that could execute it twice (%s)',
+    'does not repeat a %s of users/{id}/%s after a 503, because it may have succeeded',
     async (method, path, options) => {
       const [ada, admin] = [await signUp(stack.authWithSid), await newAdmin()];
       const from = server.lines.length;
-      const free = await holdRow(ada);
+      const release = await lockRow(ada);
       const address = `/users/${ada.id}/${path}`.replace(/\/$/, '');
       expect(await statusOf(clientOf(admin.session).call(method, address, options))).toBe(503);
-      await free();
+      await release();
       expect(requests(method, from)).toBe(1);
     },
   );
 });
 
-it('gives all that a problem has', async () => {
+it('throws an error with all members of the problem', async () => {
   const ada = await signUp(stack.authWithSid);
   const client = clientOf(ada.session);
   const from = server.lines.length;
@@ -264,32 +268,32 @@ async function forward({ url, headers }: IncomingMessage, response: ServerRespon
   response.writeHead(answer.status).end(await answer.text());
 }
 
-describe('tokens', () => {
-  let front: Front;
+describe('token requests', () => {
+  let proxy: CountingServer;
   beforeAll(async () => {
-    front = await startFront((request, response) => forward(request, response));
+    proxy = await startCountingServer((request, response) => forward(request, response));
   });
-  afterAll(() => front.close());
+  afterAll(() => proxy.close());
 
-  /** As `clientOf`, but Better-Auth is behind a proxy that counts. */
+  /** Like `clientOf`, but with a counting proxy in front of Better-Auth. */
   const countedClient = (signedIn: { headers: Record<string, string> }) =>
-    new Gatehouse(`${server.url}/api/v1`, `${front.url}/api/auth`, signedIn);
-  it('are requested once for parallel calls, also when they have expired', async () => {
+    new Gatehouse(`${server.url}/api/v1`, `${proxy.url}/api/auth`, signedIn);
+  it('requests one token for parallel calls, also when the last one has expired', async () => {
     const ada = await signUp(stack.authWithSid);
     const client = countedClient(credentials(ada.session));
     const five = () => Promise.all(Array.from({ length: 5 }, () => greet(client)));
-    const before = front.requests;
+    const before = proxy.requests;
     expect(new Set(await five())).toEqual(new Set(['Hello, Ada Lovelace.']));
-    expect(front.requests - before).toBe(1);
+    expect(proxy.requests - before).toBe(1);
     const { iat, exp } = claimsOf(ada.token);
     await sleep((Number(exp) - Number(iat) + 1) * 1000);
     const from = server.lines.length;
     expect(new Set(await five())).toEqual(new Set(['Hello, Ada Lovelace.']));
     expect(refusals('AUTH_TOKEN_EXPIRED', from)).toBe(5);
-    expect(front.requests - before).toBe(2);
+    expect(proxy.requests - before).toBe(2);
   });
 
-  it('are dropped after a 401, so that signing in again helps at once', async () => {
+  it('drops the token after a 401, so that a new sign-in takes effect at once', async () => {
     const ada = await signUp(stack.authWithSid);
     const signedIn = credentials(ada.session);
     const client = countedClient(signedIn);
@@ -303,7 +307,7 @@ describe('tokens', () => {
     expect(requests('GET', from)).toBe(1);
   });
 
-  it('are forgotten on demand, when somebody else signs in', async () => {
+  it('drops the token on demand when another user signs in', async () => {
     const [ada, grace] = [
       await signUp(stack.authWithSid),
       await signUp(stack.authWithSid, 'Grace Hopper'),
@@ -316,36 +320,36 @@ describe('tokens', () => {
     expect(await greet(client)).toBe('Hello, Grace Hopper.');
   });
 
-  it('are waited for by the others when one caller aborts', async () => {
+  it('continues a shared token request when one of its callers aborts', async () => {
     const client = countedClient(credentials((await signUp(stack.authWithSid)).session));
     const aborted = new AbortController();
-    const before = front.requests;
+    const before = proxy.requests;
     const first = client.call('GET', '/auth/me', { signal: aborted.signal }).catch(reasonOf);
     const second = greet(client);
     aborted.abort('enough');
     expect(await first).toBe('enough');
     expect(await second).toBe('Hello, Ada Lovelace.');
-    expect(front.requests - before).toBe(1);
+    expect(proxy.requests - before).toBe(1);
   });
 });
 
-// What Gatehouse itself never answers, but a proxy before it does.
-describe('behind a proxy', () => {
+// Gatehouse itself never sends these responses, but a proxy in front of it may.
+describe('responses of a proxy', () => {
   let answer: { status: number; headers?: Record<string, string>; body?: string };
-  let front: Front;
+  let proxy: CountingServer;
   let client: Gatehouse;
   beforeAll(async () => {
-    front = await startFront((_request, response) =>
+    proxy = await startCountingServer((_request, response) =>
       response.writeHead(answer.status, answer.headers).end(answer.body),
     );
     const { session } = await signUp(stack.authWithSid);
-    client = new Gatehouse(front.url, `${stack.authWithSid.url}/api/auth`, {
+    client = new Gatehouse(proxy.url, `${stack.authWithSid.url}/api/auth`, {
       headers: { authorization: `Bearer ${session}` },
     });
   });
-  afterAll(() => front.close());
+  afterAll(() => proxy.close());
 
-  it('takes a response without a body', async () => {
+  it('accepts a response without a body', async () => {
     answer = { status: 204 };
     expect(await client.call('DELETE', '/things/1')).toEqual({ body: undefined, etag: null });
   });
@@ -356,9 +360,9 @@ describe('behind a proxy', () => {
     [404, 'null'],
     [400, '{"message":"no"}'],
     [200, '<h1>Welcome to this network</h1>'],
-  ])('makes a problem of a %d with %j', async (status, body) => {
+  ])('turns a response of status %d with the body %j into a problem', async (status, body) => {
     answer = { status, body };
-    const before = front.requests;
+    const before = proxy.requests;
     expect(await client.call('GET', '/things').catch((error: unknown) => error)).toMatchObject({
       name: 'ProblemError',
       problem: {
@@ -368,55 +372,55 @@ describe('behind a proxy', () => {
         instance: '/things',
       },
     });
-    expect(front.requests - before).toBe(1);
+    expect(proxy.requests - before).toBe(1);
   });
 
-  it('renews the token once after any 401 of any method, and not again', async () => {
+  it('renews the token only once after a 401 of any method', async () => {
     answer = { status: 401 };
-    const before = front.requests;
+    const before = proxy.requests;
     for (const method of ['GET', 'POST']) {
       expect(await client.call(method, '/things').catch(reasonOf)).toMatchObject({
         problem: { status: 401 },
       });
     }
-    expect(front.requests - before).toBe(4);
+    expect(proxy.requests - before).toBe(4);
   });
 
-  it('sends a request three times at the most', async () => {
+  it('sends a request at most three times', async () => {
     answer = { status: 429, headers: { 'retry-after': '0' } };
-    const before = front.requests;
+    const before = proxy.requests;
     expect(await client.call('POST', '/things').catch((error: unknown) => error)).toMatchObject({
       problem: { status: 429 },
       retryAfterSeconds: 0,
     });
-    expect(front.requests - before).toBe(3);
+    expect(proxy.requests - before).toBe(3);
   });
 
-  it('does not wait longer than it is worth', async () => {
+  it('does not retry when Retry-After exceeds 30 seconds', async () => {
     answer = { status: 503, headers: { 'retry-after': '31' } };
-    const before = front.requests;
+    const before = proxy.requests;
     expect(await client.call('GET', '/things').catch((error: unknown) => error)).toMatchObject({
       problem: { status: 503 },
       retryAfterSeconds: 31,
     });
-    expect(front.requests - before).toBe(1);
+    expect(proxy.requests - before).toBe(1);
   });
 
-  it('is interrupted while it waits', async () => {
+  it('stops waiting for a retry when the caller aborts', async () => {
     answer = { status: 503, headers: { 'retry-after': '30' } };
-    const before = front.requests;
+    const before = proxy.requests;
     const aborted = new AbortController();
     const waiting = client.call('GET', '/things', { signal: aborted.signal }).catch(reasonOf);
-    await until(() => front.requests - before, 1);
-    // The answer has arrived, and the wait has begun.
+    await until(() => proxy.requests - before, 1);
+    // By now the response has arrived, and the client waits to retry.
     await sleep(200);
     aborted.abort('enough');
     expect(await waiting).toBe('enough');
-    expect(front.requests - before).toBe(1);
+    expect(proxy.requests - before).toBe(1);
   });
 });
 
-it('walks through all users, or those that it looks for', async () => {
+it('iterates over all users, or over those that match a search', async () => {
   const admin = await newAdmin();
   await stack.database.sql(`insert into "user" (id, name, email, "emailVerified", "updatedAt")
     select 'w' || n, 'Walker', 'w' || n || '@example.com', false, now() from generate_series(1, 250) n`);
@@ -429,7 +433,7 @@ it('walks through all users, or those that it looks for', async () => {
   expect(all).toBeGreaterThan(250);
 });
 
-it('shows and ends own sessions', async () => {
+it('lists and revokes the sessions of the signed-in user', async () => {
   const ada = await signUp(stack.authWithSid);
   const client = clientOf(ada.session);
   const signInAgain = async () => (await stack.authWithSid.signIn(ada)).sessionToken;

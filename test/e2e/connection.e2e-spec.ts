@@ -32,29 +32,29 @@ afterAll(async () => {
 
 const execute = (sql: string) => orm.em.getConnection().execute<Record<string, unknown>[]>(sql);
 
-async function backend(): Promise<unknown> {
+async function backendPid(): Promise<unknown> {
   const [row] = await execute('select pg_backend_pid() as pid');
   return row?.['pid'];
 }
 
-async function busy(pid: unknown): Promise<unknown[]> {
+async function activeQueries(pid: unknown): Promise<unknown[]> {
   return database.sql(`select query from pg_stat_activity where pid = $1 and state <> 'idle'`, [
     pid,
   ]);
 }
 
-async function failure(work: Promise<unknown>): Promise<{ error: unknown; took: number }> {
+async function failureOf(work: Promise<unknown>): Promise<{ error: unknown; tookMs: number }> {
   const start = Date.now();
   try {
     await work;
   } catch (error) {
-    return { error, took: Date.now() - start };
+    return { error, tookMs: Date.now() - start };
   }
-  throw new Error('It did not fail.');
+  throw new Error('The promise did not reject.');
 }
 
-/** Whether it becomes true within a second. */
-async function soon(check: () => Promise<boolean>): Promise<boolean> {
+/** Returns whether `check` becomes true within a second. */
+async function becomesTrue(check: () => Promise<boolean>): Promise<boolean> {
   for (const deadline = Date.now() + 1000; Date.now() < deadline;) {
     if (await check()) return true;
     await new Promise((resolve) => setTimeout(resolve, 10));
@@ -62,74 +62,74 @@ async function soon(check: () => Promise<boolean>): Promise<boolean> {
   return false;
 }
 
-it('gives up on a query that is not answered in time, and the server does, too', async () => {
-  const pid = await backend();
-  const { error, took } = await failure(execute('select pg_sleep(30)'));
+it('cancels a query that exceeds the query timeout, also on the server', async () => {
+  const pid = await backendPid();
+  const { error, tookMs } = await failureOf(execute('select pg_sleep(30)'));
   expect(isDatabaseUnavailable(error)).toBe(true);
-  expect(took).toBeGreaterThanOrEqual(QUERY_TIMEOUT_MS - 10);
-  expect(took).toBeLessThan(QUERY_TIMEOUT_MS + 150);
-  expect(await soon(async () => (await busy(pid)).length === 0)).toBe(true);
+  expect(tookMs).toBeGreaterThanOrEqual(QUERY_TIMEOUT_MS - 10);
+  expect(tookMs).toBeLessThan(QUERY_TIMEOUT_MS + 150);
+  expect(await becomesTrue(async () => (await activeQueries(pid)).length === 0)).toBe(true);
 });
 
-it('does not hand the connection to the next query', async () => {
-  const pid = await backend();
-  await failure(execute('select pg_sleep(30)'));
+it('does not reuse a connection whose query timed out', async () => {
+  const pid = await backendPid();
+  await failureOf(execute('select pg_sleep(30)'));
   const start = Date.now();
-  // The pool has one place: the busy connection has left it.
-  expect(await backend()).not.toBe(pid);
+  // The pool has one connection: the busy one has left it.
+  expect(await backendPid()).not.toBe(pid);
   expect(Date.now() - start).toBeLessThan(500);
 });
 
-it('leaves a connection alone that answers in time', async () => {
-  const pid = await backend();
+it('keeps a connection whose query ends in time', async () => {
+  const pid = await backendPid();
   await execute(`select pg_sleep(${QUERY_TIMEOUT_MS / 1000 - 0.3})`);
   await new Promise((resolve) => setTimeout(resolve, 500));
-  expect(await backend()).toBe(pid);
+  expect(await backendPid()).toBe(pid);
 });
 
-it('undoes the transaction that the query was in, and lets its locks go', async () => {
+it('rolls back the transaction of a query that timed out, and releases its locks', async () => {
   await database.sql('create table counter (value int); insert into counter values (1)');
-  const { error, took } = await failure(
+  const { error, tookMs } = await failureOf(
     orm.em.transactional(async (em) => {
       await em.execute('update counter set value = 2');
       await em.execute('select pg_sleep(30)');
     }),
   );
   expect(isDatabaseUnavailable(error)).toBe(true);
-  expect(took).toBeLessThan(QUERY_TIMEOUT_MS + 200);
+  expect(tookMs).toBeLessThan(QUERY_TIMEOUT_MS + 200);
   await database.sql(`set lock_timeout = '1s'`);
   expect(await database.sql('update counter set value = value + 10 returning value')).toEqual([
     { value: 11 },
   ]);
 });
 
-it('waits longer for its turn than for a connection', async () => {
+it('waits longer for a free place in the pool than for a new connection', async () => {
   const first = execute('select pg_sleep(1.5)');
   expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
   await first;
 
-  const silent = createServer().listen(0, '127.0.0.1');
-  await once(silent, 'listening');
-  const { port } = silent.address() as AddressInfo;
-  const stranded = new Pool({
+  const silentServer = createServer().listen(0, '127.0.0.1');
+  await once(silentServer, 'listening');
+  const { port } = silentServer.address() as AddressInfo;
+  const unreachable = new Pool({
     connectionString: `postgres://u:p@127.0.0.1:${port}/x`,
     connectionTimeoutMillis: POOL_WAIT_TIMEOUT_MS,
     Client: PooledClient,
   });
-  const { error, took } = await failure(stranded.connect());
+  const { error, tookMs } = await failureOf(unreachable.connect());
   expect(isDatabaseUnavailable(error)).toBe(true);
-  expect(took).toBeGreaterThanOrEqual(CONNECT_TIMEOUT_MS - 10);
-  expect(took).toBeLessThan(POOL_WAIT_TIMEOUT_MS - 200);
-  await stranded.end();
-  silent.close();
+  expect(tookMs).toBeGreaterThanOrEqual(CONNECT_TIMEOUT_MS - 10);
+  expect(tookMs).toBeLessThan(POOL_WAIT_TIMEOUT_MS - 200);
+  await unreachable.end();
+  silentServer.close();
 });
 
-it('loses no place in the pool to a connection that breaks within a transaction', async () => {
+it('replaces a pooled connection that breaks within a transaction', async () => {
   const broken = orm.em.transactional(async (em) => {
     const [row] = await em.execute<{ pid: number }[]>('select pg_backend_pid() as pid');
     await database.sql('select pg_terminate_backend($1)', [row?.pid]);
     await em.execute('select 1');
   });
-  expect(isDatabaseUnavailable((await failure(broken)).error)).toBe(true);
+  expect(isDatabaseUnavailable((await failureOf(broken)).error)).toBe(true);
   expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
 });

@@ -21,7 +21,7 @@ afterAll(async () => {
   await database.drop();
 });
 
-/** The answer as it is on the wire. */
+/** Returns the response with its body as transferred, still compressed. */
 async function read(path: string, headers: Record<string, string> = {}, method = 'GET') {
   const request = rawRequest(`${gatehouse.url}${path}`, { method, headers }).end();
   const [response] = (await once(request, 'response')) as [IncomingMessage];
@@ -40,26 +40,27 @@ const PAGE = [
   '/api/v1/docs/openapi.json',
   '/api/v1/docs/favicon-32x32.png',
 ];
-const KEPT = [
+const CACHED = [
   '/api/v1/openapi.json',
   ...PAGE.filter((path) => /css|bundle|preset|json|png/.test(path)),
 ];
 
-it('has a page of less than 1 MB on the wire, and of less than 30 KB when it is loaded again', async () => {
+it('transfers less than 1 MB for the documentation page, and less than 30 KB for a reload', async () => {
   let [first, again] = [0, 0];
   for (const path of PAGE) {
     const { status, headers, body } = await read(path, GZIP);
     expect([path, status]).toEqual([path, 200]);
     first += body.length;
-    const tag = headers.etag && KEPT.includes(path) ? { 'if-none-match': headers.etag } : {};
-    again += (await read(path, { ...GZIP, ...tag })).body.length;
+    const ifNoneMatch =
+      headers.etag && CACHED.includes(path) ? { 'if-none-match': headers.etag } : {};
+    again += (await read(path, { ...GZIP, ...ifNoneMatch })).body.length;
   }
   expect(first).toBeLessThan(1_000_000);
   expect(again).toBeLessThan(30_000);
 });
 
-describe.each(KEPT)('%s', (path) => {
-  it('is the same with gzip and without, and may be kept by its tag', async () => {
+describe.each(CACHED)('cached document %s', (path) => {
+  it(`serves the same ${path} with and without gzip, and with an ETag`, async () => {
     const [plain, compressed] = [await read(path), await read(path, GZIP)];
     expect(compressed.headers).toMatchObject({
       'content-encoding': 'gzip',
@@ -75,7 +76,7 @@ describe.each(KEPT)('%s', (path) => {
     expect(plain.headers.etag).toBe(compressed.headers.etag);
   });
 
-  it('is not sent again to a client that has it', async () => {
+  it(`returns 304 for ${path} to a client that has its ETag`, async () => {
     const { etag = '' } = (await read(path, GZIP)).headers;
     const again = await read(path, { ...GZIP, 'if-none-match': etag });
     expect([again.status, again.body.length, again.headers.etag]).toEqual([304, 0, etag]);
@@ -83,29 +84,29 @@ describe.each(KEPT)('%s', (path) => {
     expect(other.status).toBe(200);
   });
 
-  it('has the same headers for HEAD', async () => {
+  it(`returns the same headers of ${path} for HEAD as for GET`, async () => {
     const [get, head] = [await read(path, GZIP), await read(path, GZIP, 'HEAD')];
     const { date: _, 'x-request-id': __, ratelimit: ___, ...headers } = get.headers;
     expect(head).toMatchObject({ status: 200, headers });
     expect(head.body).toHaveLength(0);
   });
 
-  it('is refused with other methods', async () => {
+  it(`refuses other methods for ${path}`, async () => {
     expect((await read(path, {}, 'DELETE')).status).toBe(405);
   });
 });
 
 const parse = async (path: string) => JSON.parse((await read(path)).body.toString()) as unknown;
 
-it('serves the document of the API, and one without examples for the page', async () => {
+it('serves the OpenAPI document, and one without examples to the documentation page', async () => {
   const document = JSON.parse(JSON.stringify(createDocument(gatehouse.app))) as unknown;
   expect(await parse('/api/v1/openapi.json')).toEqual(document);
-  const ofPage = await parse('/api/v1/docs/openapi.json');
-  expect(ofPage).not.toEqual(document);
-  expect(ofPage).toMatchObject({ info: { title: 'Gatehouse' } });
+  const pageDocument = await parse('/api/v1/docs/openapi.json');
+  expect(pageDocument).not.toEqual(document);
+  expect(pageDocument).toMatchObject({ info: { title: 'Gatehouse' } });
 });
 
-it('serialises the document once', async () => {
+it('serialises the OpenAPI document once', async () => {
   await read('/api/v1/openapi.json');
   const stringify = jest.spyOn(JSON, 'stringify');
   try {

@@ -18,8 +18,8 @@ const service = (variables: Record<string, string>) =>
 
 let database: TestDatabase;
 
-/** The address of the test's database, with a difference. */
-const changed = (change: (url: URL) => void) => () => {
+/** Returns a function that returns the URL of the test database after a change. */
+const urlWith = (change: (url: URL) => void) => () => {
   const url = new URL(database.url);
   change(url);
   return url.href;
@@ -31,7 +31,7 @@ beforeEach(async () => {
 
 afterEach(() => database.drop());
 
-describe('a database that Gatehouse cannot run on', () => {
+describe('unusable databases', () => {
   it.each<{ with: string; sql: string; sentence: string; settings?: Record<string, string> }>([
     {
       with: "half of Better-Auth's tables",
@@ -70,11 +70,11 @@ describe('a database that Gatehouse cannot run on', () => {
       sentence: "account: column userId is missing. Finish Better-Auth's own migration first.",
     },
     {
-      with: 'tables in a schema that nobody named',
+      with: 'tables in a schema that is not configured',
       sql: 'alter schema public rename to auth; create schema public',
       sentence: 'Schema "public" has no Better-Auth tables, but "auth" does. Set DATABASE_SCHEMA.',
     },
-  ])('is refused in one sentence: $with', async ({ sql, sentence, settings = {} }) => {
+  ])('refuses a database with $with in one sentence', async ({ sql, sentence, settings = {} }) => {
     await database.sql(KYSELY);
     await database.sql(sql);
     const before = await readCatalog(database, { ours: true });
@@ -93,7 +93,7 @@ describe('a database that Gatehouse cannot run on', () => {
     expect(await readCatalog(database, { ours: true })).toEqual(before);
   });
 
-  it('is refused by the service and the doctor, until the migrations have run: an empty one', async () => {
+  it('refuses an empty database in the service and the doctor until it is migrated', async () => {
     const variables = { DATABASE_URL: database.url };
     const sentence =
       'Schema "public" has no Better-Auth tables. Run the migrations (npm run migrate), or set DATABASE_SCHEMA.';
@@ -103,7 +103,7 @@ describe('a database that Gatehouse cannot run on', () => {
     expect(linesWith('FAULT', diagnosis.stdout)).toEqual([`FAULT   ${sentence}`]);
   });
 
-  it('is named by the doctor when migrations are pending', async () => {
+  it('reports pending migrations in the doctor', async () => {
     await database.sql(KYSELY);
     const { code, stdout } = await doctor({ DATABASE_URL: database.url });
     expect(code).toBe(1);
@@ -113,14 +113,11 @@ describe('a database that Gatehouse cannot run on', () => {
   });
 });
 
-describe('a search_path', () => {
+describe('search_path', () => {
   it.each([
     ['that names the schema of the tables', 'app'],
-    [
-      "that begins with Gatehouse's own schema, as that of a role of this name does",
-      'gatehouse,app',
-    ],
-  ])('%s is followed by the migrations', async (_what, path) => {
+    ["that begins with Gatehouse's own schema, as for a role named gatehouse", 'gatehouse,app'],
+  ])('migrates the tables through a search_path %s', async (_what, path) => {
     await database.sql(KYSELY);
     await database.sql('alter schema public rename to app; create schema public');
     const url = new URL(database.url);
@@ -138,8 +135,8 @@ describe('a search_path', () => {
   });
 });
 
-describe('a database with more than Gatehouse knows', () => {
-  it('is used as it is: a newer column that may be empty', async () => {
+describe('databases with unknown tables and columns', () => {
+  it('accepts a newer column that may be empty without a remark', async () => {
     await database.sql(KYSELY);
     await database.sql('alter table "user" add "phoneNumber" text');
     expect(await migrate({ DATABASE_URL: database.url })).toMatchObject({ code: 0, stderr: '' });
@@ -147,7 +144,7 @@ describe('a database with more than Gatehouse knows', () => {
     expect({ code, remarks: linesWith('remark', stdout) }).toEqual({ code: 0, remarks: [] });
   });
 
-  it('is used with a remark: users with an oversized name or picture', async () => {
+  it('reports users with an oversized name or picture in a remark', async () => {
     await database.sql(KYSELY);
     const variables = { DATABASE_URL: database.url };
     expect((await migrate(variables)).code).toBe(0);
@@ -168,7 +165,7 @@ describe('a database with more than Gatehouse knows', () => {
     });
   });
 
-  it('is used with a remark: a required column that Better-Auth may not know', async () => {
+  it('reports a required column that Better-Auth may not fill in a remark', async () => {
     await database.sql(KYSELY);
     await database.sql('alter table "user" add tenant text not null');
     expect(await migrate({ DATABASE_URL: database.url })).toMatchObject({ code: 0, stderr: '' });
@@ -179,7 +176,7 @@ describe('a database with more than Gatehouse knows', () => {
     ]);
   });
 
-  it("is used with Better-Auth's `user` and not the application's own `users`", async () => {
+  it("uses Better-Auth's table `user` and not a table `users` of the application", async () => {
     await database.sql(KYSELY);
     await database.sql('create table users (id serial primary key, email text, name text)');
     expect(await migrate({ DATABASE_URL: database.url })).toMatchObject({ code: 0, stderr: '' });
@@ -188,7 +185,7 @@ describe('a database with more than Gatehouse knows', () => {
     expect(stdout).toMatch(/^user\.email +user\.email +text$/m);
   });
 
-  it('is used without a session table where sessions are not needed', async () => {
+  it('accepts a database without a session table with SESSION_BINDING=token-only', async () => {
     await database.sql(KYSELY);
     await database.sql('drop table session; drop table verification');
     const variables = { DATABASE_URL: database.url, SESSION_BINDING: 'token-only' };
@@ -202,35 +199,35 @@ describe('a database with more than Gatehouse knows', () => {
   });
 });
 
-describe('a database that lets nobody in is refused in one sentence by every program', () => {
+describe('unreachable databases', () => {
   let pooler: Server | undefined;
 
   afterEach(() => pooler?.close());
 
-  it.each<{ because: string; url: () => string | Promise<string>; sentence: RegExp }>([
+  it.each<{ cause: string; url: () => string | Promise<string>; sentence: RegExp }>([
     {
-      because: 'wrong password',
-      url: changed((url) => (url.password = PASSWORD)),
+      cause: 'a wrong password',
+      url: urlWith((url) => (url.password = PASSWORD)),
       sentence:
         /^PostgreSQL at 127\.0\.0\.1:\d+ rejects user "postgres" \(wrong user, password or pg_hba\.conf\)\.$/,
     },
     {
-      because: 'no such database',
-      url: changed((url) => (url.pathname = '/no%20such')),
+      cause: 'a missing database',
+      url: urlWith((url) => (url.pathname = '/no%20such')),
       sentence: /^PostgreSQL at 127\.0\.0\.1:\d+ has no database "no such"\.$/,
     },
     {
-      because: 'nobody at that port',
-      url: changed((url) => (url.port = '1')),
-      sentence: /^PostgreSQL is not reachable at 127\.0\.0\.1:1 \(connection refused\)\.$/,
+      cause: 'a closed port',
+      url: urlWith((url) => (url.port = '1')),
+      sentence: /^No PostgreSQL answers at 127\.0\.0\.1:1 \(connection refused\)\.$/,
     },
     {
-      because: 'unknown host',
-      url: changed((url) => (url.hostname = 'database.invalid')),
-      sentence: /^The database host database\.invalid cannot be resolved \(DNS\)\.$/,
+      cause: 'an unknown host',
+      url: urlWith((url) => (url.hostname = 'database.invalid')),
+      sentence: /^The host of the database, database\.invalid, is not known to the name service\.$/,
     },
     {
-      because: 'a pooler that refuses',
+      cause: 'a pooler that refuses connections',
       url: () =>
         startPooler('unsupported startup parameter in options: search_path', (server) => {
           pooler = server;
@@ -239,15 +236,15 @@ describe('a database that lets nobody in is refused in one sentence by every pro
         /^PostgreSQL at 127\.0\.0\.1:\d+ cannot be used: unsupported startup parameter in options: search_path\.$/,
     },
     {
-      because: 'a server that says nothing',
+      cause: 'a server that never responds',
       url: () =>
         startPooler(null, (server) => {
           pooler = server;
         }),
       sentence: /^PostgreSQL at 127\.0\.0\.1:\d+ did not respond in time\.$/,
     },
-  ])('$because', async ({ url, sentence }) => {
-    const before = await readCatalog(database, { ours: true });
+  ])('reports $cause in one sentence in every program', async ({ url, sentence }) => {
+    const before = await catalogOf(database, { ours: true });
     const href = new URL(await url());
     if (href.password === '') href.password = PASSWORD;
     const variables = { DATABASE_URL: href.href };
@@ -261,7 +258,7 @@ describe('a database that lets nobody in is refused in one sentence by every pro
   });
 });
 
-describe('a user who may too little', () => {
+describe('insufficient database privileges', () => {
   let role: string;
   let url: string;
 
@@ -286,14 +283,14 @@ describe('a user who may too little', () => {
     expect(await readCatalog(database, { ours: true })).toEqual(before);
   }
 
-  it('hears that schemas may not be created', async () => {
+  it('reports that the user may not create schemas', async () => {
     await database.sql(KYSELY);
     await expectRefusal(
       /^PostgreSQL returned an error: permission denied for database \w+ \(42501\)\. Grant the permission, or name a user that has it in DATABASE_DIRECT_URL\.$/,
     );
   });
 
-  it('hears that tables may not be created, and leaves no schema behind', async () => {
+  it('reports that the user may not create tables, and leaves no schema behind', async () => {
     const name = new URL(url).pathname.slice(1);
     await database.sql(`grant create on database ${name} to ${role}`);
     await expectRefusal(
@@ -301,7 +298,7 @@ describe('a user who may too little', () => {
     );
   });
 
-  it('hears that the schema to create them in does not exist', async () => {
+  it('reports that the configured schema does not exist', async () => {
     const { code, stderr } = await migrate({
       DATABASE_URL: database.url,
       DATABASE_SCHEMA: 'nowhere',
@@ -314,14 +311,14 @@ describe('a user who may too little', () => {
   });
 });
 
-function linesWith(mark: string, report: string): string[] {
-  return report.split('\n').filter((line) => line.startsWith(mark));
+function linesWith(prefix: string, report: string): string[] {
+  return report.split('\n').filter((line) => line.startsWith(prefix));
 }
 
-/** What answers every connection with this refusal, as PgBouncer words it, or with nothing at all. */
+/** Starts a server that refuses every connection as PgBouncer does, or never responds. */
 async function startPooler(
   refusal: string | null,
-  started: (server: Server) => void,
+  onStart: (server: Server) => void,
 ): Promise<string> {
   const server = createServer((socket) => {
     socket.on('error', () => undefined);
@@ -329,7 +326,7 @@ async function startPooler(
       if (refusal !== null) socket.end(errorResponse(refusal));
     });
   });
-  started(server.listen(0, '127.0.0.1'));
+  onStart(server.listen(0, '127.0.0.1'));
   await once(server, 'listening');
   const address = server.address();
   const port = typeof address === 'object' ? address?.port : address;

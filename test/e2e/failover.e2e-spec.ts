@@ -12,10 +12,10 @@ import { runBuilt } from '../support/built-program.js';
 import { until } from '../support/app-process.js';
 import { type Stack, startStack } from '../support/stack.js';
 
-/** The issue's bound: how long a change may stay unseen at most. */
-const BOUND_SECONDS = 30;
+/** A change may go unnoticed for at most this long. */
+const MAX_DELAY_SECONDS = 30;
 
-jest.setTimeout(2 * BOUND_SECONDS * 1000);
+jest.setTimeout(2 * MAX_DELAY_SECONDS * 1000);
 
 let stack: Stack;
 let folder: string;
@@ -25,20 +25,20 @@ let proxy: TcpProxy;
 let gatehouse: RunningApp;
 let target: number;
 
-const old = () => new URL(stack.database.directUrl);
+const oldUrl = () => new URL(stack.database.directUrl);
 
-/** The old server stays alive, with all connections to it, when the address moves to its successor. */
+/** After the address moves to the successor, the old server keeps running with its connections. */
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'gatehouse-failover-'));
   successor = await startPostgres({ dataDir: join(folder, 'data'), settings: { fsync: 'off' } });
   stack = await startStack();
-  const { password, pathname } = old();
+  const { password, pathname } = oldUrl();
   const name = pathname.slice(1);
   await successor.createDatabase(name);
   client = new Client({ connectionString: successor.url(name) });
   await client.connect();
   await client.query(`alter role postgres password '${password}'`);
-  const url = new URL(old());
+  const url = new URL(oldUrl());
   url.port = String(successor.port);
   await runBuilt('src/cli/migrate.js', { DATABASE_URL: url.href });
   proxy = await startTcpProxy(() => target);
@@ -53,28 +53,28 @@ afterAll(async () => {
 });
 
 beforeEach(() => {
-  target = Number(old().port);
+  target = Number(oldUrl().port);
 });
 
 afterEach(() => gatehouse?.close());
 
-const through = (port: number) => {
-  const url = old();
+const proxiedUrl = (port: number) => {
+  const url = oldUrl();
   url.hostname = '127.0.0.1';
   url.port = String(port);
   return url.href;
 };
 
-const ask = async ({ token }: TestUser) =>
+const meStatus = async ({ token }: Person) =>
   (await gatehouse.call('/api/v1/auth/me', { token })).status;
 
-const feed = async () =>
+const feedState = async () =>
   (await gatehouse.http.get('/health')).body.parts.changeFeed.state as string;
 
-async function start(variables: Record<string, string> = {}): Promise<TestUser> {
+async function startWithUser(variables: Record<string, string> = {}): Promise<Person> {
   gatehouse = await startApp({
-    DATABASE_URL: through(proxy.port),
-    DATABASE_DIRECT_URL: through(proxy.port),
+    DATABASE_URL: proxiedUrl(proxy.port),
+    DATABASE_DIRECT_URL: proxiedUrl(proxy.port),
     BETTER_AUTH_URL: stack.auth.origin,
     ...variables,
   });
@@ -94,81 +94,81 @@ async function start(variables: Record<string, string> = {}): Promise<TestUser> 
   return ada;
 }
 
-/** The address moves, and the ban is written where it leads. */
-async function moveAndBan(ada: TestUser): Promise<void> {
+/** Moves the address to the successor, and bans the user there. */
+async function moveAndBan(ada: Person): Promise<void> {
   target = successor.port;
   await client.query('update "user" set banned = true where id = $1', [ada.id]);
 }
 
-describe('an address that moves to another server while the old one stays alive', () => {
-  it('is noticed by the change feed', async () => {
-    const ada = await start();
-    await until(feed, 'listening');
-    expect(await ask(ada)).toBe(200);
+describe('database address that moves while the old server stays alive', () => {
+  it('detects a moved database address through the change feed', async () => {
+    const ada = await startWithUser();
+    await until(feedState, 'listening');
+    expect(await meStatus(ada)).toBe(200);
     await moveAndBan(ada);
-    await until(() => ask(ada), 403, BOUND_SECONDS);
+    await until(() => meStatus(ada), 403, MAX_DELAY_SECONDS);
     expect(gatehouse.lines.map((line) => line['error'])).toContain(
       'DATABASE_DIRECT_URL does not receive the notifications that DATABASE_URL sends',
     );
     // The cache must not be filled again by connections to the old server.
-    await until(feed, 'listening');
-    for (let time = 0; time < 20; time += 1) {
-      expect(await ask(ada)).toBe(403);
+    await until(feedState, 'listening');
+    for (let attempt = 0; attempt < 20; attempt += 1) {
+      expect(await meStatus(ada)).toBe(403);
       await sleep(50);
     }
   });
 
-  it('is noticed where DATABASE_DIRECT_URL still leads to the old one', async () => {
-    const ada = await start({ DATABASE_DIRECT_URL: stack.database.directUrl });
-    await until(feed, 'listening');
-    expect(await ask(ada)).toBe(200);
+  it('detects a moved address when DATABASE_DIRECT_URL still leads to the old server', async () => {
+    const ada = await startWithUser({ DATABASE_DIRECT_URL: stack.database.directUrl });
+    await until(feedState, 'listening');
+    expect(await meStatus(ada)).toBe(200);
     await moveAndBan(ada);
-    await until(() => ask(ada), 403, BOUND_SECONDS);
-    expect(await feed()).toBe('away');
+    await until(() => meStatus(ada), 403, MAX_DELAY_SECONDS);
+    expect(await feedState()).toBe('away');
   });
 
-  it('is noticed with CHANGE_FEED=off, though the connections never rest', async () => {
-    const ada = await start({ CHANGE_FEED: 'off' });
-    expect(await ask(ada)).toBe(200);
+  it('detects a moved address with CHANGE_FEED=off on connections that are never idle', async () => {
+    const ada = await startWithUser({ CHANGE_FEED: 'off' });
+    expect(await meStatus(ada)).toBe(200);
     await moveAndBan(ada);
-    await until(() => ask(ada), 403, BOUND_SECONDS);
+    await until(() => meStatus(ada), 403, MAX_DELAY_SECONDS);
   });
 });
 
-const readOnly = async (value: 'on' | 'off') => {
-  const server = new Client({ connectionString: through(successor.port) });
+const setReadOnly = async (value: 'on' | 'off') => {
+  const server = new Client({ connectionString: proxiedUrl(successor.port) });
   await server.connect();
   await server.query(`alter system set default_transaction_read_only = ${value}`);
   await server.query('select pg_reload_conf()');
   await server.end();
 };
 
-describe('a server that becomes read-only and stays alive', () => {
+describe('database server that becomes read-only', () => {
   beforeEach(() => {
     target = successor.port;
   });
-  afterEach(() => readOnly('off'));
+  afterEach(() => setReadOnly('off'));
 
-  it('is left by every connection as soon as it says so', async () => {
-    const ada = await start({ CHANGE_FEED: 'off', DATABASE_POOL_MAX: '1' });
-    expect(await ask(ada)).toBe(200);
-    await readOnly('on');
-    target = Number(old().port);
+  it('leaves a read-only server with every connection as soon as it reports its state', async () => {
+    const ada = await startWithUser({ CHANGE_FEED: 'off', DATABASE_POOL_MAX: '1' });
+    expect(await meStatus(ada)).toBe(200);
+    await setReadOnly('on');
+    target = Number(oldUrl().port);
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
-    // The first answers still come from there, until one brings the news.
-    await until(() => ask(ada), 403, 2);
+    // The first responses still come from that server, until one of them reports the state.
+    await until(() => meStatus(ada), 403, 2);
   });
 
-  it('is no server for the change feed, and is still read', async () => {
-    const ada = await start();
-    await until(feed, 'listening');
-    await readOnly('on');
-    await until(feed, 'away');
+  it('stops the change feed on a read-only server but still reads from it', async () => {
+    const ada = await startWithUser();
+    await until(feedState, 'listening');
+    await setReadOnly('on');
+    await until(feedState, 'away');
     expect(gatehouse.lines.map((line) => line['error'])).toContain(
       'the database is read-only or a standby',
     );
-    expect(await ask(ada)).toBe(200);
-    await readOnly('off');
-    await until(feed, 'listening');
+    expect(await meStatus(ada)).toBe(200);
+    await setReadOnly('off');
+    await until(feedState, 'listening');
   });
 });

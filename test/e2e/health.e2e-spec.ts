@@ -32,9 +32,9 @@ const ready = async () => {
   return { status, body, retryAfter: headers['retry-after'] };
 };
 const readyStatus = async () => (await ready()).status;
-const readyWord = async () => (await ready()).body.status as string;
+const readyState = async () => (await ready()).body.status as string;
 
-/** The server stays; this database lets nobody in, and whoever is in, out. */
+/** Refuses new connections to this database and ends the others. The server keeps running. */
 async function closeDatabase() {
   await allowConnections(false);
   await database.sql(
@@ -43,7 +43,7 @@ async function closeDatabase() {
   );
 }
 
-// ALTER DATABASE would not do it for the database that one is in.
+// ALTER DATABASE cannot do this for the database of its own connection.
 const allowConnections = (allow: boolean) =>
   database.sql('update pg_database set datallowconn = $1 where datname = current_database()', [
     allow,
@@ -56,10 +56,10 @@ const DOWN = (message: string) => ({
   message,
 });
 
-describe('ready', () => {
-  it('names each part in Terminus’ form', async () => {
+describe('readiness probe', () => {
+  it('reports the readiness of each part in the format of Terminus', async () => {
     await start();
-    await until(readyWord, 'ok');
+    await until(readyState, 'ok');
     const { body } = await ready();
     const parts = {
       database: UP,
@@ -70,7 +70,7 @@ describe('ready', () => {
     expect(body).toEqual({ status: 'ok', info: parts, error: {}, details: parts });
   });
 
-  it('is 503 while the database lets nobody in, and 200 at the first visit after that', async () => {
+  it('returns 503 while the database refuses connections, and 200 at the first probe after that', async () => {
     await start();
     await until(readyStatus, 200);
     await closeDatabase();
@@ -82,12 +82,12 @@ describe('ready', () => {
       error: { database: DOWN('the database does not answer') },
     });
     await allowConnections(true);
-    // PgBouncer itself remembers for a moment that it was not let in.
-    const patienceSeconds = process.env['TEST_PGBOUNCER'] ? 5 : 0;
-    await until(readyStatus, 200, patienceSeconds);
+    // PgBouncer itself caches the refused login for a moment.
+    const limitSeconds = process.env['TEST_PGBOUNCER'] ? 5 : 0;
+    await until(readyStatus, 200, limitSeconds);
   });
 
-  it('is 503 while a migration is pending, and 200 once it is applied', async () => {
+  it('returns 503 while a migration is pending, and 200 once it is applied', async () => {
     const [name] = MIGRATIONS.map((migration) => migration.name);
     await database.sql('delete from gatehouse.migration where name = $1', [name]);
     await start();
@@ -99,8 +99,8 @@ describe('ready', () => {
     expect(await readyStatus()).toBe(200);
   });
 
-  it('is 503 without a key, and 200 within a second or so of the issuer’s return', async () => {
-    issuer.unavailable = true;
+  it('returns 503 without a key, and 200 soon after the issuer has returned', async () => {
+    issuer.away = true;
     await start();
     const { status, body } = await ready();
     expect(status).toBe(503);
@@ -111,10 +111,10 @@ describe('ready', () => {
     expect(await until(readyStatus, 200)).toBeLessThan(3000);
   });
 
-  it('is 200 and says degraded when the issuer goes and its keys are at hand', async () => {
+  it('returns 200 and degraded when the issuer is down and its keys are cached', async () => {
     await start();
-    await until(readyWord, 'ok');
-    issuer.unavailable = true;
+    await until(readyState, 'ok');
+    issuer.away = true;
     await until(async () => (await ready()).body.details.issuerKeys.status, 'degraded');
     const { status, body } = await ready();
     expect([status, body.status]).toEqual([200, 'degraded']);
@@ -124,13 +124,13 @@ describe('ready', () => {
       fetchedAt: expect.any(String),
       message: 'the issuer does not answer; its last keys serve on',
     });
-    issuer.unavailable = false;
-    expect(await until(readyWord, 'ok')).toBeLessThan(4000);
+    issuer.away = false;
+    expect(await until(readyState, 'ok')).toBeLessThan(4000);
   });
 });
 
-it('live and the summary are 200 when nothing else works, and the database’s probe is 503', async () => {
-  issuer.unavailable = true;
+it('returns 200 for liveness and summary, and 503 for the database, when no dependency works', async () => {
+  issuer.away = true;
   await start({ SESSION_BINDING: 'token-only' });
   await closeDatabase();
   await gatehouse.http.get('/health/live').expect(200, { status: 'ok' });
@@ -153,33 +153,33 @@ it('live and the summary are 200 when nothing else works, and the database’s p
   expect(db.body).toEqual({ status: 'error', info: {}, error: details, details });
 });
 
-it('the database’s probe asks for the database alone', async () => {
-  issuer.unavailable = true;
+it('checks only the database in the database probe', async () => {
+  issuer.away = true;
   await start();
   const details = { database: UP };
   const db = await gatehouse.http.get('/health/db').expect(200);
   expect(db.body).toEqual({ status: 'ok', info: details, error: {}, details });
 });
 
-it('a crowd of visits costs the database one question at a time', async () => {
+it('shares one database check at a time among concurrent probes', async () => {
   await start();
   await until(readyStatus, 200);
-  await crowd('/health/db', 200);
+  await expectSharedChecks('/health/db', 200);
 });
 
-it('so does a crowd of visits while a migration is pending', async () => {
+it('shares one database check at a time while a migration is pending', async () => {
   const [name] = MIGRATIONS.map((migration) => migration.name);
   await database.sql('delete from gatehouse.migration where name = $1', [name]);
   await start();
-  await crowd('/health/ready', 503);
+  await expectSharedChecks('/health/ready', 503);
 });
 
-async function crowd(path: string, status: number): Promise<void> {
+async function expectSharedChecks(path: string, status: number): Promise<void> {
   await Promise.all(Array.from({ length: 200 }, () => gatehouse.http.get(path).expect(status)));
   const rows = await database.sql<{ open: string }>(
     `select count(*) as open from pg_stat_activity
      where datname = current_database() and application_name = 'gatehouse'`,
   );
-  // Without sharing, it would be the whole pool.
+  // Unshared checks would open the whole pool.
   expect(Number(rows[0]?.open)).toBeLessThanOrEqual(2);
 }
