@@ -141,8 +141,9 @@ describe('deadlocks', () => {
 
   /**
    * Prepares a deadlock between a request and `holder`, which locks the third session.
-   * The request locks `first` (the user's row or the first session) and waits for the second session.
-   * Then `holder` waits for `first`. Once the second session is free, the request waits for the third.
+   * The request locks `first` (the user's row or the first session) and waits for the second
+   * session. Then `holder` waits for `first`. Once the second session is free, the request waits
+   * for the third.
    */
   async function startCrossing(holder: Client, id: string, kind: 'ban' | 'sign out') {
     const first =

@@ -21,20 +21,20 @@ afterAll(async () => {
   await database.drop();
 });
 
-it("has requests and answers that are Express' own before Express has them", async () => {
+it('creates requests and responses with the prototypes of Express before Express handles them', async () => {
   const app: Express = gatehouse.app.getHttpAdapter().getInstance();
-  const born: object[] = [];
+  const prototypes: object[] = [];
   gatehouse.app
     .getHttpServer()
     .prependOnceListener('request', (request: IncomingMessage, response: ServerResponse) => {
-      born.push(Object.getPrototypeOf(request), Object.getPrototypeOf(response));
+      prototypes.push(Object.getPrototypeOf(request), Object.getPrototypeOf(response));
     });
   await fetch(`${gatehouse.url}/health/live`);
-  expect(born[0]).toBe(app.request);
-  expect(born[1]).toBe(app.response);
+  expect(prototypes[0]).toBe(app.request);
+  expect(prototypes[1]).toBe(app.response);
 });
 
-it('keeps its own settings where it is mounted in another app', () => {
+it('keeps the settings of its Express app when another app mounts it', () => {
   const adapter = new HttpAdapter();
   adapter.initHttpServer();
   const app = adapter.getInstance<Express>();
@@ -42,17 +42,17 @@ it('keeps its own settings where it is mounted in another app', () => {
   expect([Reflect.get(app.request, 'app'), Reflect.get(app.response, 'app')]).toEqual([app, app]);
 });
 
-it('does not speak HTTP where somebody asked for TLS', () => {
+it('refuses TLS options instead of serving plain HTTP', () => {
   expect(() => new HttpAdapter().initHttpServer({ httpsOptions: {} })).toThrow('TLS');
 });
 
-describe('errors', () => {
+describe('error responses', () => {
   it.each([
     ['an unknown route', 'GET', '/nothing/here', 404, 'NOT_FOUND'],
     ['an unknown route below the API', 'GET', '/api/v1/nothing', 404, 'NOT_FOUND'],
-    ['a path that is not well formed', 'GET', '/api/v1/%zz', 404, 'NOT_FOUND'],
-    ['a method that the path does not have', 'DELETE', '/health', 405, 'METHOD_NOT_ALLOWED'],
-  ])('answers %s with a problem', async (_what, method, path, status, code) => {
+    ['a malformed path', 'GET', '/api/v1/%zz', 404, 'NOT_FOUND'],
+    ['a method that the path does not support', 'DELETE', '/health', 405, 'METHOD_NOT_ALLOWED'],
+  ])('returns a problem for %s', async (_what, method, path, status, code) => {
     const answer = await fetch(gatehouse.url + path, { method });
     expect(answer.status).toBe(status);
     expect(answer.headers.get('content-type')).toMatch(/^application\/problem\+json/);
@@ -67,15 +67,15 @@ describe('errors', () => {
     });
   });
 
-  it('names the methods that a path does have', async () => {
+  it('lists the supported methods of a path in Allow', async () => {
     await gatehouse.http.delete('/health').expect('Allow', 'GET, HEAD');
   });
 
   it.each([
-    ['JSON that is broken', '{"a":', 'application/json', 400, 'MALFORMED_REQUEST'],
-    ['a body of another type', 'a=b', 'text/plain', 415, 'UNSUPPORTED_MEDIA_TYPE'],
+    ['broken JSON', '{"a":', 'application/json', 400, 'MALFORMED_REQUEST'],
+    ['a body that is not JSON', 'a=b', 'text/plain', 415, 'UNSUPPORTED_MEDIA_TYPE'],
     [
-      'a body in a character set of its own',
+      'a body in another character set',
       '{}',
       'application/json; charset=latin1',
       415,
@@ -93,35 +93,38 @@ describe('errors', () => {
     expect([answer.status, answer.body.code]).toEqual([status, code]);
   });
 
-  it('keeps a query out of the problem and out of the log', async () => {
+  it('keeps the query out of the problem and out of the log', async () => {
     const answer = await gatehouse.http.get('/nothing?token=s3cr3t');
     expect(JSON.stringify(answer.body) + JSON.stringify(gatehouse.lines)).not.toContain('s3cr3t');
   });
 });
 
-describe('the request id', () => {
-  it('of the answer is the client’s where it is sane', async () => {
+describe('request id', () => {
+  it('returns the request id of the client when it is well formed', async () => {
     await gatehouse.http
       .get('/health/live')
       .set('X-Request-Id', 'trace-42.a:b')
       .expect('X-Request-Id', 'trace-42.a:b');
   });
 
-  it('of a problem is the server’s, under which the log has the client’s', async () => {
+  it('identifies a problem by its own request id and logs that of the client beside it', async () => {
     const { body } = await gatehouse.http.get('/nothing').set('X-Request-Id', 'trace-43');
     expect(body.requestId).toMatch(/^[0-9a-f]{8}-[0-9a-f-]{27}$/);
     const lines = gatehouse.lines.filter((line) => line['requestId'] === body.requestId);
     expect(lines.map((line) => line['clientRequestId'])).toEqual(['trace-43']);
   });
 
-  it.each(['', 'with space', '<script>', 'a'.repeat(129)])('is ours where it is %j', async (id) => {
-    const answer = await gatehouse.http.get('/health/live').set('X-Request-Id', id);
-    expect(answer.headers['x-request-id']).toMatch(/^[0-9a-f]{8}-[0-9a-f-]{27}$/);
-  });
+  it.each(['', 'with space', '<script>', 'a'.repeat(129)])(
+    'replaces the malformed request id %j by its own',
+    async (id) => {
+      const answer = await gatehouse.http.get('/health/live').set('X-Request-Id', id);
+      expect(answer.headers['x-request-id']).toMatch(/^[0-9a-f]{8}-[0-9a-f-]{27}$/);
+    },
+  );
 });
 
-describe('the log', () => {
-  it('has one line for each request, with the route and without what was sent along', async () => {
+describe('request log', () => {
+  it('logs one line per request with the route and without query, token or cookie', async () => {
     await gatehouse.http
       .get('/api/v1/auth/me?q=1')
       .set('X-Request-Id', 'one-line')
@@ -149,7 +152,7 @@ describe('the log', () => {
 });
 
 describe('cross-origin requests', () => {
-  it('lets the listed origin in, with credentials, and shows it the headers it needs', async () => {
+  it('allows the configured origin with credentials and exposes the headers it needs', async () => {
     const answer = await gatehouse.http
       .get('/health/live')
       .set('Origin', 'https://app.example.com');
@@ -160,12 +163,12 @@ describe('cross-origin requests', () => {
     });
   });
 
-  it('tells another origin nothing', async () => {
+  it('does not allow another origin', async () => {
     const answer = await gatehouse.http.get('/health/live').set('Origin', 'https://evil.example');
     expect(answer.headers['access-control-allow-origin']).toBeUndefined();
   });
 
-  it('answers a preflight with the methods and headers of the API', async () => {
+  it('returns the methods and headers of the API for a preflight', async () => {
     const answer = await gatehouse.http
       .options('/api/v1/users/1')
       .set('Origin', 'https://app.example.com')
@@ -176,8 +179,8 @@ describe('cross-origin requests', () => {
   });
 });
 
-describe('headers', () => {
-  it('protect the browser and do not name the framework', async () => {
+describe('security headers', () => {
+  it('sends headers that protect the browser and do not name the framework', async () => {
     const { headers } = await gatehouse.http.get('/health/live');
     expect(headers).toMatchObject({
       'content-security-policy': "default-src 'none';frame-ancestors 'none'",
@@ -190,13 +193,13 @@ describe('headers', () => {
   });
 });
 
-it('reads a query as plain strings, never as objects', async () => {
+it('parses a query into plain strings, never into objects', async () => {
   const { status } = await gatehouse.http.get('/health/live?a[b]=c&__proto__[x]=1');
   expect(status).toBe(200);
   expect(({} as Record<string, unknown>)['x']).toBeUndefined();
 });
 
-it('answers a request whose headers are too large without a stack trace', async () => {
+it('returns 431 for a request whose headers are too large', async () => {
   const { port } = new URL(gatehouse.url);
   const status = await new Promise((resolve) => {
     rawRequest({

@@ -16,7 +16,7 @@ const SESSION = '/api/v1/auth/session';
 
 @Controller()
 @ApiExcludeController()
-class OwnController {
+class RoleController {
   @Get('for-admins')
   @Roles('admin')
   admins() {
@@ -42,11 +42,11 @@ class OwnController {
   }
 }
 
-@Module({ controllers: [OwnController] })
-class OwnModule {}
+@Module({ controllers: [RoleController] })
+class RoleModule {}
 
-/** A token of the impersonated session that Better-Auth's own admin plugin opens. */
-async function impersonate(auth: BetterAuth, admin: TestUser, user: TestUser): Promise<TestUser> {
+/** Impersonates the user through Better-Auth's admin plugin. Returns that session and its token. */
+async function impersonate(auth: BetterAuth, admin: Person, user: Person): Promise<Person> {
   const { session } = await auth.post<{ session: { token: string } }>(
     '/admin/impersonate-user',
     { userId: user.id },
@@ -55,17 +55,17 @@ async function impersonate(auth: BetterAuth, admin: TestUser, user: TestUser): P
   return { ...user, session: session.token, token: await auth.tokenFor(session.token) };
 }
 
-const verdict = async (gatehouse: RunningApp, { token }: TestUser, path = ME) => {
+const outcomeOf = async (gatehouse: RunningApp, { token }: Person, path = ME) => {
   const { status, body } = await gatehouse.call(path, { token });
   return `${status} ${body?.code ?? 'ok'}`;
 };
 
-describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (feed) => {
+describe.each(['off', 'on'])('impersonated session with CHANGE_FEED=%s', (feed) => {
   let stack: Stack;
-  let own: RunningApp;
+  let withRoles: RunningApp;
   beforeAll(async () => {
     stack = await startStack({}, { CHANGE_FEED: feed, ROLES: 'user,admin,owner,support' });
-    own = await startApp(
+    withRoles = await startApp(
       {
         DATABASE_URL: stack.database.url,
         BETTER_AUTH_URL: stack.auth.origin,
@@ -73,50 +73,52 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
         ROLES: 'user,admin,owner,support',
         ADMIN_ROLES: 'admin,owner',
       },
-      [OwnModule],
+      [RoleModule],
     );
     if (feed === 'on') {
-      for (const { http } of [stack.gatehouse, own]) {
+      for (const { http } of [stack.gatehouse, withRoles]) {
         const state = async () => (await http.get('/health')).body.parts.changeFeed.state as string;
         await until(state, 'listening');
       }
     }
   });
   afterAll(async () => {
-    await own.close();
+    await withRoles.close();
     await stack.end();
   });
 
-  const giveRole = (person: TestUser, role: string) =>
-    stack.database.sql('update "user" set role = $1 where id = $2', [role, person.id]);
+  const giveRole = (user: Person, role: string) =>
+    stack.database.sql('update "user" set role = $1 where id = $2', [role, user.id]);
 
   async function open(auth: BetterAuth) {
     const [admin, ada] = [await signUp(auth), await signUp(auth)];
     await giveRole(admin, 'admin');
-    // Without `sid` another session of the user would vouch for the token as well.
+    // Without `sid` another session of the user would validate the token as well.
     if (auth === stack.auth) await auth.signOut(ada.session);
     const impersonated = await impersonate(auth, admin, ada);
-    expect(await verdict(stack.gatehouse, impersonated)).toBe('200 ok');
+    expect(await outcomeOf(stack.gatehouse, impersonated)).toBe('200 ok');
     return { admin, ada, impersonated };
   }
 
-  const byHand = (sql: string) => (_: BetterAuth, admin: TestUser) =>
+  const bySql = (sql: string) => (_: BetterAuth, admin: Person) =>
     stack.database.sql(sql, [admin.id]);
 
-  describe.each(['auth', 'authWithSid'] as const)('with tokens of %s', (issuer) => {
-    it.each<[string, (auth: BetterAuth, admin: TestUser, boss: TestUser) => Promise<unknown>]>([
+  describe.each(['auth', 'authWithSid'] as const)('tokens of %s', (issuer) => {
+    it.each<[string, (auth: BetterAuth, admin: Person, otherAdmin: Person) => Promise<unknown>]>([
       [
         'banned at Better-Auth',
-        (auth, admin, boss) => auth.post('/admin/ban-user', { userId: admin.id }, boss.session),
+        (auth, admin, otherAdmin) =>
+          auth.post('/admin/ban-user', { userId: admin.id }, otherAdmin.session),
       ],
       [
         'demoted at Better-Auth',
-        (auth, admin, boss) =>
-          auth.post('/admin/set-role', { userId: admin.id, role: 'user' }, boss.session),
+        (auth, admin, otherAdmin) =>
+          auth.post('/admin/set-role', { userId: admin.id, role: 'user' }, otherAdmin.session),
       ],
       [
         'deleted at Better-Auth',
-        (auth, admin, boss) => auth.post('/admin/remove-user', { userId: admin.id }, boss.session),
+        (auth, admin, otherAdmin) =>
+          auth.post('/admin/remove-user', { userId: admin.id }, otherAdmin.session),
       ],
       ['signed out at Better-Auth', (auth, admin) => auth.signOut(admin.session)],
       [
@@ -124,51 +126,58 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
         async (auth, admin) => {
           await auth.post('/revoke-sessions', {}, admin.session);
           await auth.signIn(admin);
-          // A session may be a second younger, as with tokens.
+          // A session that is one second younger would still count, as with tokens.
           await stack.database.sql(
             `update session set "createdAt" = "createdAt" + interval '2 s' where "userId" = $1`,
             [admin.id],
           );
         },
       ],
-      ['banned by SQL', byHand('update "user" set banned = true where id = $1')],
-      ['demoted by SQL', byHand(`update "user" set role = 'user' where id = $1`)],
+      ['banned by SQL', bySql('update "user" set banned = true where id = $1')],
+      ['demoted by SQL', bySql(`update "user" set role = 'user' where id = $1`)],
       [
         'without a session that has not expired',
-        byHand(
+        bySql(
           `update session set "expiresAt" = now() - interval '1 s' where "userId" = $1 and "impersonatedBy" is null`,
         ),
       ],
-    ])('ends at the next request when its admin is %s', async (_what, end) => {
-      const auth = stack[issuer];
-      const boss = await signUp(auth);
-      await giveRole(boss, 'admin');
-      const { admin, impersonated } = await open(auth);
-      await end(auth, admin, boss);
-      expect(await verdict(stack.gatehouse, impersonated)).toBe('401 AUTH_SESSION_REVOKED');
-    });
+    ])(
+      'ends an impersonated session at the next request when its admin is %s',
+      async (_what, end) => {
+        const auth = stack[issuer];
+        const otherAdmin = await signUp(auth);
+        await giveRole(otherAdmin, 'admin');
+        const { admin, impersonated } = await open(auth);
+        await end(auth, admin, otherAdmin);
+        expect(await outcomeOf(stack.gatehouse, impersonated)).toBe('401 AUTH_SESSION_REVOKED');
+      },
+    );
 
-    it('goes on when the ban of its admin has ended', async () => {
+    it('keeps an impersonated session when the ban of its admin has ended', async () => {
       const { admin, impersonated } = await open(stack[issuer]);
       await stack.database.sql(
         `update "user" set banned = true, "banExpires" = now() - interval '1 s' where id = $1`,
         [admin.id],
       );
-      expect(await verdict(stack.gatehouse, impersonated)).toBe('200 ok');
+      expect(await outcomeOf(stack.gatehouse, impersonated)).toBe('200 ok');
     });
 
-    it('has no admin rights, even when its user is promoted', async () => {
+    it('denies admin rights to an impersonated session even when its user is promoted', async () => {
       const { admin, ada, impersonated } = await open(stack[issuer]);
       await giveRole(ada, 'owner,admin,support');
-      expect(await verdict(own, impersonated, '/api/v1/for-admins')).toBe('403 AUTH_FORBIDDEN');
-      expect(await verdict(own, impersonated, '/api/v1/for-owners')).toBe('403 AUTH_FORBIDDEN');
-      expect(await verdict(own, impersonated, `/api/v1/for/${admin.id}`)).toBe(
+      expect(await outcomeOf(withRoles, impersonated, '/api/v1/for-admins')).toBe(
         '403 AUTH_FORBIDDEN',
       );
-      expect(await verdict(own, impersonated, `/api/v1/for/${ada.id}`)).toBe('200 ok');
-      expect(await verdict(own, impersonated, '/api/v1/for-support')).toBe('200 ok');
-      expect(await verdict(own, impersonated, '/api/v1/users')).toBe('403 AUTH_FORBIDDEN');
-      const promotion = await own.call(`/api/v1/users/${ada.id}/role`, {
+      expect(await outcomeOf(withRoles, impersonated, '/api/v1/for-owners')).toBe(
+        '403 AUTH_FORBIDDEN',
+      );
+      expect(await outcomeOf(withRoles, impersonated, `/api/v1/for/${admin.id}`)).toBe(
+        '403 AUTH_FORBIDDEN',
+      );
+      expect(await outcomeOf(withRoles, impersonated, `/api/v1/for/${ada.id}`)).toBe('200 ok');
+      expect(await outcomeOf(withRoles, impersonated, '/api/v1/for-support')).toBe('200 ok');
+      expect(await outcomeOf(withRoles, impersonated, '/api/v1/users')).toBe('403 AUTH_FORBIDDEN');
+      const promotion = await withRoles.call(`/api/v1/users/${ada.id}/role`, {
         method: 'PUT',
         token: impersonated.token,
         body: { role: ['admin'] },
@@ -176,7 +185,7 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
       expect(promotion.status).toBe(403);
     });
 
-    it('has none of ADMIN_USER_IDS either', async () => {
+    it('denies an impersonated session the admin rights of ADMIN_USER_IDS', async () => {
       const { ada, impersonated } = await open(stack[issuer]);
       const gatehouse = await startApp({
         DATABASE_URL: stack.database.url,
@@ -184,13 +193,15 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
         ADMIN_USER_IDS: ada.id,
       });
       try {
-        expect(await verdict(gatehouse, impersonated, '/api/v1/users')).toBe('403 AUTH_FORBIDDEN');
+        expect(await outcomeOf(gatehouse, impersonated, '/api/v1/users')).toBe(
+          '403 AUTH_FORBIDDEN',
+        );
       } finally {
         await gatehouse.close();
       }
     });
 
-    it('is logged and recorded with its admin', async () => {
+    it('logs and records the admin of an impersonated session', async () => {
       const { admin, ada, impersonated } = await open(stack[issuer]);
       await stack.gatehouse.call(`/api/v1/users/${ada.id}`, {
         method: 'PATCH',
@@ -210,7 +221,7 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
     });
   });
 
-  it('shows its admin to admins only', async () => {
+  it('shows the admin of an impersonated session to admins only', async () => {
     const { admin, ada, impersonated } = await open(stack.authWithSid);
     const sid = claimsOf(impersonated.token)['sid'];
     await stack.database.sql(
@@ -239,7 +250,7 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
     });
   });
 
-  it('is not what vouches for a token without sid while the user has a session of their own', async () => {
+  it('binds a token without sid to a session of the user before an impersonated one', async () => {
     const [admin, ada] = [await signUp(stack.auth), await signUp(stack.auth)];
     await giveRole(admin, 'admin');
     await impersonate(stack.auth, admin, ada);
@@ -249,10 +260,10 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
     );
     const later = { ...ada, token: await stack.auth.tokenFor(ada.session) };
     await giveRole(admin, 'user');
-    expect(await verdict(stack.gatehouse, later)).toBe('200 ok');
+    expect(await outcomeOf(stack.gatehouse, later)).toBe('200 ok');
   });
 
-  it('vouches for a token without sid when the sessions of its user have expired', async () => {
+  it('accepts a token without sid by an impersonated session when other sessions have expired', async () => {
     const [admin, ada] = [await signUp(stack.auth), await signUp(stack.auth)];
     await giveRole(admin, 'admin');
     await stack.database.sql(
@@ -260,20 +271,20 @@ describe.each(['off', 'on'])('with CHANGE_FEED=%s, an impersonated session', (fe
       [ada.id],
     );
     const impersonated = await impersonate(stack.auth, admin, ada);
-    expect(await verdict(stack.gatehouse, impersonated)).toBe('200 ok');
+    expect(await outcomeOf(stack.gatehouse, impersonated)).toBe('200 ok');
   });
 
-  it('cannot be the session from which another is impersonated', async () => {
+  it('refuses an impersonated session whose admin has only an impersonated session', async () => {
     const { admin, impersonated } = await open(stack.authWithSid);
     await stack.database.sql('update session set "impersonatedBy" = $1 where "userId" = $1', [
       admin.id,
     ]);
-    expect(await verdict(stack.gatehouse, impersonated)).toBe('401 AUTH_SESSION_REVOKED');
+    expect(await outcomeOf(stack.gatehouse, impersonated)).toBe('401 AUTH_SESSION_REVOKED');
   });
 });
 
 it.each<ServerOptions['idType']>(['uuid', 'serial'])(
-  'the admin of an impersonated session is found where ids are %s',
+  'finds the admin of an impersonated session with ids of type %s',
   async (idType) => {
     const database = await createDatabase({ empty: true });
     const auth = await startBetterAuth({
@@ -288,15 +299,15 @@ it.each<ServerOptions['idType']>(['uuid', 'serial'])(
       const [admin, ada] = [await signUp(auth), await signUp(auth)];
       await database.sql(`update "user" set role = 'admin' where id::text = $1`, [admin.id]);
       const impersonated = await impersonate(auth, admin, ada);
-      expect(await verdict(gatehouse, impersonated)).toBe('200 ok');
+      expect(await outcomeOf(gatehouse, impersonated)).toBe('200 ok');
       await database.sql(`update "user" set banned = true where id::text = $1`, [admin.id]);
-      expect(await verdict(gatehouse, impersonated)).toBe('401 AUTH_SESSION_REVOKED');
+      expect(await outcomeOf(gatehouse, impersonated)).toBe('401 AUTH_SESSION_REVOKED');
       await database.sql(`update "user" set banned = false where id::text = $1`, [admin.id]);
-      expect(await verdict(gatehouse, impersonated)).toBe('200 ok');
+      expect(await outcomeOf(gatehouse, impersonated)).toBe('200 ok');
       await database.sql(
         `update session set "impersonatedBy" = 'no id' where "impersonatedBy" is not null`,
       );
-      expect(await verdict(gatehouse, impersonated)).toBe('401 AUTH_SESSION_REVOKED');
+      expect(await outcomeOf(gatehouse, impersonated)).toBe('401 AUTH_SESSION_REVOKED');
     } finally {
       await gatehouse.close();
       await auth.stop();

@@ -10,46 +10,46 @@ let database: TestDatabase;
 beforeEach(async () => (database = await createDatabase()));
 afterEach(() => database.drop());
 
-const me = async (gatehouse: RunningApp, token: string) =>
+const meStatus = async (gatehouse: RunningApp, token: string) =>
   (await gatehouse.call('/api/v1/auth/me', { token })).status;
 
-const keyOf = (token: string) =>
+const keyIdOf = (token: string) =>
   (JSON.parse(Buffer.from(token.split('.', 1)[0] ?? '', 'base64url').toString()) as { kid: string })
     .kid;
 
-/** Asks again and again until the answer is the wanted one, for a bounded time. */
-async function eventually<Value>(ask: () => Promise<Value>, wanted: Value, seconds = 10) {
-  const began = performance.now();
-  let seen = await ask();
-  while (seen !== wanted && performance.now() - began < seconds * 1000) {
+/** Repeats `probe` until it returns `expected`. Returns the time that this took in ms. */
+async function eventually<Value>(probe: () => Promise<Value>, expected: Value, seconds = 10) {
+  const start = performance.now();
+  let value = await probe();
+  while (value !== expected && performance.now() - start < seconds * 1000) {
     await sleep(50);
-    seen = await ask();
+    value = await probe();
   }
-  expect(seen).toEqual(wanted);
-  return performance.now() - began;
+  expect(value).toEqual(expected);
+  return performance.now() - start;
 }
 
-/** What stands before the issuer's key set: it counts, and can be told to be away. */
-async function startCounter(auth: () => BetterAuth) {
-  const counter = { fetches: 0, away: false, url: '', close: () => undefined as void };
+/** Starts a proxy for the issuer's key set that counts fetches and can be made unavailable. */
+async function startKeySetProxy(auth: () => BetterAuth) {
+  const proxy = { fetches: 0, isDown: false, url: '', close: () => undefined as void };
   const server: Server = createServer((_request, response) => {
-    counter.fetches += 1;
-    if (counter.away) return void response.destroy();
+    proxy.fetches += 1;
+    if (proxy.isDown) return void response.destroy();
     void fetch(`${auth().url}/api/auth/jwks`)
       .then((answer) => answer.text())
       .then((body) => response.setHeader('content-type', 'application/json').end(body));
   }).listen(0, '127.0.0.1');
   await new Promise((resolve) => server.once('listening', resolve));
-  counter.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks`;
-  counter.close = () => {
+  proxy.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks`;
+  proxy.close = () => {
     server.closeAllConnections();
     server.close();
   };
-  return counter;
+  return proxy;
 }
 
-describe('key rotation by a real Better-Auth', () => {
-  it('accepts the new key at its first use, and the old one as long as it is published', async () => {
+describe('key rotation by Better-Auth', () => {
+  it('accepts a new key at its first use, and the old key while it is published', async () => {
     const auth = await startBetterAuth({
       databaseUrl: database.url,
       rotationInterval: 2,
@@ -58,19 +58,19 @@ describe('key rotation by a real Better-Auth', () => {
     const gatehouse = await startApp({ DATABASE_URL: database.url, BETTER_AUTH_URL: auth.origin });
     try {
       const ada = await signUp(auth);
-      expect(await me(gatehouse, ada.token)).toBe(200);
+      expect(await meStatus(gatehouse, ada.token)).toBe(200);
       await sleep(2500);
       const next = await auth.tokenFor(ada.session);
-      expect(keyOf(next)).not.toBe(keyOf(ada.token));
-      expect(await me(gatehouse, next)).toBe(200);
-      expect(await me(gatehouse, ada.token)).toBe(200);
+      expect(keyIdOf(next)).not.toBe(keyIdOf(ada.token));
+      expect(await meStatus(gatehouse, next)).toBe(200);
+      expect(await meStatus(gatehouse, ada.token)).toBe(200);
     } finally {
       await gatehouse.close();
       await auth.stop();
     }
   });
 
-  it('refuses a key that has left the set, at the next refresh', async () => {
+  it('refuses a key that was removed from the key set after the next refresh', async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url });
     const gatehouse = await startApp({
       DATABASE_URL: database.url,
@@ -79,11 +79,11 @@ describe('key rotation by a real Better-Auth', () => {
     });
     try {
       const ada = await signUp(auth);
-      expect(await me(gatehouse, ada.token)).toBe(200);
+      expect(await meStatus(gatehouse, ada.token)).toBe(200);
       await database.sql('delete from jwks');
       const next = await auth.tokenFor(ada.session);
-      await eventually(() => me(gatehouse, ada.token), 401);
-      expect(await me(gatehouse, next)).toBe(200);
+      await eventually(() => meStatus(gatehouse, ada.token), 401);
+      expect(await meStatus(gatehouse, next)).toBe(200);
     } finally {
       await gatehouse.close();
       await auth.stop();
@@ -91,16 +91,16 @@ describe('key rotation by a real Better-Auth', () => {
   });
 });
 
-describe('an issuer that is away', () => {
-  it('from the start: 503 and not 401, and 200 soon after it is there', async () => {
+describe('unreachable issuer', () => {
+  it('returns 503 and not 401 before the first key set, and 200 soon after the issuer is back', async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url });
     const ada = await signUp(auth);
-    const counter = await startCounter(() => auth);
-    counter.away = true;
+    const proxy = await startKeySetProxy(() => auth);
+    proxy.isDown = true;
     const gatehouse = await startApp({
       DATABASE_URL: database.url,
       BETTER_AUTH_URL: auth.origin,
-      JWKS_URL: counter.url,
+      JWKS_URL: proxy.url,
     });
     try {
       const { status, headers, body } = await gatehouse.call('/api/v1/auth/me', {
@@ -110,18 +110,18 @@ describe('an issuer that is away', () => {
       expect(headers.get('retry-after')).toMatch(/^\d+$/);
       await gatehouse.http.get('/health/ready').expect(503);
       await sleep(3000);
-      counter.away = false;
-      // Promised within a second; the rest is for a machine that is busy with something else.
-      expect(await eventually(() => me(gatehouse, ada.token), 200)).toBeLessThan(3000);
+      proxy.isDown = false;
+      // The promise is one second. The rest is a margin for a busy machine.
+      expect(await eventually(() => meStatus(gatehouse, ada.token), 200)).toBeLessThan(3000);
       await gatehouse.http.get('/health/ready').expect(200);
     } finally {
       await gatehouse.close();
-      counter.close();
+      proxy.close();
       await auth.stop();
     }
   });
 
-  it('later: known keys verify on, and health names it', async () => {
+  it('verifies tokens with cached keys when the issuer goes down, and reports degraded health', async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url });
     const gatehouse = await startApp({
       DATABASE_URL: database.url,
@@ -130,13 +130,13 @@ describe('an issuer that is away', () => {
     });
     try {
       const ada = await signUp(auth);
-      expect(await me(gatehouse, ada.token)).toBe(200);
+      expect(await meStatus(gatehouse, ada.token)).toBe(200);
       await auth.kill();
       await eventually(
         async () => (await gatehouse.http.get('/health/ready')).body.status,
         'degraded',
       );
-      expect(await me(gatehouse, ada.token)).toBe(200);
+      expect(await meStatus(gatehouse, ada.token)).toBe(200);
       await gatehouse.http.get('/health/ready').expect(200);
     } finally {
       await gatehouse.close();

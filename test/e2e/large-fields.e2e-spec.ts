@@ -12,7 +12,7 @@ beforeAll(async () => {
   admin = await signUp(stack.authWithSid, 'Admin');
   mallory = await signUp(stack.authWithSid, 'Mallory');
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
-  // An index of the list refuses such a name. Without it, Better-Auth accepts one.
+  // An index of the user list rejects such a name. Without the index, Better-Auth accepts it.
   await stack.database.sql(
     'drop index if exists gatehouse_user_name_idx, gatehouse_user_name_search_idx',
   );
@@ -32,9 +32,9 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => stack.end());
 
-const ask = async (path: string, by: TestUser, options: object = {}) => {
+const callApi = async (path: string, actor: Person, options: object = {}) => {
   const { status, body } = await stack.gatehouse.call(`/api/v1${path}`, {
-    token: by.token,
+    token: actor.token,
     ...options,
   });
   return { status, body, characters: JSON.stringify(body).length };
@@ -49,19 +49,19 @@ it.each([
   ['/users/{id}/accounts', () => `/users/${mallory.id}/accounts`, () => admin],
   ['/users', () => '/users', () => admin],
 ])(
-  'GET %s reads only the beginning of a name, a picture and other long texts',
-  async (_, path, by) => {
-    const { status, characters } = await ask(path(), by());
+  'reads only the beginning of a name, a picture and other long texts for GET %s',
+  async (_, path, actor) => {
+    const { status, characters } = await callApi(path(), actor());
     expect(status).toBe(200);
     expect(characters).toBeLessThan(8000);
   },
 );
 
-it('shows 255 characters of a name, 2,048 of a picture and 500 of the reason of a ban', async () => {
-  const list = await ask('/users?sort=-createdAt&limit=1', admin);
+it('returns 255 characters of a name, 2,048 of a picture and 500 of a ban reason', async () => {
+  const list = await callApi('/users?sort=-createdAt&limit=1', admin);
   for (const body of [
-    (await ask('/auth/me', mallory)).body,
-    (await ask(`/users/${mallory.id}`, admin)).body,
+    (await callApi('/auth/me', mallory)).body,
+    (await callApi(`/users/${mallory.id}`, admin)).body,
     list.body.items[0],
   ]) {
     expect(body.id).toBe(mallory.id);
@@ -70,7 +70,7 @@ it('shows 255 characters of a name, 2,048 of a picture and 500 of the reason of 
   }
 });
 
-it('a change leaves what was cut as it is, and records only its beginning', async () => {
+it('keeps the stored text of a truncated field on a change, and records only its beginning', async () => {
   const eve = await signUp(stack.authWithSid);
   await stack.database.sql(
     `update "user" set image = repeat('p', $2), "banReason" = repeat('b', $2) where id = $1`,
@@ -78,16 +78,16 @@ it('a change leaves what was cut as it is, and records only its beginning', asyn
   );
   const path = `/users/${eve.id}`;
   const body = { name: 'Eve' };
-  expect((await ask(path, eve, { method: 'PATCH', body })).status).toBe(200);
-  expect((await ask(`${path}/role`, admin, { method: 'PUT', body: { role: 'user' } })).status).toBe(
-    200,
-  );
+  expect((await callApi(path, eve, { method: 'PATCH', body })).status).toBe(200);
+  expect(
+    (await callApi(`${path}/role`, admin, { method: 'PUT', body: { role: 'user' } })).status,
+  ).toBe(200);
   const stored = `select name, length(image) as image, length("banReason") as reason from "user" where id = $1`;
   expect(await stack.database.sql(stored, [eve.id])).toEqual([
     { name: 'Eve', image: MEGABYTE, reason: MEGABYTE },
   ]);
 
-  expect((await ask(path, eve, { method: 'PATCH', body: { image: null } })).status).toBe(200);
+  expect((await callApi(path, eve, { method: 'PATCH', body: { image: null } })).status).toBe(200);
   expect(await stack.database.sql(stored, [eve.id])).toMatchObject([{ image: null }]);
   const [event] = await stack.database.sql<{ before: { image: string } }>(
     `select before from gatehouse.audit_event where target_user_id = $1 order by id desc limit 1`,

@@ -10,7 +10,7 @@ let gatehouse: RunningApp;
 beforeAll(async () => {
   database = await createDatabase();
   gatehouse = await startApp({
-    // Probes that succeed have their line at this level.
+    // Successful probes are logged only at this level.
     LOG_LEVEL: 'debug',
     DATABASE_URL: database.url,
     BETTER_AUTH_URL: 'http://127.0.0.1:9',
@@ -23,12 +23,12 @@ afterAll(async () => {
   await database.drop();
 });
 
-/** What a client gets that sends this and then waits, and when its connection is closed. */
+/** Sends the text. Returns the response, and the time until the connection closed. */
 function sendRaw(
   text: string,
   port = Number(new URL(gatehouse.url).port),
 ): Promise<{ status: number; head: string; body: string; ms: number }> {
-  const began = performance.now();
+  const start = performance.now();
   return new Promise((resolve) => {
     let answer = '';
     const socket = connect(port, '127.0.0.1', () => socket.write(text));
@@ -36,7 +36,7 @@ function sendRaw(
     socket.on('error', () => undefined);
     socket.on('close', () => {
       const [head = '', body = ''] = answer.split('\r\n\r\n', 2);
-      resolve({ status: Number(head.split(' ')[1]), head, body, ms: performance.now() - began });
+      resolve({ status: Number(head.split(' ')[1]), head, body, ms: performance.now() - start });
     });
   });
 }
@@ -44,10 +44,10 @@ function sendRaw(
 const POST = 'POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n';
 
 it.each([
-  ['a header that is none', 'GET / HTTP/1.1\r\nHost: a\r\nnone\r\n\r\n', 400, 'MALFORMED_REQUEST'],
-  ['a request line that is none', 'hello\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a malformed header', 'GET / HTTP/1.1\r\nHost: a\r\nnone\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a malformed request line', 'hello\r\n\r\n', 400, 'MALFORMED_REQUEST'],
   [
-    'two lengths',
+    'two Content-Length headers',
     `${POST}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}`,
     400,
     'MALFORMED_REQUEST',
@@ -58,7 +58,7 @@ it.each([
     431,
     'HEADERS_TOO_LARGE',
   ],
-])('answers %s with a problem and a line in the log', async (_what, text, status, code) => {
+])('returns a problem for %s and logs a line', async (_what, text, status, code) => {
   const answer = await sendRaw(text);
   expect(answer.status).toBe(status);
   expect(answer.head).toMatch(/^Content-Type: application\/problem\+json/m);
@@ -71,7 +71,7 @@ it.each([
   );
 });
 
-describe('a target that is no path', () => {
+describe('request target that is not a path', () => {
   const ENDING = ' HTTP/1.1\r\nHost: a\r\nConnection: close\r\n';
 
   it.each([
@@ -79,55 +79,58 @@ describe('a target that is no path', () => {
     ['GET x://y', 404],
     ['GET x://y/health/live', 200],
     ['OPTIONS *', 404],
-  ])('is read as a whole URL, or as none: %s', async (request, status) => {
+  ])('resolves the target of "%s" and returns %d', async (request, status) => {
     const answer = await sendRaw(`${request}${ENDING}\r\n`);
     expect(answer.status).toBe(status);
     expect(answer.head).toMatch(/^X-Request-Id: /m);
     expect(answer.head).toMatch(/^Cache-Control: no-store/m);
   });
 
-  it('with a body that cannot be read does not end the process', async () => {
-    // Express alone would answer it, after us and in a listener.
+  it('keeps running after an unreadable body for a target that is not a path', async () => {
+    // Express would respond after Gatehouse has, in an event listener.
     const text = `POST x://y${ENDING}Transfer-Encoding: chunked\r\n\r\nX\r\n`;
-    const served = await startProcess({
+    const app = await serve({
       DATABASE_URL: database.url,
       BETTER_AUTH_URL: 'https://auth.example',
     });
-    await sendRaw(text, served.port);
+    await sendRaw(text, app.port);
     await sleep(200);
-    const { status } = await fetch(`${served.url}/health/live`);
+    const { status } = await fetch(`${app.url}/health/live`);
     expect(status).toBe(200);
-    await served.end('SIGINT');
+    await app.end('SIGINT');
   });
 });
 
 it.each([
-  ['no host', 'GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
-  ['no host, which HTTP/1.0 need not', 'GET /health/live HTTP/1.0\r\n\r\n', 200],
+  ['no Host header', 'GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
+  ['no Host header over HTTP/1.0', 'GET /health/live HTTP/1.0\r\n\r\n', 200],
   [
-    'an expectation of its own',
+    'an unknown expectation',
     'GET /health/live HTTP/1.1\r\nHost: a\r\nExpect: much\r\nConnection: close\r\n\r\n',
     200,
   ],
-])('answers a request with %s by itself, and not by Node', async (_what, text, status) => {
-  gatehouse.lines.length = 0;
-  const answer = await sendRaw(text);
-  expect(answer.status).toBe(status);
-  expect(answer.head).toMatch(/^X-Request-Id: /m);
-  expect(answer.head).toMatch(/^X-Content-Type-Options: nosniff/m);
-  expect(JSON.parse(answer.body)).toMatchObject(
-    status === 200 ? { status: 'ok' } : { code: 'MALFORMED_REQUEST' },
-  );
-  await until(() => gatehouse.lines.filter(({ msg }) => msg === 'request').length, 1);
-});
+])(
+  'handles a request with %s itself and does not leave it to Node',
+  async (_what, text, status) => {
+    gatehouse.lines.length = 0;
+    const answer = await sendRaw(text);
+    expect(answer.status).toBe(status);
+    expect(answer.head).toMatch(/^X-Request-Id: /m);
+    expect(answer.head).toMatch(/^X-Content-Type-Options: nosniff/m);
+    expect(JSON.parse(answer.body)).toMatchObject(
+      status === 200 ? { status: 'ok' } : { code: 'MALFORMED_REQUEST' },
+    );
+    await until(() => gatehouse.lines.filter(({ msg }) => msg === 'request').length, 1);
+  },
+);
 
-it('answers a request that can be read, and not what comes behind it and cannot', async () => {
+it('responds to a valid request but not to invalid data behind it', async () => {
   const answer = await sendRaw('GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\nX\r\n\r\n');
   expect(answer.head).toMatch(/^Connection: close/m);
   expect(JSON.parse(answer.body)).toMatchObject({ status: 'error' });
 });
 
-it('gives headers ten seconds and a whole request thirty', async () => {
+it('times out the headers after ten seconds and the whole request after thirty', async () => {
   const [headers, body] = await Promise.all([
     sendRaw('GET / HTTP/1.1\r\nHost: a\r\n'),
     sendRaw(`${POST}Content-Length: 2\r\n\r\n{`),
@@ -141,7 +144,7 @@ it('gives headers ten seconds and a whole request thirty', async () => {
   expect(body.ms).toBeLessThan(33_000);
 }, 45_000);
 
-it('keeps a connection open for longer than load balancers do', async () => {
+it('keeps an idle connection open for longer than load balancers do', async () => {
   const answer = await fetch(`${gatehouse.url}/health/live`);
   expect(answer.headers.get('keep-alive')).toBe('timeout=75');
   await answer.text();
