@@ -7,12 +7,13 @@ import { takeSnapshot } from '../support/user-snapshot.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 /**
- * Who may do what. `admin`, `other`, `nobody` (no token) and `demoted` (an admin when the token was
- * issued) ask about somebody; `self`, `banned` and `revoked` (signed out) about themselves, the latter
- * two being admins, so that they could do everything if it were not for that.
+ * The permissions of every kind of caller. `admin`, `other`, `no-token` and `demoted` send requests
+ * about the user `self`. `demoted` was an admin when Better-Auth issued the token. `self`, `banned`
+ * and `revoked` (signed out) send requests about themselves. The latter two are admins, so only the
+ * ban and the sign-out restrict them.
  */
 const MATRIX = `
-                                                   admin  self       other      nobody   banned  demoted    revoked
+                                                   admin  self       other      no-token banned  demoted    revoked
   GET    /api/v1/auth/session                      200    200        200        MISSING  BANNED  200        REVOKED
   GET    /api/v1/auth/me                           200    200        200        MISSING  BANNED  200        REVOKED
   GET    /api/v1/auth/accounts                     200    200        200        MISSING  BANNED  200        REVOKED
@@ -51,8 +52,8 @@ interface Row {
   route: string;
   method: string;
   template: string;
-  /** By caller, `200` or status and code. */
-  verdicts: Record<string, string>;
+  /** `200`, or status and problem code, for each caller. */
+  expected: Record<string, string>;
 }
 
 const [callers = [], ...lines] = MATRIX.trim()
@@ -62,22 +63,22 @@ const rows: Row[] = lines.map(([method = '', template = '', ...cells]) => ({
   route: `${method} ${template}`,
   method,
   template,
-  verdicts: Object.fromEntries(callers.map((caller, i) => [caller, MEANING[cells[i] ?? ''] ?? ''])),
+  expected: Object.fromEntries(callers.map((caller, i) => [caller, MEANING[cells[i] ?? ''] ?? ''])),
 }));
 
-interface Cast {
-  /** Who asks, and about whom. */
-  asks: Record<string, { by?: TestUser; about: TestUser }>;
-  sessionOf: Map<TestUser, string>;
+interface Fixtures {
+  /** The sender and the user in the path, for each kind of caller. */
+  requests: Record<string, { actor?: Person; target: Person }>;
+  sessionIds: Map<Person, string>;
   restore(): Promise<void>;
 }
 
 let stack: Stack;
-// What is put back by hand is meant for the very next request.
+// The tests restore rows by SQL. Without the change feed the next request reads them uncached.
 beforeAll(async () => (stack = await startStack({}, { CHANGE_FEED: 'off' })));
 afterAll(() => stack.end());
 
-it('has a row for every route, and no other', () => {
+it('lists exactly the documented routes in the permission matrix', () => {
   const documented = Object.entries(createDocument(stack.gatehouse.app).paths).flatMap(
     ([path, operations]) => Object.keys(operations).map((key) => `${key.toUpperCase()} ${path}`),
   );
@@ -86,51 +87,57 @@ it('has a row for every route, and no other', () => {
 
 describe.each([
   ['name their session', () => stack.authWithSid],
-  ['name none', () => stack.auth],
-])('with tokens that %s', (_what, issuer) => {
-  let cast: Cast;
-  beforeAll(async () => (cast = await assemble(issuer())));
+  ['name no session', () => stack.auth],
+])('permissions with tokens that %s', (tokens, issuer) => {
+  let fixtures: Fixtures;
+  beforeAll(async () => (fixtures = await createFixtures(issuer())));
 
-  it.each(rows)('$route', async (row) => {
-    const seen: Record<string, string> = {};
-    for (const caller of callers) {
-      const { status, body } = await ask(cast, row, caller);
-      seen[caller] = status === 200 ? '200' : `${status} ${body.code}`;
-    }
-    expect(seen).toEqual(row.verdicts);
-  });
-
-  describe.each(rows)('$route, written in another way', (row) => {
-    it.each(ways(row))('%s', async (_way, respell, arrives) => {
+  it.each(rows)(
+    `gives every caller the listed response to $route with tokens that ${tokens}`,
+    async (row) => {
+      const actual: Record<string, string> = {};
       for (const caller of callers) {
-        await cast.restore();
-        const { by, path } = requestOf(cast, row, caller);
-        const [method, respelled] = respell(row.method, path);
-        const status = await send(method, respelled, by?.token, BODIES[row.route]);
-        const wanted = Number(row.verdicts[caller]?.slice(0, 3));
-        // To a route that is not there nobody is refused; and a changed id is another one.
-        const otherwise = [404, ...(wanted === 200 ? [403] : [])];
-        expect([caller, status]).toEqual([
-          caller,
-          arrives || !otherwise.includes(status) ? wanted : status,
-        ]);
+        const { status, body } = await sendAs(fixtures, row, caller);
+        actual[caller] = status === 200 ? '200' : `${status} ${body.code}`;
       }
-    });
+      expect(actual).toEqual(row.expected);
+    },
+  );
+
+  describe.each(rows)('alternative spellings of $route', (row) => {
+    it.each(respellings(row))(
+      `gives no caller more access to ${row.route} with %s`,
+      async (_name, respell, isSameRoute) => {
+        for (const caller of callers) {
+          await fixtures.restore();
+          const { actor, path } = requestOf(fixtures, row, caller);
+          const [method, respelled] = respell(row.method, path);
+          const status = await send(method, respelled, actor?.token, BODIES[row.route]);
+          const expected = Number(row.expected[caller]?.slice(0, 3));
+          // An unknown route returns 404. A changed id is the id of another user, so 403 is possible.
+          const alternatives = [404, ...(expected === 200 ? [403] : [])];
+          expect([caller, status]).toEqual([
+            caller,
+            isSameRoute || !alternatives.includes(status) ? expected : status,
+          ]);
+        }
+      },
+    );
   });
 });
 
-/** By name: what it does to a method and a path, and whether it is the same route all the same. */
-function ways({ method }: Row) {
-  type Way = [string, (method: string, path: string) => [string, string], boolean];
-  const all: Way[] = [
+/** Each has a name, a change of method and path, and whether the changed path is the same route. */
+function respellings({ method }: Row) {
+  type Respelling = [string, (method: string, path: string) => [string, string], boolean];
+  const all: Respelling[] = [
     ['HEAD', (_, path) => ['HEAD', path], true],
-    ['/ at the end', (method, path) => [method, `${path}/`], true],
-    ['UPPER CASE', (method, path) => [method, path.replace(/^\/(api\/v1\/)?\w+/, upper)], true],
-    ['// in front', (method, path) => [method, `/${path}`], false],
-    ['// within', (method, path) => [method, path.replace(/(\w)\//, '$1//')], false],
-    ['/./ within', (method, path) => [method, `/.${path}`], false],
-    ['/../ within', (method, path) => [method, `/api/v1/users/../../..${path}`], false],
-    ['%61 for a', (method, path) => [method, path.replace('a', '%61')], false],
+    ['a slash at the end', (method, path) => [method, `${path}/`], true],
+    ['upper case', (method, path) => [method, path.replace(/^\/(api\/v1\/)?\w+/, upper)], true],
+    ['// at the start', (method, path) => [method, `/${path}`], false],
+    ['// inside', (method, path) => [method, path.replace(/(\w)\//, '$1//')], false],
+    ['/./ inside', (method, path) => [method, `/.${path}`], false],
+    ['/../ inside', (method, path) => [method, `/api/v1/users/../../..${path}`], false],
+    ['%61 in place of a', (method, path) => [method, path.replace('a', '%61')], false],
     ['%2f at the end', (method, path) => [method, `${path}%2f`], false],
     [';x=1 at the end', (method, path) => [method, `${path};x=1`], false],
   ];
@@ -139,8 +146,8 @@ function ways({ method }: Row) {
 
 const upper = (text: string) => text.toUpperCase();
 
-async function assemble(issuer: BetterAuth): Promise<Cast> {
-  const signUpAdmin = async (name: string): Promise<TestUser> => {
+async function createFixtures(issuer: BetterAuth): Promise<Fixtures> {
+  const signUpAdmin = async (name: string): Promise<Person> => {
     const person = await signUp(issuer, name);
     await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
     return { ...person, token: await issuer.tokenFor(person.session) };
@@ -156,9 +163,9 @@ async function assemble(issuer: BetterAuth): Promise<Cast> {
     await signUpAdmin('Revoked'),
   ];
   const change = async (method: string, path: string, body: object): Promise<void> => {
-    const order = { method, token: admin.token, body };
-    const answer = await retryOn503(() => stack.gatehouse.call(`/api/v1/users/${path}`, order));
-    expect(answer.status).toBe(200);
+    const options = { method, token: admin.token, body };
+    const response = await settled(() => stack.gatehouse.call(`/api/v1/users/${path}`, options));
+    expect(response.status).toBe(200);
   };
   await change('POST', `${banned.id}/ban`, {});
   await change('PUT', `${demoted.id}/role`, { role: 'user' });
@@ -169,41 +176,45 @@ async function assemble(issuer: BetterAuth): Promise<Cast> {
     [self.id],
   );
   return {
-    asks: {
-      admin: { by: admin, about: self },
-      self: { by: self, about: self },
-      other: { by: other, about: self },
-      nobody: { about: self },
-      banned: { by: banned, about: banned },
-      demoted: { by: demoted, about: self },
-      revoked: { by: revoked, about: revoked },
+    requests: {
+      admin: { actor: admin, target: self },
+      self: { actor: self, target: self },
+      other: { actor: other, target: self },
+      'no-token': { target: self },
+      banned: { actor: banned, target: banned },
+      demoted: { actor: demoted, target: self },
+      revoked: { actor: revoked, target: revoked },
     },
-    sessionOf: new Map([[self, session?.id ?? '']]),
+    sessionIds: new Map([[self, session?.id ?? '']]),
     restore: await takeSnapshot(stack.database),
   };
 }
 
-function requestOf(cast: Cast, { template }: Row, caller: string) {
-  const { by, about } = cast.asks[caller]!;
+function requestOf(fixtures: Fixtures, { template }: Row, caller: string) {
+  const { actor, target } = fixtures.requests[caller]!;
   const path = template
-    .replace('{id}', about.id)
-    .replace('{sessionId}', cast.sessionOf.get(about) ?? 'none');
-  return { by, path };
+    .replace('{id}', target.id)
+    .replace('{sessionId}', fixtures.sessionIds.get(target) ?? 'none');
+  return { actor, path };
 }
 
-async function ask(cast: Cast, row: Row, caller: string) {
-  await cast.restore();
-  const { by, path } = requestOf(cast, row, caller);
+async function sendAs(fixtures: Fixtures, row: Row, caller: string) {
+  await fixtures.restore();
+  const { actor, path } = requestOf(fixtures, row, caller);
   const body = BODIES[row.route];
-  // What a probe says is for test/health to look at.
+  // The tests of the health routes check the bodies of probes.
   if (row.template.startsWith('/health')) {
-    return { status: await send(row.method, path, by?.token), body: {} };
+    return { status: await send(row.method, path, actor?.token), body: {} };
   }
-  const order = { method: row.method, ...(by && { token: by.token }), ...(body && { body }) };
-  return retryOn503(() => stack.gatehouse.call(path, order));
+  const options = {
+    method: row.method,
+    ...(actor && { token: actor.token }),
+    ...(body && { body }),
+  };
+  return settled(() => stack.gatehouse.call(path, options));
 }
 
-/** Without the tidying that `fetch` does to a path. */
+/** Sends the path as it is. `fetch` would normalize it. */
 function send(method: string, path: string, token?: string, body?: object): Promise<number> {
   const { port } = new URL(stack.gatehouse.url);
   return new Promise((resolve, reject) => {

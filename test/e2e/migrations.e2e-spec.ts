@@ -9,7 +9,7 @@ import { signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { type ProgramResult, runBuilt } from '../support/built-program.js';
 
-/** Each is three processes. The race is lost in about every second round without the lock. */
+/** Each round starts three processes. Without the lock, about every second round fails. */
 const ROUNDS = { empty: 20, pending: 5 };
 
 const NAMES = MIGRATIONS.map(({ name }) => name);
@@ -17,15 +17,15 @@ const NAMES = MIGRATIONS.map(({ name }) => name);
 let database: TestDatabase;
 const migrate = () => runBuilt('src/cli/migrate.js', { DATABASE_URL: database.url });
 
-describe('three replicas that migrate at once', () => {
+describe('concurrent migrations', () => {
   it(
-    'make the tables of a new database once',
+    'creates the tables of a new database once when three replicas migrate at the same time',
     async () => {
       for (let round = 1; round <= ROUNDS.empty; round += 1) {
         database = await createDatabase({ empty: true });
         const outcomes = await Promise.all([migrate(), migrate(), migrate()]);
-        expect(applied(outcomes)).toEqual(NAMES);
-        expect(await recorded(database)).toEqual(NAMES);
+        expect(appliedNames(outcomes)).toEqual(NAMES);
+        expect(await recordedNames(database)).toEqual(NAMES);
         await database.drop();
       }
     },
@@ -33,15 +33,15 @@ describe('three replicas that migrate at once', () => {
   );
 
   it(
-    'apply what is pending once',
+    'applies pending migrations once when three replicas migrate at the same time',
     async () => {
       for (let round = 1; round <= ROUNDS.pending; round += 1) {
         database = await createDatabase();
         await withMigrator(database, (migrator) => migrator.down());
-        const before = await recorded(database);
+        const before = await recordedNames(database);
         const outcomes = await Promise.all([migrate(), migrate(), migrate()]);
-        expect([...before, ...applied(outcomes)]).toEqual(NAMES);
-        expect(await recorded(database)).toEqual(NAMES);
+        expect([...before, ...appliedNames(outcomes)]).toEqual(NAMES);
+        expect(await recordedNames(database)).toEqual(NAMES);
         await database.drop();
       }
     },
@@ -49,41 +49,41 @@ describe('three replicas that migrate at once', () => {
   );
 });
 
-describe('one after another', () => {
+describe('consecutive migrations', () => {
   beforeEach(async () => {
     database = await createDatabase({ empty: true });
   });
 
   afterEach(() => database.drop());
 
-  it('go up, down and up again', async () => {
+  it('restores the same schema when it migrates down and up again', async () => {
     await database.drop();
     database = await createDatabase();
-    const migrated = await readCatalog(database, { ours: true });
-    const betterAuths = await readCatalog(database);
+    const migrated = await catalogOf(database, { ours: true });
+    const betterAuthTables = await catalogOf(database);
 
     await withMigrator(database, (migrator) => migrator.down({ to: 0 }));
-    expect(await recorded(database)).toEqual([]);
-    expect(await readCatalog(database)).toEqual(betterAuths);
+    expect(await recordedNames(database)).toEqual([]);
+    expect(await catalogOf(database)).toEqual(betterAuthTables);
     expect(await migrate()).toMatchObject({ code: 0, stderr: '' });
     expect(await readCatalog(database, { ours: true })).toEqual(migrated);
     expect(await migrate()).toMatchObject({ code: 0, stdout: 'nothing to apply\n' });
   });
 
-  it("make Better-Auth's tables as its own migrator does", async () => {
+  it("creates the tables of Better-Auth exactly as Better-Auth's own migrator does", async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url, migrate: true });
     await auth.stop();
-    const itsOwn = await readCatalog(database);
-    const ours = await createDatabase();
+    const betterAuthTables = await catalogOf(database);
+    const migrated = await createDatabase();
     try {
-      expect(itsOwn.length).toBeGreaterThan(60);
-      expect(await readCatalog(ours)).toEqual(itsOwn);
+      expect(betterAuthTables.length).toBeGreaterThan(60);
+      expect(await catalogOf(migrated)).toEqual(betterAuthTables);
     } finally {
-      await ours.drop();
+      await migrated.drop();
     }
   });
 
-  it('suit a Better-Auth that was there first', async () => {
+  it('keeps the tables of a Better-Auth that was installed before Gatehouse', async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url, migrate: true });
     try {
       const ada = await signUp(auth);
@@ -91,7 +91,7 @@ describe('one after another', () => {
       expect(await migrate()).toMatchObject({ code: 0, stderr: '' });
       expect(await readCatalog(database)).toEqual(before);
       await signUp(auth);
-      // Its verdict over the tables is kept until its next start.
+      // Better-Auth caches its check of the tables until it restarts.
       await auth.restart();
       await signUp(auth);
       expect(await auth.signIn(ada)).toMatchObject({ user: { id: ada.id } });
@@ -100,7 +100,7 @@ describe('one after another', () => {
     }
   });
 
-  it('suit a Better-Auth that comes after them', async () => {
+  it('supports a Better-Auth that is installed after the migrations', async () => {
     expect(await migrate()).toMatchObject({ code: 0, stderr: '' });
     const before = await readCatalog(database, { ours: true });
     const auth = await startBetterAuth({ databaseUrl: database.url });
@@ -115,7 +115,7 @@ describe('one after another', () => {
     }
   });
 
-  it('keep every row', async () => {
+  it('keeps every row of Better-Auth when it migrates up and down', async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url, migrate: true });
     const ada = await signUp(auth);
     await auth.stop();
@@ -132,8 +132,8 @@ describe('one after another', () => {
   });
 });
 
-/** The names that they say they applied; all three must have ended well. */
-function applied(outcomes: ProgramResult[]): string[] {
+/** Returns the migrations that the processes applied. Expects that all processes succeeded. */
+function appliedNames(outcomes: Outcome[]): string[] {
   for (const { code, stderr } of outcomes)
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   return outcomes
@@ -142,7 +142,7 @@ function applied(outcomes: ProgramResult[]): string[] {
     .map((line) => line.replace('applied ', ''));
 }
 
-async function recorded(migrated: TestDatabase): Promise<string[]> {
+async function recordedNames(migrated: TestDatabase): Promise<string[]> {
   const rows = await migrated.sql<{ name: string }>(
     'select name from gatehouse.migration order by id',
   );

@@ -22,8 +22,8 @@ beforeEach(() => (gatehouse.lines.length = 0));
 
 const GET = 'GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n';
 
-/** The answers to requests that are sent all at once, and whether the connection is closed then. */
-async function pipeline(requests: number, wanted = requests) {
+/** Sends the requests in one write. Returns the statuses and whether the server disconnected. */
+async function pipeline(requests: number, expected = requests) {
   let text = '';
   let isClosed = false;
   const socket = connect(Number(new URL(gatehouse.url).port), '127.0.0.1');
@@ -33,7 +33,7 @@ async function pipeline(requests: number, wanted = requests) {
   socket.write(GET.repeat(requests));
   const statuses = () =>
     [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
-  for (let tries = 0; tries < 500 && !isClosed && statuses().length < wanted; tries += 1) {
+  for (let tries = 0; tries < 500 && !isClosed && statuses().length < expected; tries += 1) {
     await sleep(10);
   }
   await sleep(50);
@@ -43,14 +43,14 @@ async function pipeline(requests: number, wanted = requests) {
 
 const requestLines = () => gatehouse.lines.filter(({ msg }) => msg === 'request');
 
-describe('requests that are sent before the answer to the one ahead', () => {
-  it('are answered in their order, up to 32 at a time', async () => {
+describe('pipelined requests', () => {
+  it('responds to up to 32 pipelined requests in their order', async () => {
     const { statuses, isClosed } = await pipeline(32);
     expect(statuses).toEqual(Array.from({ length: 32 }, () => 404));
     expect(isClosed).toBe(false);
   });
 
-  it('are answered up to 32, and the next with a problem that ends the connection', async () => {
+  it('rejects the 33rd pipelined request with a problem and closes the connection', async () => {
     const { statuses, isClosed, text } = await pipeline(100);
     expect(statuses).toEqual([...Array.from({ length: 32 }, () => 404), 429]);
     expect(isClosed).toBe(true);
@@ -66,14 +66,14 @@ describe('requests that are sent before the answer to the one ahead', () => {
     expect(requestLines()).toContainEqual(expect.objectContaining({ code: 'RATE_LIMITED' }));
   });
 
-  it('are not worked on when there are 50,000, and the connection is closed', async () => {
+  it('processes at most 33 of 50,000 pipelined requests and closes the connection', async () => {
     const { statuses, isClosed } = await pipeline(50_000);
     expect(statuses.length).toBeLessThanOrEqual(33);
     expect(isClosed).toBe(true);
     expect(requestLines().length).toBeLessThanOrEqual(33);
   });
 
-  it('may be as many as one likes, 32 at a time', async () => {
+  it('accepts any number of pipelined requests on one connection, 32 at a time', async () => {
     const port = Number(new URL(gatehouse.url).port);
     const socket = connect(port, '127.0.0.1');
     let text = '';

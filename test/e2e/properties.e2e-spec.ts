@@ -13,8 +13,8 @@ import {
 import { type Stack, startStack } from '../support/stack.js';
 
 /**
- * Every operation, with inputs that are made from the document itself: so many that it allows, and so
- * many that are wrong in one place. `PROPERTY_SEED` repeats a run that failed.
+ * Generates inputs for every operation from the OpenAPI document. Half of them are valid, and half
+ * are wrong in one place. `PROPERTY_SEED` repeats a failed run.
  */
 const RUNS = 200;
 const SEED = Number(process.env['PROPERTY_SEED'] ?? 20_261_121);
@@ -34,22 +34,22 @@ interface Input {
   query: [string, string][];
   headers: Record<string, string>;
   body: unknown;
-  /** Sent as it is, where it is no JSON of a body. */
+  /** Replaces `body` where the test sends text that is not JSON of a valid body. */
   raw?: { text: string; type: string };
 }
 
 let stack: Stack;
 let check: OpenApiCheck;
 let document: OpenAPIObject;
-let admin: TestUser;
-let victims: TestUser[];
+let admin: Person;
+let targets: Person[];
 
 beforeAll(async () => {
   stack = await startStack({}, { RATE_LIMIT_PER_MINUTE: '0' });
   document = createDocument(stack.gatehouse.app);
   check = createOpenApiCheck(document);
   admin = await signUp(stack.authWithSid);
-  victims = [await signUp(stack.auth), await signUp(stack.auth)];
+  targets = [await signUp(stack.auth), await signUp(stack.auth)];
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
 });
 
@@ -58,14 +58,14 @@ beforeEach(async () => {
     `insert into session (id, token, "userId", "expiresAt", "createdAt", "updatedAt")
      select 'made' || n, 'made' || n || $1, $1, now() + interval '1 day', now(), now() from generate_series(1, 500) n
      on conflict do nothing`,
-    [victims[0]?.id],
+    [targets[0]?.id],
   );
 });
 afterAll(() => stack.end());
 
-// ── What the document allows ────────────────────────────────────────────────────────────────────
+// ── Valid inputs ───────────────────────────────────────────────────────────────────────────────
 
-/** Known before the application is: the committed document, which a test holds to the real one. */
+/** Jest needs the operations before the application starts. A test compares both documents. */
 const committed = JSON.parse(readFileSync('openapi.json', 'utf8')) as Schema;
 
 const OPERATIONS: Operation[] = Object.entries(
@@ -80,12 +80,12 @@ const OPERATIONS: Operation[] = Object.entries(
   })),
 );
 
-const text = (least: number, most: number) =>
+const text = (min: number, max: number) =>
   fc
-    .string({ unit: 'grapheme', minLength: Math.max(1, least), maxLength: Math.min(most, 40) })
-    .filter((value) => value.trim() !== '' && value.length <= most && !/\p{Cc}/u.test(value));
+    .string({ unit: 'grapheme', minLength: Math.max(1, min), maxLength: Math.min(max, 40) })
+    .filter((value) => value.trim() !== '' && value.length <= max && !/\p{Cc}/u.test(value));
 
-const moment = fc
+const dateTime = fc
   .date({ min: new Date('2030-01-01'), max: new Date('2090-01-01'), noInvalidDate: true })
   .map((date) => date.toISOString());
 
@@ -95,7 +95,7 @@ function valueOf(given: Schema): fc.Arbitrary<unknown> {
   if (schema['oneOf']) return fc.oneof(...(schema['oneOf'] as Schema[]).map(valueOf));
   const types = [schema['type']].flat() as string[];
   if (types.includes('null')) {
-    const type = types.find((each) => each !== 'null');
+    const type = types.find((candidate) => candidate !== 'null');
     return fc.option(valueOf({ ...schema, type }), { nil: null });
   }
   if (types.includes('boolean')) return fc.boolean();
@@ -109,7 +109,7 @@ function valueOf(given: Schema): fc.Arbitrary<unknown> {
     });
   }
   if (types.includes('object')) return objectOf(schema);
-  if (schema['format'] === 'date-time') return moment;
+  if (schema['format'] === 'date-time') return dateTime;
   return text(schema['minLength'] ?? 1, schema['maxLength'] ?? 40);
 }
 
@@ -117,7 +117,7 @@ function objectOf({ properties = {}, required = [] }: Schema): fc.Arbitrary<obje
   const values = Object.fromEntries(
     Object.entries(properties as Schema).map(([name, schema]) => [
       name,
-      MEANT[name] ?? valueOf(schema as Schema),
+      SPECIAL_VALUES[name] ?? valueOf(schema as Schema),
     ]),
   );
   return fc.record(values, { requiredKeys: required as string[] });
@@ -130,37 +130,38 @@ function resolve(schema: Schema): Schema {
 
 const roles = fc.constantFrom('user', 'admin');
 
-/** Values of which the document can say only that they are texts. */
-const MEANT: Record<string, fc.Arbitrary<unknown>> = {
-  id: fc.integer({ min: 0, max: 2 }).map((index) => victims[index]?.id ?? 'nobody'),
+/** Parameters that need certain values. The document describes them only as strings. */
+const SPECIAL_VALUES: Record<string, fc.Arbitrary<unknown>> = {
+  id: fc.integer({ min: 0, max: 2 }).map((index) => targets[index]?.id ?? 'nobody'),
   sessionId: fc.integer({ min: 1, max: 600 }).map((number) => `made${number}`),
   role: fc.oneof(roles, fc.uniqueArray(roles, { minLength: 1 })),
   image: fc.option(fc.webUrl(), { nil: null }),
   'If-Match': fc.constantFrom('*', '"another"'),
   provider: fc.constantFrom('credential', 'github'),
   actorId: fc.constant('nobody'),
-  targetUserId: fc.integer({ min: 0, max: 1 }).map((index) => victims[index]?.id ?? 'nobody'),
+  targetUserId: fc.integer({ min: 0, max: 1 }).map((index) => targets[index]?.id ?? 'nobody'),
 };
 
 function validInput({ parameters, body }: Operation): fc.Arbitrary<Input> {
-  const named = (place: string) => parameters.filter((parameter) => parameter.in === place);
-  // A cursor is somebody's answer and no text to be made up: among the wrong ones it is tried.
-  const queries = named('query').filter(({ name }) => name !== 'cursor');
+  const parametersIn = (location: string) =>
+    parameters.filter((parameter) => parameter.in === location);
+  // A valid cursor comes from a response and cannot be generated. Invalid cursors are tested below.
+  const queries = parametersIn('query').filter(({ name }) => name !== 'cursor');
   const record = (list: Operation['parameters'], optional: boolean) =>
     fc.record(
       Object.fromEntries(
         list.map(({ name, schema }) => [
           name,
-          name === 'role' ? roles : (MEANT[name] ?? valueOf(schema)),
+          name === 'role' ? roles : (SPECIAL_VALUES[name] ?? valueOf(schema)),
         ]),
       ),
       optional ? { requiredKeys: [] } : {},
     );
   return fc
     .record({
-      path: record(named('path'), false),
+      path: record(parametersIn('path'), false),
       query: record(queries, true),
-      headers: record(named('header'), true),
+      headers: record(parametersIn('header'), true),
       body: body === undefined ? fc.constant(undefined) : valueOf(body),
     })
     .map(({ query, ...input }) => ({
@@ -169,10 +170,10 @@ function validInput({ parameters, body }: Operation): fc.Arbitrary<Input> {
     })) as fc.Arbitrary<Input>;
 }
 
-// ── What it does not allow ──────────────────────────────────────────────────────────────────────
+// ── Invalid inputs ─────────────────────────────────────────────────────────────────────────────
 
 interface Fault {
-  /** What the answer must name, where it is a fault of a field. */
+  /** The field that the response must name, if the fault is in a field. */
   field?: string;
   statuses: number[];
   apply: (input: Input) => Input;
@@ -183,10 +184,10 @@ const unknownName = fc.oneof(
   fc.constantFrom(...inherited, '$or', '$like', 'role[$ne]', 'banned[]', 'isAdmin', 'password'),
   fc.stringMatching(/^x[a-z0-9_]{1,20}$/),
 );
-const noText = fc.constantFrom<unknown>(5, true, {}, ['x'], { $like: '%' }, { toString: 'x' });
-const badText = (most: number) => fc.constantFrom('a\0b', 'x'.repeat(most + 1));
-/** In a query it would be sent as another character, which is none. */
-const halfText = fc.constantFrom('\ud800', 'half \udc00');
+const nonText = fc.constantFrom<unknown>(5, true, {}, ['x'], { $like: '%' }, { toString: 'x' });
+const badText = (max: number) => fc.constantFrom('a\0b', 'x'.repeat(max + 1));
+/** Only for bodies. A query would replace a lone surrogate by a valid character. */
+const loneSurrogate = fc.constantFrom('\ud800', 'half \udc00');
 
 function faultsOf(operation: Operation): fc.Arbitrary<Fault> {
   const { parameters, body, isPublic } = operation;
@@ -196,8 +197,9 @@ function faultsOf(operation: Operation): fc.Arbitrary<Fault> {
   for (const { name, schema } of queries)
     faults.push(badQuery(schema).map((value) => inQuery(name, value)));
   if (queries.some(({ name }) => name === 'cursor')) faults.push(badCursor);
-  for (const [from, to] of TIMES) {
-    if (queries.some(({ name }) => name === from)) faults.push(fc.constant(turnedRound(from, to)));
+  for (const [from, to] of TIME_RANGES) {
+    if (queries.some(({ name }) => name === from))
+      faults.push(fc.constant(reversedRange(from, to)));
   }
   for (const { name } of parameters.filter((parameter) => parameter.in === 'path')) {
     faults.push(badPath.map((value) => inPath(name, value)));
@@ -227,7 +229,7 @@ const inQuery = (field: string, values: string[]): Fault => ({
 
 const one = (...values: string[]) => fc.constantFrom(...values.map((value) => [value]));
 
-/** One value that is wrong, or two where one belongs. */
+/** One wrong value, or two values where the parameter takes one. */
 function badQuery(schema: Schema): fc.Arbitrary<string[]> {
   if (schema['enum']) return one('nope', '', 'CURRENT', 'a\0b');
   if (schema['type'] === 'boolean') return one('yes', '1', '', 'TRUE', 'null');
@@ -235,29 +237,29 @@ function badQuery(schema: Schema): fc.Arbitrary<string[]> {
     return one('0', '-1', '1.5', 'abc', '1e3', '0x10', '', String(Number(schema['maximum']) + 1));
   }
   if (schema['format'] === 'date-time') return one('yesterday', '2026-13-01', '', '1', 'a\0b');
-  const most = Number(schema['maxLength']);
+  const max = Number(schema['maxLength']);
   return fc.oneof(
-    badText(most).map((value) => [value]),
+    badText(max).map((value) => [value]),
     fc.constantFrom<string[][]>([''], ['one', 'two']),
   );
 }
 
-const TIMES = [
+const TIME_RANGES = [
   ['createdFrom', 'createdTo'],
   ['from', 'to'],
 ] as const;
 
-const turnedRound = (from: string, to: string): Fault => {
+const reversedRange = (from: string, to: string): Fault => {
   const fault = inQuery(from, ['2030-01-02T00:00:00Z']);
   const earlier = inQuery(to, ['2030-01-01T00:00:00Z']);
   return { ...fault, apply: (input) => earlier.apply(fault.apply(input)) };
 };
 
-/** What is refused first, or may not stand there. */
-const BESIDE_A_CURSOR = new Set(['page', 'sort', 'createdFrom', 'createdTo', 'from', 'to']);
+/** Parameters that a cursor excludes, or whose faults would be reported first. */
+const EXCLUDED_WITH_CURSOR = new Set(['page', 'sort', 'createdFrom', 'createdTo', 'from', 'to']);
 
-const OF_ANOTHER_SORT = encodeCursor({ sort: '-email', value: 'ada@example.com', id: 'x' });
-const TAMPERED = encodeCursor({ sort: '-createdAt', value: '2026-01-01', id: 'x' }).replace(
+const CURSOR_OF_OTHER_SORT = encodeCursor({ sort: '-email', value: 'ada@example.com', id: 'x' });
+const TAMPERED_CURSOR = encodeCursor({ sort: '-createdAt', value: '2026-01-01', id: 'x' }).replace(
   /.(.)$/,
   (_, last: string) => (last === 'A' ? 'BB' : 'AA'),
 );
@@ -265,13 +267,23 @@ const TAMPERED = encodeCursor({ sort: '-createdAt', value: '2026-01-01', id: 'x'
 const badCursor: fc.Arbitrary<Fault> = fc
   .oneof(
     fc.base64String({ minLength: 4 }),
-    fc.constantFrom('x', 'eyJzb3J0IjoibmFtZSJ9', '..', 'null', OF_ANOTHER_SORT, TAMPERED),
+    fc.constantFrom(
+      'x',
+      'eyJzb3J0IjoibmFtZSJ9',
+      '..',
+      'null',
+      CURSOR_OF_OTHER_SORT,
+      TAMPERED_CURSOR,
+    ),
   )
   .map((cursor) => inQuery('cursor', [cursor]))
   .map((fault) => ({
     ...fault,
     apply: (input) =>
-      fault.apply({ ...input, query: input.query.filter(([name]) => !BESIDE_A_CURSOR.has(name)) }),
+      fault.apply({
+        ...input,
+        query: input.query.filter(([name]) => !EXCLUDED_WITH_CURSOR.has(name)),
+      }),
   }));
 
 const badPath = fc.constantFrom(
@@ -308,14 +320,14 @@ const badCredential: fc.Arbitrary<Fault> = fc
 const inBody = (field: string, value: unknown): Fault => ({
   field,
   statuses: [400],
-  // Not as a literal: `{ __proto__: … }` would set the prototype.
+  // As text, because an object literal with `__proto__` would set the prototype.
   apply: (input) => ({
     ...input,
     raw: {
       type: 'application/json',
       text: `{${Object.entries(input.body as object)
         .filter(([name]) => name !== field)
-        .map(([name, own]) => `${JSON.stringify(name)}:${JSON.stringify(own)},`)
+        .map(([name, content]) => `${JSON.stringify(name)}:${JSON.stringify(content)},`)
         .join('')}${JSON.stringify(field)}:${JSON.stringify(value)}}`,
     },
   }),
@@ -343,7 +355,7 @@ function bodyFaults(schema: Schema): fc.Arbitrary<Fault>[] {
             ['user', 'user'],
             null,
           )
-        : fc.oneof(noText, halfText, badText(Number(property['maxLength'])));
+        : fc.oneof(nonText, loneSurrogate, badText(Number(property['maxLength'])));
       return wrong.map((value) => inBody(name, value));
     }),
     ...(schema['properties']['expiresAt']
@@ -373,12 +385,12 @@ function bodyFaults(schema: Schema): fc.Arbitrary<Fault>[] {
   ];
 }
 
-// ── Asking ──────────────────────────────────────────────────────────────────────────────────────
+// ── Requests ────────────────────────────────────────────────────────────────────────────────────
 
 async function send({ method, template }: Operation, input: Input): Promise<TestResponse> {
   const path = template.replaceAll(/\{(\w+)\}/g, (_, name: string) => input.path[name] ?? '');
   const query = new URLSearchParams(input.query).toString();
-  const sent =
+  const payload =
     input.raw ??
     (input.body === undefined
       ? undefined
@@ -387,20 +399,24 @@ async function send({ method, template }: Operation, input: Input): Promise<Test
     method,
     headers: {
       authorization: `Bearer ${admin.token}`,
-      ...(sent ? { 'content-type': sent.type } : {}),
+      ...(payload ? { 'content-type': payload.type } : {}),
       ...input.headers,
     },
-    ...(sent ? { body: sent.text } : {}),
+    ...(payload ? { body: payload.text } : {}),
   });
-  const received = await response.text();
+  const responseText = await response.text();
   const { status, headers } = response;
-  const answer = { status, headers, body: received === '' ? undefined : JSON.parse(received) };
-  // Of another path than the operation's own nothing is promised but that it is a problem.
+  const answer = {
+    status,
+    headers,
+    body: responseText === '' ? undefined : JSON.parse(responseText),
+  };
+  // Such a path can belong to another operation, so its response is not checked here.
   if (!/[%]|x{300}/.test(path)) check(method, template, answer);
   return answer;
 }
 
-const everybody = () =>
+const readUsers = () =>
   stack.database.sql(
     'select id, name, image, role, banned, "banReason", "updatedAt" from "user" order by id',
   );
@@ -409,25 +425,25 @@ const options = { numRuns: RUNS, seed: SEED, endOnFailure: true };
 
 describe.each(
   OPERATIONS.map((operation) => [`${operation.method} ${operation.template}`, operation] as const),
-)('%s', (_, operation) => {
-  it(`answers ${RUNS} inputs that are allowed as the document says`, async () => {
-    const seen = new Set<number>();
+)('generated inputs of %s', (name, operation) => {
+  it(`responds to ${RUNS} valid inputs of ${name} as the document states`, async () => {
+    const statuses = new Set<number>();
     await fc.assert(
       fc.asyncProperty(validInput(operation), async (input) => {
         const { status } = await send(operation, input);
-        seen.add(status);
+        statuses.add(status);
         expect(status).toBeLessThan(500);
       }),
       options,
     );
-    expect(seen).toContain(200);
+    expect(statuses).toContain(200);
   }, 60_000);
 
-  // A probe takes no input, so none can be wrong.
+  // Public operations take no input, so no input can be invalid.
   if (operation.isPublic) return;
-  it(`refuses ${RUNS} that are not, by name, and changes nothing`, async () => {
+  it(`refuses ${RUNS} invalid inputs of ${name} by field name and changes no user`, async () => {
     expect(claimsOf(admin.token)['sid']).toEqual(expect.any(String));
-    const before = await everybody();
+    const before = await readUsers();
     await fc.assert(
       fc.asyncProperty(validInput(operation), faultsOf(operation), async (input, fault) => {
         const { status, body } = await send(operation, fault.apply(input));
@@ -439,6 +455,6 @@ describe.each(
       }),
       options,
     );
-    expect(await everybody()).toEqual(before);
+    expect(await readUsers()).toEqual(before);
   }, 60_000);
 });
