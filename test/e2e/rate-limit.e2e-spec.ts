@@ -13,17 +13,17 @@ import { type Stack, startStack } from '../support/stack.js';
 
 @Controller('limited')
 class LimitedController {
-  @Get('dear')
+  @Get('strict')
   @Throttle({ default: { limit: 1, ttl: 30_000 } })
-  dear(): void {}
+  strict(): void {}
 
-  @Get('free')
+  @Get('unlimited')
   @SkipThrottle()
-  free(): void {}
+  unlimited(): void {}
 
-  @Get('open')
+  @Get('public')
   @Public()
-  open(): void {}
+  public(): void {}
 }
 
 @Module({ controllers: [LimitedController] })
@@ -33,7 +33,7 @@ const ME = '/api/v1/auth/me';
 const LIMIT = 5;
 
 let stack: Stack;
-/** The same Better-Auth, whose tokens live for a second. */
+/** The same Better-Auth, with tokens that expire after a second. */
 let shortLived: BetterAuth;
 beforeAll(async () => {
   stack = await startStack();
@@ -52,14 +52,14 @@ let gatehouse: RunningApp;
 beforeEach(() => start());
 afterEach(() => gatehouse.close());
 
-/** Each test begins with nothing counted. */
+/** Each test starts with empty counters. */
 async function start(variables: Record<string, string> = {}): Promise<void> {
   gatehouse = await startApp(
     {
       DATABASE_URL: stack.database.url,
       BETTER_AUTH_URL: stack.auth.origin,
       RATE_LIMIT_PER_MINUTE: String(LIMIT),
-      // What is changed by hand here is looked at by the very next request.
+      // The tests change rows by SQL. Without the change feed the next request reads them uncached.
       CHANGE_FEED: 'off',
       ...variables,
     },
@@ -72,24 +72,24 @@ async function restart(variables: Record<string, string>): Promise<void> {
   await start(variables);
 }
 
-/** The statuses of so many calls, one after another. */
+/** Sends `count` requests one after another, and returns their statuses. */
 async function statuses(count: number, token: string, path = ME, from?: string): Promise<number[]> {
-  const seen = [];
+  const received = [];
   for (let call = 0; call < count; call += 1) {
     const headers: Record<string, string> = from === undefined ? {} : { 'x-forwarded-for': from };
-    seen.push((await gatehouse.call(path, { token, headers })).status);
+    received.push((await gatehouse.call(path, { token, headers })).status);
   }
-  return seen;
+  return received;
 }
 
-const guess = async (from: string) => (await statuses(1, 'made-up', ME, from))[0];
+const guessFrom = async (from: string) => (await statuses(1, 'made-up', ME, from))[0];
 
-const ask = async (path: string) => (await fetch(gatehouse.url + path)).status;
+const statusOf = async (path: string) => (await fetch(gatehouse.url + path)).status;
 
-const times = (status: number, count: number) => Array<number>(count).fill(status);
+const repeat = (status: number, count: number) => Array<number>(count).fill(status);
 
-describe('a user', () => {
-  it('is told what is left, and refused when nothing is', async () => {
+describe('rate limit of a user', () => {
+  it('reports the remaining requests of a user, and rejects requests above the limit', async () => {
     const { token } = await signUp(stack.auth);
     for (let left = LIMIT - 1; left >= 0; left -= 1) {
       const { status, headers } = await gatehouse.call(ME, { token });
@@ -105,26 +105,26 @@ describe('a user', () => {
     expect(Number(headers.get('retry-after'))).toBeLessThanOrEqual(60);
   });
 
-  it('is one user with all their tokens, and others at the same address are not that user', async () => {
+  it('counts all tokens of a user together, and other users at the same address separately', async () => {
     const ada = await signUp(stack.auth);
     const bob = await signUp(stack.auth);
     const again = await stack.authWithSid.tokenFor(ada.session);
-    expect(await statuses(3, ada.token)).toEqual(times(200, 3));
+    expect(await statuses(3, ada.token)).toEqual(repeat(200, 3));
     expect(await statuses(3, again)).toEqual([200, 200, 429]);
     expect(await statuses(1, bob.token)).toEqual([200]);
   });
 
-  it('who is banned is counted by themselves, and nobody else at the address for it', async () => {
+  it('counts requests of a banned user against that user, and not against the address', async () => {
     const eve = await signUp(stack.auth);
     expect(await statuses(1, eve.token)).toEqual([200]);
     await stack.database.sql('update "user" set banned = true where id = $1', [eve.id]);
-    expect(await statuses(LIMIT + 1, eve.token)).toEqual([...times(403, LIMIT), 429]);
+    expect(await statuses(LIMIT + 1, eve.token)).toEqual([...repeat(403, LIMIT), 429]);
     expect(await statuses(1, 'made-up')).toEqual([401]);
   });
 });
 
-describe('a subject', () => {
-  it('has one allowance of failures for all its ended sessions', async () => {
+describe('rate limit of failures of a subject', () => {
+  it('counts the failures of all ended sessions of a subject together', async () => {
     const ada = await signUp(stack.authWithSid);
     const tokens = [ada.token];
     while (tokens.length < 4) {
@@ -138,32 +138,32 @@ describe('a subject', () => {
   });
 
   it.each(['off', 'on'])(
-    'that is exhausted keeps its good sessions, known or not (CHANGE_FEED=%s)',
+    'accepts live sessions of a subject above its failure limit, cached or not (CHANGE_FEED=%s)',
     async (feed) => {
       await restart({ CHANGE_FEED: feed });
       const ada = await signUp(stack.authWithSid);
       const { sessionToken } = await stack.authWithSid.signIn(ada);
-      const good = await stack.authWithSid.tokenFor(sessionToken);
-      expect(await statuses(1, good)).toEqual([200]);
+      const liveToken = await stack.authWithSid.tokenFor(sessionToken);
+      expect(await statuses(1, liveToken)).toEqual([200]);
       expect(await statuses(1, ada.token)).toEqual([200]);
       await stack.authWithSid.signOut(ada.session);
-      const hammered = await statuses(LIMIT + 4, ada.token);
-      expect(hammered.at(-1)).toBe(429);
-      expect(await statuses(1, good)).toEqual([200]);
-      // A change of the user is a cache miss for every session.
+      const rejected = await statuses(LIMIT + 4, ada.token);
+      expect(rejected.at(-1)).toBe(429);
+      expect(await statuses(1, liveToken)).toEqual([200]);
+      // A change of the user invalidates the cache entries of all sessions.
       await stack.database.sql('update "user" set name = $2 where id = $1', [ada.id, 'Countess']);
       await sleep(100);
-      expect(await statuses(1, good)).toEqual([200]);
+      expect(await statuses(1, liveToken)).toEqual([200]);
       const { sessionToken: third } = await stack.authWithSid.signIn(ada);
       expect(await statuses(1, await stack.authWithSid.tokenFor(third))).toEqual([200]);
     },
   );
 
-  it('whose old token somebody sends again and again is still told that a newer one expired', async () => {
+  it('reports a newer token as expired after an old token of the same subject reached the limit', async () => {
     await restart({ JWT_LEEWAY_SECONDS: '0' });
     const ada = await signUp(shortLived);
     await expire(ada.token);
-    expect(await statuses(LIMIT + 1, ada.token)).toEqual([...times(401, LIMIT), 429]);
+    expect(await statuses(LIMIT + 1, ada.token)).toEqual([...repeat(401, LIMIT), 429]);
     const newer = await shortLived.tokenFor(ada.session);
     await expire(newer);
     const { status, body } = await gatehouse.call(ME, { token: newer });
@@ -172,22 +172,22 @@ describe('a subject', () => {
   });
 });
 
-it('the documents are counted by address, like every public route', async () => {
+it('counts requests for the OpenAPI documents by address, as for every public route', async () => {
   const paths = ['/api/v1/docs', '/api/v1/openapi.json', '/api/v1/docs/swagger-ui.css'];
-  for (const path of paths) expect(await ask(path)).toBe(200);
-  for (const path of paths.slice(0, LIMIT - 3)) expect(await ask(path)).toBe(200);
-  expect(await ask('/api/v1/docs/swagger-ui-init.js')).toBe(429);
+  for (const path of paths) expect(await statusOf(path)).toBe(200);
+  for (const path of paths.slice(0, LIMIT - 3)) expect(await statusOf(path)).toBe(200);
+  expect(await statusOf('/api/v1/docs/swagger-ui-init.js')).toBe(429);
 });
 
-/** A token of the right form and key, with a signature that nobody made. */
+/** A token with a valid header and payload, and a wrong signature. */
 const forge = (token: string, n = 0) => `${token.slice(0, -20)}${String(n).padStart(20, 'A')}`;
 
 async function expire(...tokens: string[]): Promise<void> {
-  const ends = tokens.map((token) => Number(claimsOf(token)['exp']) * 1000);
-  await sleep(Math.max(0, Math.max(...ends) - Date.now()) + 50);
+  const expiries = tokens.map((token) => Number(claimsOf(token)['exp']) * 1000);
+  await sleep(Math.max(0, Math.max(...expiries) - Date.now()) + 50);
 }
 
-/** Signed up without a password to hash, so that there can be hundreds. */
+/** Inserts users by SQL. Hundreds of password hashes would take too long. */
 async function signUpMany(count: number): Promise<string[]> {
   const rows = await stack.database.sql<{ token: string }>(
     `with people as (
@@ -210,23 +210,23 @@ async function tokensOf(auth: BetterAuth, sessions: string[]): Promise<string[]>
   return tokens;
 }
 
-describe('an address', () => {
-  it('that guesses is refused, while its good tokens go on, known or not', async () => {
+describe('rate limit of an address', () => {
+  it('rejects invalid tokens from an address above the limit, and accepts its valid ones, cached or not', async () => {
     const ada = await signUp(stack.auth);
     const bob = await signUp(stack.auth);
     expect(await statuses(1, ada.token)).toEqual([200]);
-    expect(await statuses(LIMIT + 2, 'made-up')).toEqual([...times(401, LIMIT), 429, 429]);
+    expect(await statuses(LIMIT + 2, 'made-up')).toEqual([...repeat(401, LIMIT), 429, 429]);
     expect(await statuses(2, forge(bob.token))).toEqual([429, 429]);
     expect(await statuses(1, ada.token)).toEqual([200]);
     expect(await statuses(1, bob.token)).toEqual([200]);
   });
 
-  it('of 300 clients with expired tokens serves those that have renewed theirs', async () => {
+  it('accepts renewed tokens from an address whose 300 clients sent expired ones', async () => {
     await restart({
       RATE_LIMIT_PER_MINUTE: '300',
       JWT_LEEWAY_SECONDS: '0',
       CHANGE_FEED: 'on',
-      // Its default: all clients of a load balancer come from one address.
+      // The default: all clients behind a load balancer have one address.
       TRUST_PROXY: 'false',
     });
     const sessions = await signUpMany(301);
@@ -238,13 +238,13 @@ describe('an address', () => {
     }
     const renewed = await tokensOf(stack.auth, sessions.slice(0, 20));
     for (const token of renewed) expect(await statuses(1, token)).toEqual([200]);
-    // Nor does a stranger at the same address who guesses.
+    // An attacker at the same address must not lock the others out either.
     expect((await statuses(301, 'made-up')).at(-1)).toBe(429);
     const others = await tokensOf(stack.auth, sessions.slice(20, 40));
     for (const token of others) expect(await statuses(1, token)).toEqual([200]);
   });
 
-  it('that is exhausted has an expired token named as such, so that its client renews it', async () => {
+  it('reports an expired token as expired from an address above the limit, so that its client renews it', async () => {
     await restart({ JWT_LEEWAY_SECONDS: '0' });
     const ada = await signUp(shortLived);
     await expire(ada.token);
@@ -253,15 +253,15 @@ describe('an address', () => {
     expect([status, body.code]).toEqual([401, 'AUTH_TOKEN_EXPIRED']);
   });
 
-  it('has no missing token counted against it', async () => {
-    for (let call = 0; call <= LIMIT; call += 1) expect(await ask(ME)).toBe(401);
+  it('does not count requests without a token against the address', async () => {
+    for (let call = 0; call <= LIMIT; call += 1) expect(await statusOf(ME)).toBe(401);
     expect(await statuses(1, 'made-up')).toEqual([401]);
     await statuses(LIMIT, 'made-up');
     const { status, body } = await gatehouse.call(ME);
     expect([status, body.code]).toEqual([401, 'AUTH_MISSING_TOKEN']);
   });
 
-  it('has nothing counted against it by genuine tokens, however they fail', async () => {
+  it('does not count genuine tokens of ended sessions against the address', async () => {
     const eve = await signUp(stack.auth);
     for (let session = 0; session <= LIMIT; session += 1) {
       const ended = await stack.authWithSid.signIn(eve);
@@ -272,74 +272,76 @@ describe('an address', () => {
     expect(await statuses(1, 'made-up')).toEqual([401]);
   });
 
-  it('is not what a stranger says it is', async () => {
+  it('ignores X-Forwarded-For when TRUST_PROXY is off', async () => {
     for (let host = 1; host <= LIMIT; host += 1) {
       expect(await statuses(1, 'made-up', ME, `203.0.113.${host}`)).toEqual([401]);
     }
     expect(await statuses(1, 'made-up', ME, '203.0.113.99')).toEqual([429]);
   });
 
-  it('behind a proxy is what the proxy says, IPv6 by /64', async () => {
+  it('takes the address from a trusted proxy, and groups IPv6 addresses by /64', async () => {
     await restart({ TRUST_PROXY: '1' });
     for (let host = 1; host <= LIMIT; host += 1) {
-      expect(await guess(`2001:db8:0:1::${host}`)).toBe(401);
+      expect(await guessFrom(`2001:db8:0:1::${host}`)).toBe(401);
     }
-    expect(await guess('2001:db8:0:1:ffff::1')).toBe(429);
-    expect(await guess('2001:db8:0:2::1')).toBe(401);
-    for (let call = 0; call < LIMIT; call += 1) expect(await guess('203.0.113.7')).toBe(401);
-    expect(await guess('::ffff:203.0.113.7')).toBe(429);
-    expect(await guess('203.0.113.8')).toBe(401);
-    // What is no address is counted where it came from, and a zone makes none of an IPv4 address.
-    for (let call = 0; call < LIMIT; call += 1) expect(await guess(`nobody-${call}`)).toBe(401);
-    expect(await guess('nobody-else')).toBe(429);
+    expect(await guessFrom('2001:db8:0:1:ffff::1')).toBe(429);
+    expect(await guessFrom('2001:db8:0:2::1')).toBe(401);
+    for (let call = 0; call < LIMIT; call += 1) expect(await guessFrom('203.0.113.7')).toBe(401);
+    expect(await guessFrom('::ffff:203.0.113.7')).toBe(429);
+    expect(await guessFrom('203.0.113.8')).toBe(401);
+    // An invalid address counts against the proxy. An address with a zone is invalid here.
+    for (let call = 0; call < LIMIT; call += 1) expect(await guessFrom(`nobody-${call}`)).toBe(401);
+    expect(await guessFrom('nobody-else')).toBe(429);
     for (const zoned of ['1.2.3.4%a', '1.2.3.4%b', '2001:db8::1%c', 'fe80::1%eth0']) {
-      expect(await guess(zoned)).toBe(429);
+      expect(await guessFrom(zoned)).toBe(429);
     }
   });
 
-  it('has nothing counted against it by an outage', async () => {
+  it('does not count requests that fail in an outage against the address', async () => {
     const { token } = await signUp(stack.auth);
     await restart({ JWKS_URL: 'http://127.0.0.1:9/' });
-    expect(await statuses(LIMIT + 1, token)).toEqual(times(503, LIMIT + 1));
+    expect(await statuses(LIMIT + 1, token)).toEqual(repeat(503, LIMIT + 1));
   });
 });
 
-it('counts a public route by address, and no probe', async () => {
-  const open = '/api/v1/limited/open';
-  for (let call = 0; call < LIMIT; call += 1) expect(await ask(open)).toBe(200);
-  expect(await ask(open)).toBe(429);
-  for (let call = 0; call <= LIMIT; call += 1) expect(await ask('/health/live')).toBe(200);
+it('counts requests for a public route by address, and does not count probes', async () => {
+  const publicRoute = '/api/v1/limited/public';
+  for (let call = 0; call < LIMIT; call += 1) expect(await statusOf(publicRoute)).toBe(200);
+  expect(await statusOf(publicRoute)).toBe(429);
+  for (let call = 0; call <= LIMIT; call += 1) expect(await statusOf('/health/live')).toBe(200);
 });
 
-it('lets a route have an allowance of its own, or none', async () => {
+it('lets a route have its own limit, or no limit', async () => {
   const { token } = await signUp(stack.auth);
-  expect(await statuses(2, token, '/api/v1/limited/dear')).toEqual([200, 429]);
-  expect(await statuses(LIMIT + 1, token, '/api/v1/limited/free')).toEqual(times(200, LIMIT + 1));
-  expect(await statuses(LIMIT, token)).toEqual(times(200, LIMIT));
+  expect(await statuses(2, token, '/api/v1/limited/strict')).toEqual([200, 429]);
+  expect(await statuses(LIMIT + 1, token, '/api/v1/limited/unlimited')).toEqual(
+    repeat(200, LIMIT + 1),
+  );
+  expect(await statuses(LIMIT, token)).toEqual(repeat(200, LIMIT));
 });
 
 const isBusy = ({ reason }: Record<string, unknown>) => reason === 'signature-budget';
 
-it('answers 429 when an exhausted address has used up the CPU budget, too', async () => {
-  // The dearest signatures, so that one client is fast enough.
+it('rejects a token with 429 when its address is above the limit and the CPU budget is used up', async () => {
+  // These signatures cost the most, so that one client can use up the budget.
   const slow = await startStack({ algorithm: 'ES512' }, { RATE_LIMIT_PER_MINUTE: String(LIMIT) });
   try {
-    const { gatehouse: own } = slow;
+    const { gatehouse: limited } = slow;
     const ada = await signUp(slow.auth);
-    expect((await own.call(ME, { token: ada.token })).status).toBe(200);
+    expect((await limited.call(ME, { token: ada.token })).status).toBe(200);
     let answer;
-    for (let n = 0; n < 5000 && !own.lines.some(isBusy); n += 1) {
-      answer = await own.call(ME, { token: forge(ada.token, n) });
+    for (let n = 0; n < 5000 && !limited.lines.some(isBusy); n += 1) {
+      answer = await limited.call(ME, { token: forge(ada.token, n) });
     }
     expect([answer?.status, answer?.headers.get('retry-after')]).toEqual([429, '2']);
     expect(answer?.body.code).toBe('RATE_LIMITED');
-    expect((await own.call(ME, { token: ada.token })).status).toBe(200);
+    expect((await limited.call(ME, { token: ada.token })).status).toBe(200);
   } finally {
     await slow.end();
   }
 });
 
-it('warns once of a proxy while TRUST_PROXY is off, and never while it is on', async () => {
+it('warns once about a proxy while TRUST_PROXY is off, and never while it is on', async () => {
   const warnings = () => gatehouse.lines.filter(({ event }) => event === 'proxy.ignored');
   await gatehouse.call(ME);
   expect(warnings()).toEqual([]);
@@ -355,7 +357,7 @@ it('warns once of a proxy while TRUST_PROXY is off, and never while it is on', a
 
 const address = (id: string): RateLimitKey => ({ kind: 'address', id });
 
-it('keeps an exhausted address exhausted when a flood of others arrives', () => {
+it('keeps an address above its limit while 150,000 other addresses are counted', () => {
   const response = { setHeader: () => response } as unknown as Response;
   const limits = new RateLimiter(new Environment());
   for (let failure = 0; failure < 300; failure += 1) {
@@ -376,7 +378,7 @@ it('keeps an exhausted address exhausted when a flood of others arrives', () => 
   expect(limits.isExhausted(address('other-149999'))).toBe(false);
 });
 
-it('a CPU budget runs work for its share of the time, and no more', () => {
+it('limits work to the share of CPU time of its budget', () => {
   let now = 0;
   let cpu = 0;
   const budget = new CpuBudget(
@@ -385,30 +387,30 @@ it('a CPU budget runs work for its share of the time, and no more', () => {
     () => cpu,
   );
   const work = (cost: number) => budget.run(() => (cpu += cost));
-  // What was saved up.
+  // The saved budget.
   for (let run = 0; run < 100; run += 1) expect(work(5)).toBeDefined();
   expect(work(5)).toBeUndefined();
-  // From then on a tenth of the time, whether runs cost little or much.
+  // Afterwards a tenth of the time, for cheap and for expensive work.
   const before = cpu;
   for (; now < 100_000; now += 1) work(now < 50_000 ? 0.2 : 3);
   expect(cpu - before).toBeGreaterThan(9_500);
   expect(cpu - before).toBeLessThan(10_010);
 });
 
-it('never says that more is left of a window than the window', () => {
-  const said = new Set<string>();
-  const response = { setHeader: (_name: string, value: string) => said.add(value) };
+it('never reports a reset time longer than the window', () => {
+  const sentHeaders = new Set<string>();
+  const response = { setHeader: (_name: string, value: string) => sentHeaders.add(value) };
   const limits = new RateLimiter(new Environment());
   for (let user = 0; user < 20_000; user += 1) {
     limits.count(userKey(String(user)), response as unknown as Response);
   }
-  expect([...said].filter((value) => /t=6[1-9]/.test(value))).toEqual([]);
+  expect([...sentHeaders].filter((value) => /t=6[1-9]/.test(value))).toEqual([]);
 });
 
-it('counts nothing at 0', async () => {
+it('applies no rate limit when RATE_LIMIT_PER_MINUTE is 0', async () => {
   await restart({ RATE_LIMIT_PER_MINUTE: '0' });
   const { token } = await signUp(stack.auth);
-  expect(await statuses(LIMIT + 1, token)).toEqual(times(200, LIMIT + 1));
-  expect(await statuses(LIMIT + 1, 'made-up')).toEqual(times(401, LIMIT + 1));
+  expect(await statuses(LIMIT + 1, token)).toEqual(repeat(200, LIMIT + 1));
+  expect(await statuses(LIMIT + 1, 'made-up')).toEqual(repeat(401, LIMIT + 1));
   expect((await gatehouse.call(ME, { token })).headers.get('ratelimit')).toBeNull();
 });

@@ -3,7 +3,7 @@ import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { registerSecret, registerToken } from '../support/leak-detector.js';
 import { type Stack, startStack } from '../support/stack.js';
 
-/** A browser, whose cookies Better-Auth takes for its session as long as they are fresh. */
+/** A browser. Better-Auth accepts its cached cookies without a lookup of the session. */
 class Browser {
   private readonly cookies = new Map<string, string>();
 
@@ -44,17 +44,17 @@ class Browser {
   }
 }
 
-describe.each(['prefer-sid', 'require-sid', 'token-only'])('SESSION_BINDING=%s', (binding) => {
+describe.each(['prefer-sid', 'require-sid', 'token-only'])('residual validity (%s)', (binding) => {
   let stack: Stack;
   beforeAll(async () => {
     stack = await startStack({ cookieCache: 300 }, { SESSION_BINDING: binding });
   });
   afterAll(() => stack.end());
 
-  const ask = (token: string, method: string, path: string) =>
+  const call = (token: string, method: string, path: string) =>
     stack.gatehouse.call(`/api/v1/users/${path}`, { method, token });
 
-  /** Signs out everywhere and in again; resolves with the answer and a token of the old cookies. */
+  /** Ends sessions and signs in again. Resolves with the response and a token for the old cookies. */
   async function tokenOfEndedSession(
     issuer: BetterAuth,
     path: (id: string, sid: string) => string,
@@ -63,46 +63,49 @@ describe.each(['prefer-sid', 'require-sid', 'token-only'])('SESSION_BINDING=%s',
     const old = new Browser(issuer);
     await old.signIn(ada);
     const token = await stack.authWithSid.tokenFor(ada.session);
-    const { status, body } = await ask(token, 'DELETE', path(ada.id, await old.sessionId()));
+    const { status, body } = await call(token, 'DELETE', path(ada.id, await old.sessionId()));
     expect([status, body.success]).toEqual([200, true]);
     await new Browser(issuer).signIn(ada);
-    const late = await old.token();
-    return { body, token: late, answer: await ask(late, 'GET', ada.id) };
+    const oldToken = await old.token();
+    return { body, token: oldToken, response: await call(oldToken, 'GET', ada.id) };
   }
 
   it.each([
     ['all sessions', (id: string) => `${id}/sessions`],
     ['one session', (id: string, sid: string) => `${id}/sessions/${sid}`],
-  ])('states how long a token without `sid` can outlive %s', async (_what, path) => {
-    const { body, token, answer } = await tokenOfEndedSession(stack.auth, path);
+  ])(`states how long a token without sid can outlive %s with ${binding}`, async (_what, path) => {
+    const { body, token, response } = await tokenOfEndedSession(stack.auth, path);
     const exp = Number(claimsOf(token)['exp']) * 1000;
     if (binding === 'require-sid') {
-      expect([answer.body.code, body.residual]).toEqual(['AUTH_TOKEN_INVALID', null]);
+      expect([response.body.code, body.residual]).toEqual(['AUTH_TOKEN_INVALID', null]);
       return;
     }
-    // The cookie cache has issued it after its session ended, and it is accepted.
-    expect(answer.status).toBe(200);
+    // Better-Auth issued the token from its cookie cache after the session ended. It is accepted.
+    expect(response.status).toBe(200);
     expect(Date.parse(body.residual)).toBeGreaterThan(exp);
   });
 
-  it('is refused with a `sid`, except where sessions are not checked', async () => {
-    const { body, answer } = await tokenOfEndedSession(stack.authWithSid, (id) => `${id}/sessions`);
+  it(`accepts a token with the sid of an ended session only if sessions are not checked (${binding})`, async () => {
+    const { body, response } = await tokenOfEndedSession(
+      stack.authWithSid,
+      (id) => `${id}/sessions`,
+    );
     if (binding === 'token-only') {
-      expect(answer.status).toBe(200);
+      expect(response.status).toBe(200);
       expect(body.message).toMatch(/does not check sessions\. Tokens stay valid until they expire/);
     } else {
-      expect(answer.body.code).toBe('AUTH_SESSION_REVOKED');
+      expect(response.body.code).toBe('AUTH_SESSION_REVOKED');
       expect(body.message).toBe('The sessions have ended.');
     }
   });
 
-  it('covers a cookie that is kept as long as its session', async () => {
+  it(`includes the lifetime of a cookie in the residual validity (${binding})`, async () => {
     const ada = await signUp(stack.authWithSid);
     const [row] = await stack.database.sql<{ expiresAt: Date }>(
       'select "expiresAt" from session where "userId" = $1',
       [ada.id],
     );
-    const { body } = await ask(ada.token, 'DELETE', `${ada.id}/sessions`);
+    const { body } = await call(ada.token, 'DELETE', `${ada.id}/sessions`);
     if (binding === 'require-sid') {
       expect(body.residual).toBeNull();
       return;

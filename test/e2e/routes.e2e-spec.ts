@@ -9,7 +9,7 @@ interface Layer {
   route?: { path: string; methods: Record<string, boolean> };
 }
 
-/** Every route that Express has, whatever the decorators or the document say. */
+/** Every route that is registered in Express, independent of decorators and document. */
 function routes(): string[] {
   const { router } = stack.gatehouse.app.getHttpAdapter().getInstance() as unknown as {
     router: { stack: Layer[] };
@@ -21,14 +21,14 @@ function routes(): string[] {
     .toSorted();
 }
 
-it('has these public routes and no other', async () => {
-  const open = [];
+it('makes only the listed routes public', async () => {
+  const publicRoutes = [];
   for (const route of routes()) {
     const [method = '', path = ''] = route.split(' ');
     const { status } = await fetch(stack.gatehouse.url + path.replaceAll(/:\w+/g, 'x'), { method });
-    if (status !== 401) open.push(route);
+    if (status !== 401) publicRoutes.push(route);
   }
-  expect(open).toEqual([
+  expect(publicRoutes).toEqual([
     'GET /api/v1/docs',
     'GET /api/v1/docs/',
     'GET /api/v1/docs/LICENSE',
@@ -49,7 +49,7 @@ it('has these public routes and no other', async () => {
   ]);
 });
 
-it('documents every route it has, and no other', () => {
+it('documents exactly the routes that exist', () => {
   const documented = Object.entries(createDocument(stack.gatehouse.app).paths).flatMap(
     ([path, operations]) =>
       Object.keys(operations).map(
@@ -61,7 +61,7 @@ it('documents every route it has, and no other', () => {
   );
 });
 
-it('asks for a token in the document where it asks for one in truth', () => {
+it('documents a bearer token for exactly the routes that require one', () => {
   for (const [path, operations] of Object.entries(createDocument(stack.gatehouse.app).paths)) {
     for (const operation of Object.values(
       operations as Record<string, { security: unknown; responses: object }>,

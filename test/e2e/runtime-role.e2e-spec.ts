@@ -10,10 +10,10 @@ import { until } from '../support/app-process.js';
 describe.each([
   ['camel case', {}],
   ['snake case, plural, uuid', { columns: 'snake', plural: true, idType: 'uuid' }],
-] as const)('a role for the running service (%s)', (_what, issuer) => {
-  // Roles belong to the cluster, which other spec files use at the same time.
+] as const)('database role of the service (%s)', (naming, issuer) => {
+  // Other spec files use the same cluster, and roles belong to the cluster.
   const suffix = `${process.pid}_${issuer && 'columns' in issuer ? 'snake' : 'camel'}`;
-  const [role, stranger] = [`gatehouse_${suffix}`, `auth_${suffix}`];
+  const [role, otherRole] = [`gatehouse_${suffix}`, `auth_${suffix}`];
   const password = 'r7nt1me0nly';
   let database: TestDatabase;
   let auth: BetterAuth;
@@ -31,7 +31,7 @@ describe.each([
       DATABASE_URL: database.url,
       DATABASE_RUNTIME_ROLE: name,
     });
-  const as = async (user: string, ...statements: string[]) => {
+  const runAs = async (user: string, ...statements: string[]) => {
     const client = new Client({ connectionString: urlOf(user) });
     await client.connect();
     try {
@@ -52,7 +52,7 @@ describe.each([
       ...issuer,
     });
     await database.sql(`create role ${role} login password '${password}'`);
-    await database.sql(`create role ${stranger} login password '${password}'`);
+    await database.sql(`create role ${otherRole} login password '${password}'`);
     expect(await migrate()).toMatchObject({
       code: 0,
       stderr: '',
@@ -66,48 +66,48 @@ describe.each([
   afterAll(async () => {
     await gatehouse?.close();
     await auth?.stop();
-    for (const name of [role, stranger]) await database?.sql(`drop owned by ${name}`);
-    for (const name of [role, stranger]) await database?.sql(`drop role ${name}`);
+    for (const name of [role, otherRole]) await database?.sql(`drop owned by ${name}`);
+    for (const name of [role, otherRole]) await database?.sql(`drop role ${name}`);
     await database?.drop();
   });
 
-  it('serves every route', async () => {
-    const ask = async (method: string, path: string, body?: object, by = admin) => {
-      const answer = await gatehouse.call(path, {
+  it(`serves every route with the runtime role (${naming})`, async () => {
+    const request = async (method: string, path: string, body?: object, actor = admin) => {
+      const response = await gatehouse.call(path, {
         method,
-        token: by.token,
+        token: actor.token,
         ...(body === undefined ? {} : { body }),
       });
-      return [`${method} ${path}`, answer.status];
+      return [`${method} ${path}`, response.status];
     };
     const users = '/api/v1/users';
     const sid = String(claimsOf(ada.token)['sid']);
-    const answers = [
-      await ask('GET', '/health/ready'),
-      await ask('GET', '/api/v1/auth/me'),
-      await ask('GET', '/api/v1/auth/session'),
-      await ask('GET', '/api/v1/auth/accounts'),
-      await ask('GET', `${users}?q=ada&role=user&banned=false&sort=name`),
-      await ask('GET', `${users}/${ada.id}`),
-      await ask('PATCH', `${users}/${ada.id}`, { name: 'Countess', image: null }),
-      await ask('PATCH', `${users}/${ada.id}`, { name: 'Ada' }, ada),
-      await ask('PUT', `${users}/${ada.id}/role`, { role: 'admin' }),
-      await ask('PUT', `${users}/${ada.id}/role`, { role: 'user' }),
-      await ask('GET', `${users}/${ada.id}/sessions`),
-      await ask('GET', `${users}/${ada.id}/accounts`),
-      await ask('DELETE', `${users}/${ada.id}/sessions/${sid}`),
-      await ask('DELETE', `${users}/${ada.id}/sessions`),
-      await ask('POST', `${users}/${ada.id}/ban`, { reason: 'spam' }),
-      await ask('DELETE', `${users}/${ada.id}/ban`),
-      await ask('GET', '/api/v1/audit-events'),
-      await ask('GET', '/health/db'),
+    const responses = [
+      await request('GET', '/health/ready'),
+      await request('GET', '/api/v1/auth/me'),
+      await request('GET', '/api/v1/auth/session'),
+      await request('GET', '/api/v1/auth/accounts'),
+      await request('GET', `${users}?q=ada&role=user&banned=false&sort=name`),
+      await request('GET', `${users}/${ada.id}`),
+      await request('PATCH', `${users}/${ada.id}`, { name: 'Countess', image: null }),
+      await request('PATCH', `${users}/${ada.id}`, { name: 'Ada' }, ada),
+      await request('PUT', `${users}/${ada.id}/role`, { role: 'admin' }),
+      await request('PUT', `${users}/${ada.id}/role`, { role: 'user' }),
+      await request('GET', `${users}/${ada.id}/sessions`),
+      await request('GET', `${users}/${ada.id}/accounts`),
+      await request('DELETE', `${users}/${ada.id}/sessions/${sid}`),
+      await request('DELETE', `${users}/${ada.id}/sessions`),
+      await request('POST', `${users}/${ada.id}/ban`, { reason: 'spam' }),
+      await request('DELETE', `${users}/${ada.id}/ban`),
+      await request('GET', '/api/v1/audit-events'),
+      await request('GET', '/health/db'),
     ];
-    expect(answers.filter(([, status]) => status !== 200)).toEqual([]);
+    expect(responses.filter(([, status]) => status !== 200)).toEqual([]);
     const [row] = await database.sql('select count(*)::int as events from gatehouse.audit_event');
     expect(row).toEqual({ events: 8 });
   });
 
-  it('receives the changes that another role makes with ordinary rights', async () => {
+  it(`receives changes that another role makes with ordinary grants (${naming})`, async () => {
     const eve = await signUp(auth);
     const status = async () =>
       (await gatehouse.call('/api/v1/auth/me', { token: eve.token })).status;
@@ -116,8 +116,8 @@ describe.each([
       'up',
     );
     expect(await status()).toBe(200);
-    await database.sql(`grant select, update on ${tables[0]} to ${stranger}`);
-    await as(stranger, `update ${tables[0]} set banned = true where id = '${eve.id}'`);
+    await database.sql(`grant select, update on ${tables[0]} to ${otherRole}`);
+    await runAs(otherRole, `update ${tables[0]} set banned = true where id = '${eve.id}'`);
     await until(status, 403);
   });
 
@@ -142,30 +142,30 @@ describe.each([
     'insert into session default values',
     `update "user" set email = 'x'`,
     'delete from "user"',
-  ])('cannot: %s', async (statement) => {
+  ])(`denies this statement to the runtime role (${naming}): %s`, async (statement) => {
     const physical = statement
       .replace(/"user"/, tables[0] as string)
       .replace(/\bsession default/, `${tables[1]} default`)
       .replace('from account', 'columns' in issuer ? 'from accounts' : 'from account');
-    await expect(as(role, physical)).rejects.toThrow(/permission denied|must be owner/);
+    await expect(runAs(role, physical)).rejects.toThrow(/permission denied|must be owner/);
   });
 
-  it('loses what it was granted by hand on our tables, and can be granted again', async () => {
+  it(`revokes extra grants of the runtime role on the audit table when it migrates (${naming})`, async () => {
     await database.sql(`grant all on gatehouse.audit_event to ${role}`);
     expect((await migrate()).code).toBe(0);
-    await expect(as(role, 'delete from gatehouse.audit_event')).rejects.toThrow(
+    await expect(runAs(role, 'delete from gatehouse.audit_event')).rejects.toThrow(
       /permission denied/,
     );
-    await as(role, 'select 1 from gatehouse.audit_event');
+    await runAs(role, 'select 1 from gatehouse.audit_event');
   });
 
   it.each([
     ['is missing', () => 'no_such_role', 'There is no role'],
-    ['migrates', () => new URL(database.directUrl).username, 'superuser'],
-    ['may become the owner', () => stranger, 'owns the audit table'],
-  ])('is refused by the migration where it %s', async (_why, name, message) => {
-    if (name() === stranger) {
-      await database.sql(`alter table gatehouse.audit_event owner to ${stranger}`);
+    ['runs the migration', () => new URL(database.directUrl).username, 'superuser'],
+    ['owns the audit table', () => otherRole, 'owns the audit table'],
+  ])(`refuses to migrate with a runtime role that %s (${naming})`, async (_why, name, message) => {
+    if (name() === otherRole) {
+      await database.sql(`alter table gatehouse.audit_event owner to ${otherRole}`);
     }
     const { code, stderr } = await migrate(name());
     expect([code, stderr]).toEqual([1, expect.stringContaining(message)]);

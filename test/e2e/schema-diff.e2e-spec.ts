@@ -27,14 +27,14 @@ const KINDS: { name: string; ddl: string; schema?: string }[] = [
   { name: 'uuid ids', ddl: file('kysely-1.7.24-uuid') },
   { name: 'Prisma', ddl: file('prisma-1.7.7-full') },
   {
-    name: 'a schema of their own',
+    name: 'a separate schema',
     ddl: `create schema "Sign in"; ${file('kysely-1.7.24-full').replaceAll('public.', '"Sign in".')}`,
     schema: 'Sign in',
   },
 ];
 
-/** What an application keeps beside Better-Auth's tables, and in a schema of its own. */
-const ofTheApplication = (schema: string) => `
+/** Objects of an application beside Better-Auth's tables and in its own schema. */
+const applicationDdl = (schema: string) => `
   create type "${schema}".mood as enum ('good', 'bad');
   create table "${schema}".invoice (id serial primary key, amount numeric not null, mood "${schema}".mood);
   create index invoice_amount_idx on "${schema}".invoice (amount);
@@ -44,7 +44,7 @@ const ofTheApplication = (schema: string) => `
   create table app.project (id serial primary key, name text);
   create function app.nothing() returns int language sql as 'select 0'`;
 
-describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
+describe.each(KINDS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) => {
   let database: TestDatabase;
   let options: Options;
   let orm: MikroORM;
@@ -52,7 +52,7 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
   beforeAll(async () => {
     database = await createDatabase({ empty: true });
     await database.sql(ddl);
-    await database.sql(ofTheApplication(schema ?? 'public'));
+    await database.sql(applicationDdl(schema ?? 'public'));
     const variables = {
       DATABASE_URL: database.url,
       ...(schema === undefined ? {} : { DATABASE_SCHEMA: schema }),
@@ -70,7 +70,7 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
     await database?.drop();
   });
 
-  it('are no difference to MikroORM, and neither is what the application keeps beside them', async () => {
+  it(`finds no difference in the tables of Better-Auth and of the application (${name})`, async () => {
     const { up, down } = await orm.schema.getUpdateSchemaMigrationSQL({ wrap: false });
     expect({ up, down }).toEqual({ up: '', down: '' });
     expect(await orm.migrator.getPending()).toEqual([]);
@@ -78,7 +78,7 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
     expect(await orm.migrator.checkSchema()).toBe(false);
   });
 
-  it('make migration:create write nothing', async () => {
+  it(`creates an empty migration when nothing changed (${name})`, async () => {
     const folder = mkdtempSync(join(tmpdir(), 'gatehouse-diff-'));
     try {
       expect(await orm.migrator.create(folder)).toMatchObject({ diff: { up: [], down: [] } });
@@ -87,9 +87,9 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
     }
   });
 
-  it('are neither dropped nor emptied by schema:drop, schema:fresh and schema:update', async () => {
-    const before = await readCatalog(database, { ours: true });
-    const refusal = 'Gatehouse never drops or empties anything';
+  it(`refuses schema:drop and schema:fresh, and keeps all tables on schema:update (${name})`, async () => {
+    const before = await catalogOf(database, { ours: true });
+    const refusal = 'Gatehouse drops and empties nothing';
     await expect(orm.schema.drop({ dropMigrationsTable: true })).rejects.toThrow(refusal);
     await expect(orm.schema.drop({ dropDb: true })).rejects.toThrow(refusal);
     await expect(orm.schema.refresh()).rejects.toThrow(refusal);
@@ -103,7 +103,7 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
     expect(row?.['kept']).toBeGreaterThan(3);
   });
 
-  it('leave an entity in a schema of its own to migration:create', async () => {
+  it(`creates a table for an entity in another schema (${name})`, async () => {
     const Note = defineEntity({
       name: 'Note',
       schema: 'own',
@@ -113,7 +113,10 @@ describe.each(KINDS)('tables of Better-Auth in $name', ({ ddl, schema }) => {
     const withNote = await MikroORM.init({
       ...options,
       entities: [...(options.entities ?? []), Note],
-      schemaGenerator: { ...rest, ignoreSchema: ignoreSchema.filter((name) => name !== 'own') },
+      schemaGenerator: {
+        ...rest,
+        ignoreSchema: ignoreSchema.filter((ignored) => ignored !== 'own'),
+      },
     });
     try {
       const sql = await withNote.schema.getUpdateSchemaSQL({ wrap: false });

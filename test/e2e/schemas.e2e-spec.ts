@@ -16,14 +16,14 @@ import { type TestUser, signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
 
-/** A set of Better-Auth's tables as it is met in the field. */
-interface Kind {
+/** One real layout of Better-Auth's tables. */
+interface Layout {
   name: string;
   ddl: string;
   issuer?: Partial<ServerOptions>;
-  /** Where they are, when not in `public`. */
+  /** The schema of the tables, if it is not `public`. */
   schema?: string;
-  /** One line of what the doctor says about them. */
+  /** A pattern for one line of the doctor's report. */
   doctor: string;
   impossibleIds?: string[];
 }
@@ -34,7 +34,7 @@ const file = (name: string) =>
 const KYSELY = file('kysely-1.7.24-admin-jwt-bearer');
 const DRIZZLE = file('drizzle-1.7.7-full');
 
-const KINDS: Kind[] = [
+const LAYOUTS: Layout[] = [
   {
     name: "Better-Auth's own migrator",
     ddl: KYSELY,
@@ -77,7 +77,7 @@ const KINDS: Kind[] = [
     doctor: 'user.emailVerified .* users.email_verified .* boolean',
   },
   {
-    name: 'tables in a schema of their own',
+    name: 'tables in a separate schema',
     ddl: `create schema "Sign in"; ${KYSELY.replaceAll('public.', '"Sign in".')}`,
     issuer: { schema: 'Sign in' },
     schema: 'Sign in',
@@ -85,13 +85,13 @@ const KINDS: Kind[] = [
   },
 ];
 
-it('runs in a time zone that is not UTC', () => {
-  // Who confuses local time and UTC would not notice in London in winter.
+it('runs the tests in a time zone other than UTC', () => {
+  // In UTC a confusion of local time and UTC would stay unnoticed.
   expect(new Date('2026-01-01T00:00:00Z').getTimezoneOffset()).toBe(300);
 });
 
-describe.each(KINDS)('$name', (kind) => {
-  const { ddl, issuer = {}, schema, doctor, impossibleIds = ['', '\0'] } = kind;
+describe.each(LAYOUTS)('tables of Better-Auth ($name)', (layout) => {
+  const { name, ddl, issuer = {}, schema, doctor, impossibleIds = ['', '\0'] } = layout;
   let database: TestDatabase;
   let variables: Record<string, string>;
   let before: unknown;
@@ -119,12 +119,12 @@ describe.each(KINDS)('$name', (kind) => {
     await database?.drop();
   });
 
-  it('is adopted by the migrations, which alter none of its columns', async () => {
+  it(`alters no column of Better-Auth when it migrates (${name})`, async () => {
     expect(migration).toMatchObject({ code: 0, stderr: '' });
     expect(await readCatalog(database)).toEqual(before);
   });
 
-  it('is what the doctor finds', async () => {
+  it(`reports the columns of Better-Auth in the doctor (${name})`, async () => {
     const { code, stdout, stderr } = await runBuilt('src/cli/doctor.js', variables);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatch(new RegExp(doctor.replaceAll(' .* ', ' +')));
@@ -132,21 +132,21 @@ describe.each(KINDS)('$name', (kind) => {
     expect(stdout).toContain('Gatehouse can run on this database.');
   });
 
-  it('is read as Better-Auth wrote it', async () => {
+  it(`reads users, sessions and accounts as Better-Auth wrote them (${name})`, async () => {
     const ada = await signUp(auth);
-    const told = await auth.get<GetSession>('/get-session', ada.session);
+    const expected = await auth.get<GetSession>('/get-session', ada.session);
 
     const user = await orm.em.fork().findOneOrFail(User, { id: ada.id });
-    expect(user).toMatchObject({ ...sameNames(told.user), role: 'user', banReason: null });
+    expect(user).toMatchObject({ ...sameNames(expected.user), role: 'user', banReason: null });
     expect(user.banned ?? false).toBe(false);
     expect(Math.abs(Date.now() - user.createdAt.getTime())).toBeLessThan(20_000);
 
     const [session] = await orm.em.fork().find(Session, { user: ada.id }, { populate: ['user'] });
     expect(session).toMatchObject({
-      id: told.session.id,
-      expiresAt: new Date(told.session.expiresAt),
-      createdAt: new Date(told.session.createdAt),
-      updatedAt: new Date(told.session.updatedAt),
+      id: expected.session.id,
+      expiresAt: new Date(expected.session.expiresAt),
+      createdAt: new Date(expected.session.createdAt),
+      updatedAt: new Date(expected.session.updatedAt),
       impersonatedBy: null,
     });
     expect(session?.user.id).toBe(ada.id);
@@ -157,28 +157,32 @@ describe.each(KINDS)('$name', (kind) => {
     expect(accounts[0]?.user.id).toBe(ada.id);
   });
 
-  it('compares its times as points in time', async () => {
+  it(`compares timestamps of Better-Auth as points in time (${name})`, async () => {
     const ada = await signUp(auth);
     const em = orm.em.fork();
     const { createdAt, expiresAt } = await em.findOneOrFail(Session, { user: ada.id });
     const minute = 60_000;
-    const soon = (at: Date) => new Date(at.getTime() + minute);
-    const lately = (at: Date) => new Date(at.getTime() - minute);
+    const minuteAfter = (at: Date) => new Date(at.getTime() + minute);
+    const minuteBefore = (at: Date) => new Date(at.getTime() - minute);
     const count = (where: object) => orm.em.fork().count(Session, { user: ada.id, ...where });
 
-    expect(await count({ createdAt: { $gt: lately(createdAt), $lt: soon(createdAt) } })).toBe(1);
-    expect(await count({ expiresAt: { $gt: lately(expiresAt), $lte: soon(expiresAt) } })).toBe(1);
-    expect(await count({ createdAt: { $gt: soon(createdAt) } })).toBe(0);
-    expect(await count({ createdAt: { $lt: lately(createdAt) } })).toBe(0);
+    expect(
+      await count({ createdAt: { $gt: minuteBefore(createdAt), $lt: minuteAfter(createdAt) } }),
+    ).toBe(1);
+    expect(
+      await count({ expiresAt: { $gt: minuteBefore(expiresAt), $lte: minuteAfter(expiresAt) } }),
+    ).toBe(1);
+    expect(await count({ createdAt: { $gt: minuteAfter(createdAt) } })).toBe(0);
+    expect(await count({ createdAt: { $lt: minuteBefore(createdAt) } })).toBe(0);
     const found = await em
       .createQueryBuilder(Session, 's')
       .where({ user: ada.id, expiresAt: { $gt: new Date() } })
-      .andWhere({ createdAt: { $lte: soon(new Date()), $gte: lately(new Date()) } })
+      .andWhere({ createdAt: { $lte: minuteAfter(new Date()), $gte: minuteBefore(new Date()) } })
       .getResultList();
     expect(found).toHaveLength(1);
   });
 
-  describe('written by Gatehouse', () => {
+  describe('changes by Gatehouse', () => {
     const banExpires = new Date('2031-07-08T09:10:11.123Z');
     const changes = {
       name: 'Ada, Countess of Lovelace',
@@ -190,28 +194,28 @@ describe.each(KINDS)('$name', (kind) => {
     };
 
     it.each(['flush', 'nativeUpdate', 'QueryBuilder'])(
-      'is read alike by Better-Auth and by SQL (%s)',
-      async (way) => {
+      `writes a user with %s that Better-Auth and SQL read correctly (${name})`,
+      async (method) => {
         const [ada, root] = [await signUp(auth), await signUp(auth, 'Root')];
         await orm.em.fork().nativeUpdate(User, { id: root.id }, { role: 'admin' });
         const em = orm.em.fork();
-        if (way === 'flush') {
+        if (method === 'flush') {
           const user = await em.findOneOrFail(User, ada.id);
           em.assign(user, changes);
           await em.flush();
-        } else if (way === 'nativeUpdate') {
+        } else if (method === 'nativeUpdate') {
           expect(await em.nativeUpdate(User, { id: ada.id }, changes)).toBe(1);
         } else {
           await em.createQueryBuilder(User).update(changes).where({ id: ada.id }).execute();
         }
 
-        const told = await userInList(auth, root.session, ada);
-        expect(sameNames(told)).toEqual({ ...sameNames(told), ...changes });
-        expect(told.banReason).toBe(changes.banReason);
+        const listed = await userInList(auth, root.session, ada);
+        expect(sameNames(listed)).toEqual({ ...sameNames(listed), ...changes });
+        expect(listed.banReason).toBe(changes.banReason);
         await expect(auth.signIn(ada)).rejects.toThrow(/BANNED_USER/);
 
-        const column = (name: string) =>
-          issuer.columns === 'snake' ? snakeCase(name) : `"${name}"`;
+        const column = (property: string) =>
+          issuer.columns === 'snake' ? snakeCase(property) : `"${property}"`;
         const [row] = await database.sql(
           `select role, extract(epoch from ${column('banExpires')})::float8 as "banExpires",
              extract(epoch from ${column('updatedAt')})::float8 as "updatedAt"
@@ -226,7 +230,7 @@ describe.each(KINDS)('$name', (kind) => {
       },
     );
 
-    it('lets a ban end when it says', async () => {
+    it(`writes a ban that ends in Better-Auth at its expiry (${name})`, async () => {
       const ada = await signUp(auth);
       const ban = (until: Date) =>
         orm.em
@@ -238,7 +242,7 @@ describe.each(KINDS)('$name', (kind) => {
       await expect(auth.signIn(ada)).resolves.toMatchObject({ user: { id: ada.id } });
     });
 
-    it('ends a session that Gatehouse deletes', async () => {
+    it(`ends a session in Better-Auth when Gatehouse deletes it (${name})`, async () => {
       const ada = await signUp(auth);
       const { session } = await auth.get<GetSession>('/get-session', ada.session);
       expect(await orm.em.fork().nativeDelete(Session, { id: session.id, user: ada.id })).toBe(1);
@@ -246,7 +250,7 @@ describe.each(KINDS)('$name', (kind) => {
     });
   });
 
-  it('is listed, filtered and walked', async () => {
+  it(`lists, filters and pages the users of Better-Auth (${name})`, async () => {
     const gatehouse = await startApp({ ...variables, BETTER_AUTH_URL: auth.origin });
     try {
       const people = [];
@@ -264,35 +268,35 @@ describe.each(KINDS)('$name', (kind) => {
       const idsOf = async (query: string) => (await list(query)).items.map(({ id }) => id);
       const all = people.map(({ id }) => id);
 
-      for (const [sort, wanted] of [
+      for (const [sort, expected] of [
         ['createdAt', all],
         ['-createdAt', all.toReversed()],
         ['name', all],
       ] as const) {
-        const seen: string[] = [];
+        const listed: string[] = [];
         let cursor: string | null = null;
         do {
-          const place: string = cursor === null ? '' : `&cursor=${cursor}`;
-          const { items, pagination } = await list(`sort=${sort}&limit=2${place}`);
-          seen.push(...items.map(({ id }) => id));
+          const parameter: string = cursor === null ? '' : `&cursor=${cursor}`;
+          const { items, pagination } = await list(`sort=${sort}&limit=2${parameter}`);
+          listed.push(...items.map(({ id }) => id));
           cursor = pagination.nextCursor;
-        } while (cursor && seen.length < 20);
-        expect(seen).toEqual(wanted);
+        } while (cursor && listed.length < 20);
+        expect(listed).toEqual(expected);
       }
       expect(await idsOf('role=admin')).toEqual([admin.id]);
       expect(await idsOf('role=user&sort=createdAt')).toEqual(all.slice(1));
       expect(await idsOf('banned=true')).toEqual([ada.id]);
       expect(await idsOf('banned=false')).not.toContain(ada.id);
       expect(await idsOf('emailVerified=false')).toHaveLength(5);
-      const lately = inMinutes(-1).toISOString();
-      expect(await idsOf(`createdFrom=${lately}`)).toHaveLength(5);
-      expect(await idsOf(`createdTo=${lately}`)).toEqual([]);
+      const minuteAgo = inMinutes(-1).toISOString();
+      expect(await idsOf(`createdFrom=${minuteAgo}`)).toHaveLength(5);
+      expect(await idsOf(`createdTo=${minuteAgo}`)).toEqual([]);
     } finally {
       await gatehouse.close();
     }
   });
 
-  it('finds nothing under a text that cannot be an id', async () => {
+  it(`finds no row for a text that cannot be an id (${name})`, async () => {
     await signUp(auth);
     const em = orm.em.fork();
     for (const id of impossibleIds) {
@@ -307,15 +311,15 @@ describe.each(KINDS)('$name', (kind) => {
       expect(await em.nativeDelete(Session, { user: id })).toBe(0);
       const query = em.createQueryBuilder(Session, 's').where({ user: id });
       expect(await query.getResultList()).toEqual([]);
-      // And everything but it.
+      // The negated condition matches every row.
       expect(await em.count(User, { id: { $ne: id } })).toBe(await em.count(User));
     }
   });
 });
 
-describe('Better-Auth 1.7.1, whose accounts have an issuer', () => {
-  // No Better-Auth of today serves these tables, so that a row by hand stands for it.
-  it('is adopted, explained and read', async () => {
+describe('tables of Better-Auth 1.7.1', () => {
+  // The current Better-Auth does not support these tables, so SQL inserts the rows.
+  it('migrates, checks and reads the tables of Better-Auth 1.7.1, whose accounts have an issuer', async () => {
     const database = await createDatabase({ empty: true });
     try {
       await database.sql(file('kysely-1.7.1-admin-jwt-bearer'));
@@ -353,13 +357,13 @@ interface GetSession {
   session: { id: string; createdAt: string; updatedAt: string; expiresAt: string };
 }
 
-/** A server that is in India, for all that `now()` and a time without a zone mean there. */
+/** Sets the zone of `now()` and of times without a zone to India. */
 async function useForeignZone(database: TestDatabase): Promise<void> {
   const name = new URL(database.url).pathname.slice(1);
   await database.sql(`alter database ${name} set timezone = 'Asia/Kolkata'`);
 }
 
-/** The ORM as the service makes it. */
+/** Opens the ORM with the options of the service. */
 async function openOrm(variables: Record<string, string>): Promise<MikroORM> {
   const environment = parseEnvironment({ NODE_ENV: 'test', ...variables });
   const physical = await withConnection(environment.DATABASE_URL, (client) =>
@@ -387,7 +391,7 @@ async function userInList(
   return users[0];
 }
 
-/** What Better-Auth says about a user, in the entity's types. */
+/** Converts a user of Better-Auth to the types of the entity. */
 function sameNames(user: BetterAuthUser) {
   const { id, name, email, emailVerified, image = null, role, banned, banReason } = user;
   return {

@@ -10,7 +10,7 @@ import { type TestUser, signUp } from '../support/users.js';
 import { findLeaks } from '../support/leak-detector.js';
 import { type Stack, startStack } from '../support/stack.js';
 
-/** A Gatehouse that cannot keep a secret: every other test file relies on these being found. */
+/** Leaks secrets on purpose. All other test files rely on the detection of such leaks. */
 @Public()
 @Controller('leaks')
 class LeakingController {
@@ -71,11 +71,11 @@ afterAll(async () => {
   await stack.end();
 });
 
-const ask = async (path: string) => {
-  const answer = await fetch(`${gatehouse.url}/api/v1/${path}`, {
+const send = async (path: string) => {
+  const response = await fetch(`${gatehouse.url}/api/v1/${path}`, {
     headers: { authorization: `Bearer ${ada.token}` },
   });
-  await answer.text();
+  await response.text();
 };
 
 const byName = (a: string, b: string) => a.localeCompare(b);
@@ -106,13 +106,13 @@ it.each([
     ['part 1 of a JWT in the log', 'part 2 of a JWT in the log', 'part 3 of a JWT in the log'],
   ],
   ['database', ['the password of DATABASE_URL in an answer']],
-])('finds what /leaks/%s tells', async (path, found) => {
-  await ask(`leaks/${path}`);
+])('detects the secrets that /leaks/%s leaks', async (path, found) => {
+  await send(`leaks/${path}`);
   expect(await leaked()).toEqual(found);
 });
 
-it('finds nothing where nothing is told', async () => {
-  await ask('auth/session');
-  await ask('auth/accounts');
+it('detects no secret in ordinary responses', async () => {
+  await send('auth/session');
+  await send('auth/accounts');
   expect(await leaked()).toEqual([]);
 });
