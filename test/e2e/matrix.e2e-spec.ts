@@ -114,7 +114,7 @@ describe.each([
           const [method, respelled] = respell(row.method, path);
           const status = await send(method, respelled, actor?.token, BODIES[row.route]);
           const expected = Number(row.expected[caller]?.slice(0, 3));
-          // An unknown route returns 404. A changed id is the id of another user, so 403 is possible.
+          // An unknown route returns 404. A changed id is another id, so 403 is possible.
           const alternatives = [404, ...(expected === 200 ? [403] : [])];
           expect([caller, status]).toEqual([
             caller,

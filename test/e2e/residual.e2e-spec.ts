@@ -54,7 +54,7 @@ describe.each(['prefer-sid', 'require-sid', 'token-only'])('residual validity (%
   const call = (token: string, method: string, path: string) =>
     stack.gatehouse.call(`/api/v1/users/${path}`, { method, token });
 
-  /** Ends sessions and signs in again. Resolves with the response and a token for the old cookies. */
+  /** Ends sessions, signs in again and sends a request with a token for the old cookies. */
   async function tokenOfEndedSession(
     issuer: BetterAuth,
     path: (id: string, sid: string) => string,

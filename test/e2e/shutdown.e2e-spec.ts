@@ -38,13 +38,13 @@ const start = (delayMs: number, port?: number): Promise<AppProcess> =>
   );
 
 const statusOf = async (url: string) => {
-  const answer = await fetch(url);
-  await answer.body?.cancel();
-  return answer.status;
+  const response = await fetch(url);
+  await response.body?.cancel();
+  return response.status;
 };
 const ready = (served: AppProcess) => until(() => statusOf(`${served.url}/health/ready`), 200);
 
-it('begins with the signal that npm gets', async () => {
+it('shuts down when npm receives SIGTERM', async () => {
   const port = await findFreePort();
   const npm = spawn('npm', ['run', '--silent', 'start:prod'], {
     env: {
@@ -60,7 +60,7 @@ it('begins with the signal that npm gets', async () => {
   const url = `http://127.0.0.1:${port}/health/ready`;
   const status = () =>
     fetch(url).then(
-      (answer) => answer.status,
+      (response) => response.status,
       () => 0,
     );
   try {
@@ -69,13 +69,13 @@ it('begins with the signal that npm gets', async () => {
     expect(await once(npm, 'exit')).toEqual([0, null]);
     expect(await status()).toBe(0);
   } finally {
-    // What npm left behind, if it did.
+    // Kill the process if npm left it behind.
     if ((await status()) !== 0) process.kill(-Number(npm.pid), 'SIGKILL');
   }
 });
 
-/** A POST whose body is on its way for as long as one likes. */
-async function beginPost(served: AppProcess) {
+/** Starts a POST request and lets the caller finish its body later. */
+async function beginPost(served: Served) {
   const socket = connect(served.port, '127.0.0.1');
   await once(socket, 'connect');
   let answer = '';
@@ -88,8 +88,8 @@ async function beginPost(served: AppProcess) {
   return { finish: () => socket.write('}'), closed };
 }
 
-describe('SIGTERM', () => {
-  it('turns ready to 503 at once while everything else is still served', async () => {
+describe('shutdown on SIGTERM', () => {
+  it('reports not ready at once after SIGTERM while it still serves all other routes', async () => {
     const served = await start(1500);
     await ready(served);
     served.child.kill('SIGTERM');
@@ -98,10 +98,10 @@ describe('SIGTERM', () => {
       status: 'shutting_down',
     });
     for (const path of ['/health/live', '/health/db', '/health']) {
-      const answer = await fetch(served.url + path);
-      expect([path, answer.status]).toEqual([path, 200]);
-      expect(answer.headers.get('connection')).toBe('close');
-      await answer.body?.cancel();
+      const response = await fetch(served.url + path);
+      expect([path, response.status]).toEqual([path, 200]);
+      expect(response.headers.get('connection')).toBe('close');
+      await response.body?.cancel();
     }
     const { code, ms } = await served.end();
     expect(code).toBe(0);
@@ -112,20 +112,20 @@ describe('SIGTERM', () => {
     expect(served.output.stderr).toBe('');
   });
 
-  it('finishes a request in flight, and closes its connection after it', async () => {
+  it('finishes a pending request after SIGTERM and then closes its connection', async () => {
     const served = await start(0);
     const post = await beginPost(served);
     served.child.kill('SIGTERM');
     await sleep(700);
     post.finish();
-    const answer = await post.closed;
-    expect(answer).toMatch(/^HTTP\/1\.1 405 [^]*\r\nConnection: close\r\n/);
+    const response = await post.closed;
+    expect(response).toMatch(/^HTTP\/1\.1 405 [^]*\r\nConnection: close\r\n/);
     expect(await served.end()).toMatchObject({ code: 0 });
     const messages = served.lines().map(({ msg }) => msg);
     expect(messages.slice(-2)).toEqual(['request', 'shutdown complete']);
   });
 
-  it('cuts a request that takes longer than ten seconds', async () => {
+  it('aborts a request that takes longer than ten seconds after SIGTERM', async () => {
     const served = await start(300);
     const post = await beginPost(served);
     const { code, ms } = await served.end('SIGTERM');
@@ -141,7 +141,7 @@ describe('SIGTERM', () => {
     );
   });
 
-  it('ends at once when it comes twice', async () => {
+  it('exits at once on a second SIGTERM', async () => {
     const served = await start(60_000);
     served.child.kill('SIGTERM');
     await sleep(300);
@@ -154,7 +154,7 @@ describe('SIGTERM', () => {
   });
 });
 
-it('SIGINT, a person at a terminal, does not wait for a load balancer', async () => {
+it('skips the shutdown delay for load balancers on SIGINT from a terminal', async () => {
   const served = await start(60_000);
   const { code, ms } = await served.end('SIGINT');
   expect(code).toBe(0);

@@ -28,8 +28,8 @@ afterAll(async () => {
   await database.drop();
 });
 
-const failing = async (changes: Record<string, string>, port?: number) => {
-  const served = await startProcess(
+const startToFail = async (changes: Record<string, string>, port?: number) => {
+  const served = await serve(
     { ...variables, ...changes },
     { skipReadyCheck: true, ...(port === undefined ? {} : { port }) },
   );
@@ -40,40 +40,40 @@ const failing = async (changes: Record<string, string>, port?: number) => {
   return served.output.stderr;
 };
 
-describe('a start that cannot succeed says why in one sentence, without a stack trace, and exits 1', () => {
-  it('a port in use', async () => {
+describe('failed start', () => {
+  it('exits with 1 and one sentence when the port is in use', async () => {
     const other = createServer().listen(0, '127.0.0.1');
     await once(other, 'listening');
     const { port } = other.address() as AddressInfo;
-    expect(await failing({}, port)).toBe(
-      `Cannot listen on 127.0.0.1:${port}: the port is in use. Change HOST or PORT.\n`,
+    expect(await startToFail({}, port)).toBe(
+      `Cannot listen on 127.0.0.1:${port}: the port is in use. HOST and PORT choose another.\n`,
     );
     other.close();
   });
 
-  it('an address that is not of this machine', async () => {
-    expect(await failing({ HOST: '192.0.2.1' })).toMatch(
+  it('exits with 1 and one sentence when HOST is not an address of this machine', async () => {
+    expect(await startToFail({ HOST: '192.0.2.1' })).toMatch(
       /^Cannot listen on 192\.0\.2\.1:\d+: this machine has no such address\. .*\n$/,
     );
   });
 
-  it('a database that is away', async () => {
-    expect(await failing({ DATABASE_URL: 'postgres://u:s3cr3t@127.0.0.1:9/x' })).toBe(
-      'PostgreSQL is not reachable at 127.0.0.1:9 (connection refused).\n',
+  it('exits with 1 and one sentence when the database is unavailable', async () => {
+    expect(await startToFail({ DATABASE_URL: 'postgres://u:s3cr3t@127.0.0.1:9/x' })).toBe(
+      'No PostgreSQL answers at 127.0.0.1:9 (connection refused).\n',
     );
   });
 
-  it('an environment with two faults', async () => {
-    expect(await failing({ DATABASE_URL: 's3cr3t', LOG_LEVEL: 'loud' })).toMatch(
+  it('exits with 1 and lists every invalid environment variable', async () => {
+    expect(await startToFail({ DATABASE_URL: 's3cr3t', LOG_LEVEL: 'loud' })).toMatch(
       /^The environment is not usable:\n {2}- .*DATABASE_URL.*\n {2}- .*LOG_LEVEL.*\n$/,
     );
   });
 });
 
-it('npm run start:prod runs in production without NODE_ENV', () => {
-  for (const stage of [{}, { NODE_ENV: '' }, { NODE_ENV: 'development' }]) {
+it('runs in production with npm run start:prod even without NODE_ENV', () => {
+  for (const nodeEnv of [{}, { NODE_ENV: '' }, { NODE_ENV: 'development' }]) {
     const { status, stderr } = spawnSync('npm', ['run', '--silent', 'start:prod'], {
-      env: { PATH: process.env['PATH'], ...stage },
+      env: { PATH: process.env['PATH'], ...nodeEnv },
       encoding: 'utf8',
       timeout: 20_000,
     });
@@ -111,14 +111,14 @@ const expectWarning = async (changes: Record<string, string>, event: string, wor
   expect(doctor).toEqual([expect.stringMatching(words)]);
 };
 
-describe('a start that succeeds, but should not stay as it is', () => {
+describe('warnings at the start', () => {
   afterEach(() => database.sql('delete from "user"'));
 
-  it('warns about nothing that is as it should be', async () => {
+  it('logs no warning for a correct configuration', async () => {
     expect(await warningsOf(withClock(-4500))).toEqual({ logged: [], doctor: [] });
   });
 
-  it('names a variable that it does not read', () =>
+  it('warns about an environment variable that it does not read', () =>
     expectWarning(
       { SESSION_BIND: 'x' },
       'config.unknown-variable',
@@ -128,11 +128,12 @@ describe('a start that succeeds, but should not stay as it is', () => {
   it.each([
     [-8000, /^The clock of this machine is 8 s behind the clock of the database/],
     [8000, /^The clock of this machine is 8 s ahead of the clock of the database/],
-  ])('names a clock that differs by %d ms from the one of the database', (milliseconds, words) =>
-    expectWarning(withClock(milliseconds), 'database.clock-skew', words),
+  ])(
+    'warns about a clock that differs by %d ms from the clock of the database',
+    (milliseconds, words) => expectWarning(withClock(milliseconds), 'database.clock-skew', words),
   );
 
-  it('names new users of whom none has a session', async () => {
+  it('warns when none of the newest users has a session', async () => {
     await addUsers(5, `now() - interval '1 hour'`);
     await expectWarning(
       {},
@@ -142,11 +143,11 @@ describe('a start that succeeds, but should not stay as it is', () => {
   });
 
   it.each([
-    ['of whom one has a session', 5, `now() - interval '1 hour'`, true],
+    ['one of whom has a session', 5, `now() - interval '1 hour'`, true],
     ['who are few', 4, `now() - interval '1 hour'`, false],
     ['who signed up before yesterday', 5, `now() - interval '25 hours'`, false],
     ['who signed up just now', 5, 'now()', false],
-  ])('does not name new users %s', async (_who, number, createdAt, withSession) => {
+  ])('does not warn about new users %s', async (_who, number, createdAt, withSession) => {
     await addUsers(number, createdAt);
     if (withSession) {
       await database.sql(`insert into session (id, "userId", token, "expiresAt", "updatedAt")
@@ -156,13 +157,13 @@ describe('a start that succeeds, but should not stay as it is', () => {
   });
 });
 
-const faulty = (code: string) =>
-  startProcess({
+const startWithFault = (code: string) =>
+  serve({
     ...variables,
     NODE_OPTIONS: `--import data:text/javascript,process.on('SIGUSR2',()=>{${encodeURIComponent(code)}})`,
   });
 
-it('a start that fails half way is told in the log, as JSON and without a secret', async () => {
+it('logs a start that fails halfway as JSON without a secret', async () => {
   const noServer = `
     import http from 'node:http';
     import { syncBuiltinESMExports } from 'node:module';
@@ -186,9 +187,9 @@ it('a start that fails half way is told in the log, as JSON and without a secret
   );
 });
 
-describe('a fault that nobody caught', () => {
-  it('thrown: one line in the log, and exit code 1', async () => {
-    const served = await faulty(`throw new Error('oops')`);
+describe('uncaught errors', () => {
+  it('logs one line for an uncaught exception and exits with 1', async () => {
+    const served = await startWithFault(`throw new Error('oops')`);
     const { code } = await served.end('SIGUSR2');
     expect(code).toBe(1);
     expect(served.output.stderr).toBe('');
@@ -200,8 +201,8 @@ describe('a fault that nobody caught', () => {
     ]);
   });
 
-  it('rejected: one line in the log, and the service serves on', async () => {
-    const served = await faulty(`Promise.reject(new Error('oops'))`);
+  it('logs one line for an unhandled rejection and continues to serve', async () => {
+    const served = await startWithFault(`Promise.reject(new Error('oops'))`);
     served.child.kill('SIGUSR2');
     await until(() => served.lines().some(({ level }) => level === 'error'), true);
     expect((await fetch(`${served.url}/health/db`)).status).toBe(200);

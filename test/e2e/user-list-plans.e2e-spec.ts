@@ -8,7 +8,7 @@ let admin: TestUser;
 
 const USERS = 30_000;
 
-/** Enough of them for PostgreSQL to see what is cheap. */
+/** With this many users, PostgreSQL uses indexes as it does in production. */
 beforeAll(async () => {
   stack = await startStack();
   admin = await signUp(stack.authWithSid, 'Zed Admin');
@@ -28,18 +28,18 @@ afterAll(() => stack.end());
 const list = (query: string) =>
   stack.gatehouse.call(`/api/v1/users?${query}`, { token: admin.token });
 
-/** Of the page, of the total, and of how a role is stored; not of the caller. */
+/** Matches queries for the page, the total and stored roles, but not the lookup of the caller. */
 const ABOUT_USERS = /^(select .* as place\b|select count|with recursive)/s;
 
-/** How PostgreSQL goes about what the request asks of the users' table. */
+/** Returns the plans of all queries of the users' table for one request. */
 async function plansOf(query: string): Promise<string[]> {
   const connection = stack.gatehouse.app.get(EntityManager).getConnection();
   const execute = jest.spyOn(connection, 'execute');
   try {
     expect((await list(query)).status).toBe(200);
-    const asked = execute.mock.calls.filter(([sql]) => ABOUT_USERS.test(sql as string));
+    const queries = execute.mock.calls.filter(([sql]) => ABOUT_USERS.test(sql as string));
     const plans: string[] = [];
-    for (const [sql, parameters] of asked) {
+    for (const [sql, parameters] of queries) {
       const rows = await connection.execute<{ 'QUERY PLAN': string }[]>(
         `explain ${sql as string}`,
         parameters,
@@ -52,7 +52,7 @@ async function plansOf(query: string): Promise<string[]> {
   }
 }
 
-describe('no page reads or sorts what is not on it', () => {
+describe('query plans of the user list', () => {
   it.each([
     ['', ['created']],
     ['sort=email', ['email_prefix']],
@@ -61,33 +61,33 @@ describe('no page reads or sorts what is not on it', () => {
     ['banned=true', ['banned', 'banned']],
     ['emailVerified=false', ['unverified', 'unverified']],
     ['createdFrom=2025-01-20T00:00:00Z', ['created', 'created']],
-  ])('?%s', async (query, indexes) => {
+  ])('reads a page from an index, without a scan or a full sort: ?%s', async (query, indexes) => {
     const plans = await plansOf(query);
     expect(plans).toHaveLength(indexes.length);
-    for (const [place, index] of indexes.entries()) {
-      expect(plans[place]).toContain(`gatehouse_user_${index}_idx`);
-      expect(plans[place]).not.toContain('Seq Scan');
+    for (const [position, index] of indexes.entries()) {
+      expect(plans[position]).toContain(`gatehouse_user_${index}_idx`);
+      expect(plans[position]).not.toContain('Seq Scan');
     }
     const page = plans.find((plan) => plan.includes('user_pkey'));
     expect(page).not.toContain('Bitmap');
-    // Lists of several roles are merged; everything else comes out of its index in order.
+    // Only lists of several roles are merged. All other pages come from the index in order.
     expect(page?.match(/Sort Key/g) ?? []).toHaveLength(query.startsWith('role') ? 1 : 0);
   });
 
-  it('a search for few looks them up', async () => {
+  it('uses the search indexes for a search with few results', async () => {
     const [plan] = await plansOf('q=person12345');
     expect(plan).toContain('gatehouse_user_email_search_idx');
     expect(plan).toContain('gatehouse_user_name_search_idx');
   });
 
-  it('a search for many walks until the page is full', async () => {
+  it('reads the list order until the page is full for a search with many results', async () => {
     const [plan] = await plansOf('q=example');
     expect(plan).toContain('gatehouse_user_created_idx');
   });
 });
 
-describe('the total', () => {
-  it('is an estimate where more than 10,000 are expected, unless it shall be exact', async () => {
+describe('total of the user list', () => {
+  it('estimates a total above 10,000 users unless the request wants an exact one', async () => {
     for (const query of ['', 'q=example', 'emailVerified=true']) {
       const { pagination } = (await list(query)).body;
       expect(pagination.totalIsEstimate).toBe(true);
@@ -100,7 +100,7 @@ describe('the total', () => {
     });
   });
 
-  it('is counted where few are expected, and told by the last page', async () => {
+  it('counts a small total exactly, also on the last page and behind it', async () => {
     const [row] = await stack.database.sql<{ few: number }>(
       `select count(*)::int as few from "user" where not "emailVerified"`,
     );
@@ -112,7 +112,7 @@ describe('the total', () => {
     }
   });
 
-  it('is never less than what was seen', async () => {
+  it('never estimates a total below the number of users up to the page', async () => {
     const page = USERS / 100;
     const { body } = await list(`q=person&role=user&limit=100&page=${page - 50}`);
     expect(body.items).toHaveLength(100);
@@ -120,7 +120,7 @@ describe('the total', () => {
   });
 });
 
-describe('a role', () => {
+describe('role filter of the user list', () => {
   const ADMINS = `string_to_array(role, ',') @> array['admin']`;
   const USERS_ROLE = `coalesce(role, '') in ('', 'user')`;
 
@@ -130,29 +130,29 @@ describe('a role', () => {
     ['admin', 'email', ADMINS],
     ['user', '-createdAt', USERS_ROLE],
     ['user', '-name', USERS_ROLE],
-  ])('%s by %s: a walk meets every holder once, in order', async (role, sort, condition) => {
+  ])('returns every user with role %s once, in order of %s', async (role, sort, condition) => {
     const column = sort.replace('-', '');
     const direction = sort.startsWith('-') ? 'desc' : 'asc';
     const rows = await stack.database.sql<{ id: string }>(
       `select id from "user" where ${condition}
        order by "${column}" ${direction}, id ${direction} limit 250`,
     );
-    const seen: string[] = [];
+    const listed: string[] = [];
     let cursor: string | null = null;
     do {
-      const place: string = cursor ? `&cursor=${cursor}` : '';
-      const { body } = await list(`role=${role}&sort=${sort}&limit=50&total=none${place}`);
-      seen.push(...body.items.map(({ id }: { id: string }) => id));
+      const parameter: string = cursor ? `&cursor=${cursor}` : '';
+      const { body } = await list(`role=${role}&sort=${sort}&limit=50&total=none${parameter}`);
+      listed.push(...body.items.map(({ id }: { id: string }) => id));
       cursor = body.pagination.nextCursor;
-    } while (cursor && seen.length < 250);
-    expect(seen.slice(0, 250)).toEqual(rows.map(({ id }) => id));
+    } while (cursor && listed.length < 250);
+    expect(listed.slice(0, 250)).toEqual(rows.map(({ id }) => id));
     const page = await list(`role=${role}&sort=${sort}&limit=50&page=3`);
     expect(page.body.items.map(({ id }: { id: string }) => id)).toEqual(
       rows.slice(100, 150).map(({ id }) => id),
     );
   });
 
-  it('is found among thousands of texts, too', async () => {
+  it('finds users by role among thousands of different role values', async () => {
     await stack.database.sql(
       `update "user" set role = 'team-' || email || ',member' where "createdAt" < '2025-01-02'`,
     );

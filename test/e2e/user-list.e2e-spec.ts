@@ -5,7 +5,7 @@ import { type Stack, startStack } from '../support/stack.js';
 let stack: Stack;
 let admin: TestUser;
 
-/** 60 users whose order, roles and bans are known. */
+/** 60 users with known order, roles and bans. */
 beforeAll(async () => {
   stack = await startStack();
   admin = await signUp(stack.authWithSid, 'Zed Admin');
@@ -16,7 +16,7 @@ beforeAll(async () => {
   await stack.database.sql(`
     insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt", role, banned, "banExpires")
     select 'u' || lpad(n::text, 3, '0'), 'Person ' || (n % 7), 'person' || n || '@example.org', n % 2 = 0,
-      -- In threes at the same microsecond: the id decides.
+      -- Three users share each time, so the id decides their order.
       timestamptz '2025-01-01' + (n / 3) * interval '1.000001 second', now(),
       case when n % 10 = 0 then 'support,user' when n % 10 = 1 then null else 'user' end,
       case when n % 4 = 1 and n % 5 <> 0 then null else n % 5 = 0 end, case when n % 10 = 5 then now() - interval '1 hour' end
@@ -28,18 +28,18 @@ beforeAll(async () => {
 });
 afterAll(() => stack.end());
 
-const list = (query = '', by = admin) =>
-  stack.gatehouse.call(`/api/v1/users${query}`, { token: by.token });
+const list = (query = '', actor = admin) =>
+  stack.gatehouse.call(`/api/v1/users${query}`, { token: actor.token });
 
 const idsOf = (body: { items: { id: string }[] }) => body.items.map(({ id }) => id);
 
-it('is for admins', async () => {
+it('lists users only for admins', async () => {
   const ada = await signUp(stack.auth);
   expect((await list('', ada)).status).toBe(403);
   await stack.database.sql('delete from "user" where id = $1', [ada.id]);
 });
 
-it('begins with the newest, twenty of them, and counts them all', async () => {
+it('lists the 20 newest users by default and counts all users', async () => {
   const { body } = await list();
   expect(body.items).toHaveLength(20);
   expect(body.items[0].id).toBe(admin.id);
@@ -52,34 +52,37 @@ it('begins with the newest, twenty of them, and counts them all', async () => {
   });
 });
 
-describe.each(['createdAt', '-createdAt', 'email', '-email', 'name', '-name'])('by %s', (sort) => {
-  it('a walk by cursor meets everybody once, in the order of the pages', async () => {
-    const byPage: string[] = [];
-    for (let page = 1; page <= 9; page += 1) {
-      byPage.push(...idsOf((await list(`?sort=${sort}&limit=7&page=${page}`)).body));
-    }
-    const byCursor: string[] = [];
-    let cursor: string | null = null;
-    do {
-      const { body } = await list(
-        `?sort=${sort}&limit=7&total=none${cursor ? `&cursor=${cursor}` : ''}`,
-      );
-      byCursor.push(...idsOf(body));
-      cursor = body.pagination.nextCursor;
-    } while (cursor && byCursor.length < 200);
-    expect(byCursor).toEqual(byPage);
-    expect(new Set(byCursor).size).toBe(61);
-  });
+describe.each(['createdAt', '-createdAt', 'email', '-email', 'name', '-name'])(
+  'user list sorted by %s',
+  (sort) => {
+    it(`returns every user once by cursor, in the same order as by page (sort=${sort})`, async () => {
+      const byPage: string[] = [];
+      for (let page = 1; page <= 9; page += 1) {
+        byPage.push(...idsOf((await list(`?sort=${sort}&limit=7&page=${page}`)).body));
+      }
+      const byCursor: string[] = [];
+      let cursor: string | null = null;
+      do {
+        const { body } = await list(
+          `?sort=${sort}&limit=7&total=none${cursor ? `&cursor=${cursor}` : ''}`,
+        );
+        byCursor.push(...idsOf(body));
+        cursor = body.pagination.nextCursor;
+      } while (cursor && byCursor.length < 200);
+      expect(byCursor).toEqual(byPage);
+      expect(new Set(byCursor).size).toBe(61);
+    });
 
-  it('is the order of PostgreSQL, with the id to decide', async () => {
-    const column = sort.replace('-', '');
-    const direction = sort.startsWith('-') ? 'desc' : 'asc';
-    const rows = await stack.database.sql<{ id: string }>(
-      `select id from "user" order by "${column}" ${direction}, id ${direction}`,
-    );
-    expect(idsOf((await list(`?sort=${sort}&limit=100`)).body)).toEqual(rows.map(({ id }) => id));
-  });
-});
+    it(`sorts users as PostgreSQL does, and by id if equal (sort=${sort})`, async () => {
+      const column = sort.replace('-', '');
+      const direction = sort.startsWith('-') ? 'desc' : 'asc';
+      const rows = await stack.database.sql<{ id: string }>(
+        `select id from "user" order by "${column}" ${direction}, id ${direction}`,
+      );
+      expect(idsOf((await list(`?sort=${sort}&limit=100`)).body)).toEqual(rows.map(({ id }) => id));
+    });
+  },
+);
 
 it.each([
   ['role=support', `string_to_array(role, ',') @> array['support']`],
@@ -100,7 +103,7 @@ it.each([
   ['q=STRASSE', 'false'],
   ['q=nobody', 'false'],
   ['q=person&role=support&banned=true&emailVerified=true', `role = 'support,user'`],
-])('%s finds whom it says', async (query, condition) => {
+])('lists and counts exactly the users that match %s', async (query, condition) => {
   const rows = await stack.database.sql<{ id: string }>(`select id from "user" where ${condition}`);
   const { status, body } = await list(`?limit=100&${query}`);
   expect(status).toBe(200);
@@ -108,7 +111,7 @@ it.each([
   expect(body.pagination.total).toBe(rows.length);
 });
 
-it('counts when told to, and does not when told not to', async () => {
+it('counts all users with total=exact and none with total=none', async () => {
   expect((await list('?total=exact')).body.pagination.total).toBe(61);
   expect((await list('?total=none')).body.pagination).toMatchObject({
     total: null,
@@ -140,13 +143,13 @@ it.each([
   ['colour=red', 'colour'],
   ['$or=1', '$or'],
   ['__proto__=1', '__proto__'],
-])('refuses %s by name', async (query, field) => {
+])('refuses the query %s and names the parameter', async (query, field) => {
   const { status, body } = await list(`?${query}`);
   expect([status, body.code]).toEqual([400, 'VALIDATION_ERROR']);
   expect(body.errors.map((error: { field: string }) => error.field)).toContain(field);
 });
 
-it('refuses a cursor that was changed, is of another order, or comes with a page', async () => {
+it('refuses a cursor that is changed, has another sort order or comes with a page', async () => {
   const { body } = await list('?limit=5');
   const { nextCursor } = body.pagination;
   const changed = `${nextCursor.slice(0, 4)}x${nextCursor.slice(5)}`;

@@ -18,10 +18,10 @@ async function newAdmin(): Promise<TestUser> {
 
 const newUser = () => signUp(stack.authWithSid);
 
-const ask = (by: TestUser, method: string, path: string, body?: unknown, headers = {}) =>
+const request = (actor: Person, method: string, path: string, body?: unknown, headers = {}) =>
   stack.gatehouse.call(`/api/v1/users/${path}`, {
     method,
-    token: by.token,
+    token: actor.token,
     headers,
     ...(body === undefined ? {} : { body }),
   });
@@ -31,55 +31,55 @@ const events = (targetId: string) =>
     targetId,
   ]);
 
-describe('reading a user', () => {
-  it('is for oneself and for admins, and shows no more than the document says', async () => {
+describe('details of a user', () => {
+  it('lets only the user and admins read a user, and returns only documented fields', async () => {
     const [ada, eve] = [await newUser(), await newUser()];
-    for (const by of [ada, admin]) {
-      const { status, headers, body } = await ask(by, 'GET', ada.id);
+    for (const actor of [ada, admin]) {
+      const { status, headers, body } = await request(actor, 'GET', ada.id);
       expect([status, body.email, headers.get('etag')]).toEqual([
         200,
         ada.email,
         expect.stringMatching(/^"[\w-]{27}"$/),
       ]);
     }
-    expect((await ask(eve, 'GET', ada.id)).status).toBe(403);
-    expect((await ask(eve, 'GET', 'nobody')).status).toBe(403);
-    expect((await ask(admin, 'GET', 'nobody')).status).toBe(404);
+    expect((await request(eve, 'GET', ada.id)).status).toBe(403);
+    expect((await request(eve, 'GET', 'nobody')).status).toBe(403);
+    expect((await request(admin, 'GET', 'nobody')).status).toBe(404);
   });
 });
 
-it('does not send again what the client has already', async () => {
+it('responds with 304 when the client has the current version of a user', async () => {
   const ada = await newUser();
-  const tag = (await ask(ada, 'GET', ada.id)).headers.get('etag') ?? '';
-  const read = async (known: string) => {
+  const currentTag = (await request(ada, 'GET', ada.id)).headers.get('etag') ?? '';
+  const read = async (tag: string) => {
     const { status, text, headers } = await stack.gatehouse.http
       .get(`/api/v1/users/${ada.id}`)
       .set('Authorization', `Bearer ${ada.token}`)
-      .set('If-None-Match', known);
+      .set('If-None-Match', tag);
     return [status, text, headers['etag']] as unknown;
   };
-  expect(await read(tag)).toEqual([304, '', tag]);
-  expect(await read('"another"')).toEqual([200, expect.stringContaining(ada.id), tag]);
+  expect(await read(currentTag)).toEqual([304, '', currentTag]);
+  expect(await read('"another"')).toEqual([200, expect.stringContaining(ada.id), currentTag]);
 });
 
-it('a ban that PostgreSQL lets end at infinity is one for ever, and can be lifted', async () => {
+it('treats a ban that expires at infinity as permanent, and can lift it', async () => {
   const eve = await newUser();
   await stack.database.sql(
     `update "user" set banned = true, "banExpires" = 'infinity' where id = $1`,
     [eve.id],
   );
-  const read = await ask(admin, 'GET', eve.id);
+  const read = await request(admin, 'GET', eve.id);
   expect([read.status, read.body.banned, read.body.banExpires]).toEqual([200, true, null]);
-  const renamed = await ask(admin, 'PATCH', eve.id, { name: 'Eve' });
+  const renamed = await request(admin, 'PATCH', eve.id, { name: 'Eve' });
   expect([renamed.status, renamed.body.name, renamed.body.banned]).toEqual([200, 'Eve', true]);
-  const lifted = await ask(admin, 'DELETE', `${eve.id}/ban`);
+  const lifted = await request(admin, 'DELETE', `${eve.id}/ban`);
   expect([lifted.status, lifted.body.banned]).toEqual([200, false]);
 });
 
-describe('changing name and picture', () => {
-  it('trims, writes updatedAt, goes on record, and Better-Auth sees it', async () => {
+describe('change of name and picture', () => {
+  it('trims a changed name, sets updatedAt, records the change and shows it in Better-Auth', async () => {
     const ada = await newUser();
-    const { status, body } = await ask(ada, 'PATCH', ada.id, {
+    const { status, body } = await request(ada, 'PATCH', ada.id, {
       name: '  Countess  ',
       image: 'https://example.com/a.png',
     });
@@ -96,14 +96,14 @@ describe('changing name and picture', () => {
         ip: '127.0.0.1',
       },
     ]);
-    expect((await ask(ada, 'PATCH', ada.id, { image: null })).body.image).toBeNull();
+    expect((await request(ada, 'PATCH', ada.id, { image: null })).body.image).toBeNull();
   });
 
-  it('that changes nothing leaves no trace', async () => {
+  it('writes and records nothing when an update changes nothing', async () => {
     const ada = await newUser();
-    const before = (await ask(ada, 'GET', ada.id)).body;
-    expect((await ask(ada, 'PATCH', ada.id, { name: 'Ada Lovelace' })).body).toEqual(before);
-    expect((await ask(ada, 'PATCH', ada.id, {})).body).toEqual(before);
+    const before = (await request(ada, 'GET', ada.id)).body;
+    expect((await request(ada, 'PATCH', ada.id, { name: 'Ada Lovelace' })).body).toEqual(before);
+    expect((await request(ada, 'PATCH', ada.id, {})).body).toEqual(before);
     expect(await events(ada.id)).toEqual([]);
   });
 
@@ -124,19 +124,19 @@ describe('changing name and picture', () => {
     [{ banned: false }, 'banned'],
     [{ id: 'x' }, 'id'],
     [{ $or: [] }, '$or'],
-  ])('refuses %j by name, and changes nothing', async (body, field) => {
+  ])('refuses the update %j, names the field and records nothing', async (body, field) => {
     const ada = await newUser();
-    const answer = await ask(ada, 'PATCH', ada.id, body);
-    expect([answer.status, answer.body.code]).toEqual([400, 'VALIDATION_ERROR']);
-    expect(answer.body.errors.map((error: { field: string }) => error.field)).toContain(field);
+    const response = await request(ada, 'PATCH', ada.id, body);
+    expect([response.status, response.body.code]).toEqual([400, 'VALIDATION_ERROR']);
+    expect(response.body.errors.map((error: { field: string }) => error.field)).toContain(field);
     expect(await events(ada.id)).toEqual([]);
   });
 
   it.each([
-    ['an array', '[{"name":"x"}]'],
-    ['3,000 levels', `{"image":${'['.repeat(3000)}${']'.repeat(3000)}}`],
-    ['half a character', '{"name":"\\ud800"}'],
-  ])('refuses a body that is %s', async (_what, body) => {
+    ['an array at the top', '[{"name":"x"}]'],
+    ['3,000 levels of nesting', `{"image":${'['.repeat(3000)}${']'.repeat(3000)}}`],
+    ['a lone surrogate', '{"name":"\\ud800"}'],
+  ])('refuses a body with %s', async (_what, body) => {
     const ada = await newUser();
     const { status } = await fetch(`${stack.gatehouse.url}/api/v1/users/${ada.id}`, {
       method: 'PATCH',
@@ -146,7 +146,7 @@ describe('changing name and picture', () => {
     expect(status).toBe(400);
   });
 
-  it('does not take __proto__ for anything', async () => {
+  it('refuses a body with __proto__ and keeps the role', async () => {
     const ada = await newUser();
     const response = await fetch(`${stack.gatehouse.url}/api/v1/users/${ada.id}`, {
       method: 'PATCH',
@@ -154,11 +154,11 @@ describe('changing name and picture', () => {
       body: '{"__proto__":{"role":"admin"}}',
     });
     expect(response.status).toBe(400);
-    expect((await ask(ada, 'GET', ada.id)).body.role).toBe('user');
+    expect((await request(ada, 'GET', ada.id)).body.role).toBe('user');
   });
 });
 
-describe('If-Match', () => {
+describe('conditional update', () => {
   it.each([
     ['*', 200],
     ['"something-else"', 412],
@@ -167,17 +167,17 @@ describe('If-Match', () => {
     ['unquoted', 400],
     ['"half', 400],
     [',', 400],
-  ])('%s answers %d', async (ifMatch, status) => {
+  ])('responds to an update with If-Match %s with status %d', async (ifMatch, status) => {
     const ada = await newUser();
-    const answer = await ask(ada, 'PATCH', ada.id, { name: 'New' }, { 'if-match': ifMatch });
-    expect(answer.status).toBe(status);
+    const response = await request(ada, 'PATCH', ada.id, { name: 'New' }, { 'if-match': ifMatch });
+    expect(response.status).toBe(status);
   });
 });
 
-describe('roles', () => {
-  it('are given by admins, one or several, and Better-Auth shows them', async () => {
+describe('roles of a user', () => {
+  it('lets an admin assign several roles, which Better-Auth shows', async () => {
     const ada = await newUser();
-    const { status, body } = await ask(admin, 'PUT', `${ada.id}/role`, {
+    const { status, body } = await request(admin, 'PUT', `${ada.id}/role`, {
       role: ['support', 'user'],
     });
     expect([status, body.role, body.roles]).toEqual([200, 'support,user', ['support', 'user']]);
@@ -197,28 +197,28 @@ describe('roles', () => {
     [{ role: ['user', 'user'] }],
     [{}],
     [{ role: 'a,b' }],
-  ])('refuses %j', async (body) => {
+  ])('refuses the role update %j', async (body) => {
     const ada = await newUser();
-    const answer = await ask(admin, 'PUT', `${ada.id}/role`, body);
-    expect([answer.status, answer.body.errors[0].field]).toEqual([400, 'role']);
+    const response = await request(admin, 'PUT', `${ada.id}/role`, body);
+    expect([response.status, response.body.errors[0].field]).toEqual([400, 'role']);
   });
 
-  it('are nobody’s own to take or to give', async () => {
+  it('refuses users who promote themselves and admins who demote themselves', async () => {
     const ada = await newUser();
-    expect((await ask(ada, 'PUT', `${ada.id}/role`, { role: 'admin' })).status).toBe(403);
-    const own = await ask(admin, 'PUT', `${admin.id}/role`, { role: 'user' });
+    expect((await request(ada, 'PUT', `${ada.id}/role`, { role: 'admin' })).status).toBe(403);
+    const own = await request(admin, 'PUT', `${admin.id}/role`, { role: 'user' });
     expect([own.status, own.body.code]).toEqual([409, 'SELF_DEMOTION']);
   });
 });
 
-describe('bans', () => {
-  it('end every session, tell the user why, keep them out at Better-Auth, and can be lifted', async () => {
+describe('ban of a user', () => {
+  it('ends every session of a banned user, states the reason, blocks the sign-in and can be lifted', async () => {
     const ada = await newUser();
     const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
-    const { body } = await ask(admin, 'POST', `${ada.id}/ban`, { reason: 'spam', expiresAt });
+    const { body } = await request(admin, 'POST', `${ada.id}/ban`, { reason: 'spam', expiresAt });
     expect(body).toMatchObject({ banned: true, banReason: 'spam', banExpires: expiresAt });
 
-    expect((await ask(ada, 'GET', ada.id)).body).toMatchObject({
+    expect((await request(ada, 'GET', ada.id)).body).toMatchObject({
       code: 'USER_BANNED',
       banReason: 'spam',
     });
@@ -227,8 +227,8 @@ describe('bans', () => {
     expect(refusal).toBeInstanceOf(BetterAuthError);
     expect(refusal).toMatchObject({ status: 403, code: 'BANNED_USER' });
 
-    expect((await ask(admin, 'DELETE', `${ada.id}/ban`)).body.banned).toBe(false);
-    expect((await ask(admin, 'DELETE', `${ada.id}/ban`)).status).toBe(200);
+    expect((await request(admin, 'DELETE', `${ada.id}/ban`)).body.banned).toBe(false);
+    expect((await request(admin, 'DELETE', `${ada.id}/ban`)).status).toBe(200);
     await stack.auth.signIn(ada);
     expect((await events(ada.id)).map(({ action, reason }) => [action, reason])).toEqual([
       ['user.banned', 'spam'],
@@ -236,10 +236,10 @@ describe('bans', () => {
     ]);
   });
 
-  it('said again, update the reason and the end', async () => {
+  it('updates the reason and the end of an existing ban', async () => {
     const ada = await newUser();
-    await ask(admin, 'POST', `${ada.id}/ban`, { reason: 'first' });
-    const { status, body } = await ask(admin, 'POST', `${ada.id}/ban`, {});
+    await request(admin, 'POST', `${ada.id}/ban`, { reason: 'first' });
+    const { status, body } = await request(admin, 'POST', `${ada.id}/ban`, {});
     expect([status, body.banned, body.banReason, body.banExpires]).toEqual([200, true, null, null]);
   });
 
@@ -249,25 +249,25 @@ describe('bans', () => {
     [{ reason: 'a'.repeat(501) }, 'reason'],
     [{ reason: { $like: '%' } }, 'reason'],
     [{ until: 'x' }, 'until'],
-  ])('refuse %j', async (body, field) => {
+  ])('refuses the ban %j', async (body, field) => {
     const ada = await newUser();
-    const answer = await ask(admin, 'POST', `${ada.id}/ban`, body);
-    expect([answer.status, answer.body.errors[0].field]).toEqual([400, field]);
+    const response = await request(admin, 'POST', `${ada.id}/ban`, body);
+    expect([response.status, response.body.errors[0].field]).toEqual([400, field]);
   });
 
-  it('need no body', async () => {
+  it('bans a user without a request body', async () => {
     const ada = await newUser();
-    const { status, body } = await ask(admin, 'POST', `${ada.id}/ban`);
+    const { status, body } = await request(admin, 'POST', `${ada.id}/ban`);
     expect([status, body.banned, body.banReason, body.banExpires]).toEqual([200, true, null, null]);
   });
 
-  it('are not for oneself', async () => {
-    const answer = await ask(admin, 'POST', `${admin.id}/ban`, {});
-    expect([answer.status, answer.body.code]).toEqual([409, 'SELF_BAN']);
+  it('refuses admins who ban themselves', async () => {
+    const response = await request(admin, 'POST', `${admin.id}/ban`, {});
+    expect([response.status, response.body.code]).toEqual([409, 'SELF_BAN']);
   });
 });
 
-it('the record cannot be changed, not even by hand', async () => {
+it('refuses every change of the audit log by SQL', async () => {
   await expect(stack.database.sql(`update gatehouse.audit_event set reason = 'x'`)).rejects.toThrow(
     /never changed/,
   );
@@ -279,7 +279,7 @@ it('the record cannot be changed, not even by hand', async () => {
   );
 });
 
-it('the record cannot be changed where triggers are off, as for a replica', async () => {
+it('refuses a change of the audit log even with the triggers of a replica', async () => {
   await stack.database.sql('set session_replication_role = replica');
   try {
     const change = stack.database.sql(`update gatehouse.audit_event set reason = 'x'`);

@@ -4,7 +4,7 @@ import { signUp } from '../support/users.js';
 import { createDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
 
-it('a uuid is the same id however it is written: nobody bans themselves by it, and the record has one spelling', async () => {
+it('treats a uuid in upper case as the same id, and records only one spelling', async () => {
   const database = await createDatabase({ empty: true });
   const auth = await startBetterAuth({
     databaseUrl: database.url,
@@ -17,28 +17,28 @@ it('a uuid is the same id however it is written: nobody bans themselves by it, a
   try {
     const [admin, ada] = [await signUp(auth), await signUp(auth)];
     await database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
-    const ask = (method: string, path: string, body?: unknown) =>
+    const request = (method: string, path: string, body?: unknown) =>
       gatehouse.call(`/api/v1/users/${path}`, {
         method,
         token: admin.token,
         ...(body === undefined ? {} : { body }),
       });
-    const own = await ask('POST', `${admin.id.toUpperCase()}/ban`, {});
+    const own = await request('POST', `${admin.id.toUpperCase()}/ban`, {});
     expect([own.status, own.body.code]).toEqual([409, 'SELF_BAN']);
 
-    expect((await ask('POST', `${ada.id.toUpperCase()}/ban`, {})).body.id).toBe(ada.id);
-    expect((await ask('DELETE', `${ada.id.toUpperCase()}/sessions`)).status).toBe(200);
-    expect((await ask('GET', 'no-uuid')).status).toBe(404);
+    expect((await request('POST', `${ada.id.toUpperCase()}/ban`, {})).body.id).toBe(ada.id);
+    expect((await request('DELETE', `${ada.id.toUpperCase()}/sessions`)).status).toBe(200);
+    expect((await request('GET', 'no-uuid')).status).toBe(404);
     const rows = await database.sql('select distinct target_user_id from gatehouse.audit_event');
     expect(rows).toEqual([{ target_user_id: ada.id }]);
 
-    // So has a session, and the one who impersonates is found by a text column.
+    // The same holds for session ids and for `impersonatedBy`, which is a text column.
     const bob = await signUp(auth);
     const [{ id: sessionId } = { id: '' }] = await database.sql<{ id: string }>(
       'select id from session where "userId" = $1',
       [bob.id],
     );
-    const ended = await ask('DELETE', `${bob.id}/sessions/${sessionId.toUpperCase()}`);
+    const ended = await request('DELETE', `${bob.id}/sessions/${sessionId.toUpperCase()}`);
     expect(ended.status).toBe(200);
     const [event] = await database.sql(
       `select before from gatehouse.audit_event where action = 'session.revoked'`,
@@ -46,7 +46,7 @@ it('a uuid is the same id however it is written: nobody bans themselves by it, a
     expect(event).toEqual({ before: { sessionId } });
     await auth.signIn(bob);
     await auth.post('/admin/impersonate-user', { userId: bob.id }, admin.session);
-    const { body } = await ask('DELETE', `${admin.id.toUpperCase()}/sessions?except=current`);
+    const { body } = await request('DELETE', `${admin.id.toUpperCase()}/sessions?except=current`);
     expect(body.revoked).toBe(1);
   } finally {
     await gatehouse.close();

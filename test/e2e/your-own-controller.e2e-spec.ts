@@ -65,7 +65,7 @@ beforeAll(async () => {
       DATABASE_URL: stack.database.url,
       BETTER_AUTH_URL: stack.auth.origin,
       ROLES: 'user,support,admin',
-      // What is changed by hand here is meant for the very next request.
+      // The tests change rows by SQL. Without the change feed the next request reads them uncached.
       CHANGE_FEED: 'off',
     },
     [NotesModule, OpenModule],
@@ -78,7 +78,7 @@ afterAll(async () => {
   await stack.end();
 });
 
-const ask = async (path: string, token?: string, method = 'GET') => {
+const request = async (path: string, token?: string, method = 'GET') => {
   const response = await fetch(`${gatehouse.url}/api/v1/notes${path}`, {
     method,
     headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
@@ -87,56 +87,62 @@ const ask = async (path: string, token?: string, method = 'GET') => {
   return [response.status, body.code ?? body] as unknown;
 };
 
-it('is the code that the README shows', () => {
+it('keeps the example controller identical to the README', () => {
   const code = readFileSync('test/docs/notes.ts', 'utf8').replaceAll('../../src/', '../');
   expect(readFileSync('README.md', 'utf8')).toContain(code.trim());
 });
 
-it('is private without a word, and knows its caller', async () => {
-  expect(await ask('/mine')).toEqual([401, 'AUTH_MISSING_TOKEN']);
-  expect(await ask('/mine', ada.token)).toEqual([200, { title: 'The notes of Ada Lovelace' }]);
+it('requires a token for a route without decorators and provides the current user', async () => {
+  expect(await request('/mine')).toEqual([401, 'AUTH_MISSING_TOKEN']);
+  expect(await request('/mine', ada.token)).toEqual([200, { title: 'The notes of Ada Lovelace' }]);
 });
 
-it('is public where it says so', async () => {
-  expect(await ask('/motto')).toEqual([200, { title: 'Trust, but look it up' }]);
+it('serves a @Public() route without a token', async () => {
+  expect(await request('/motto')).toEqual([200, { title: 'Trust, but look it up' }]);
 });
 
-it('asks for a role of the list', async () => {
+it('requires one of the roles of @Roles()', async () => {
   const bob = await signUp(stack.auth, 'Bob');
-  expect(await ask('/statistics', bob.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  expect(await request('/statistics', bob.token)).toEqual([403, 'AUTH_FORBIDDEN']);
   for (const role of ['support', 'user,support', 'admin']) {
     await stack.database.sql('update "user" set role = $1 where id = $2', [role, bob.id]);
-    expect(await ask('/statistics', bob.token)).toEqual([200, { notes: 42 }]);
+    expect(await request('/statistics', bob.token)).toEqual([200, { notes: 42 }]);
   }
 });
 
-it('is for oneself or an admin', async () => {
+it('lets only the user and admins use a @SelfOrAdmin() route', async () => {
   const bob = await signUp(stack.auth, 'Bob');
-  expect(await ask(`/of/${ada.id}`, ada.token)).toEqual([200, { title: `The notes of ${ada.id}` }]);
-  expect(await ask(`/of/${ada.id}`, bob.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  expect(await request(`/of/${ada.id}`, ada.token)).toEqual([
+    200,
+    { title: `The notes of ${ada.id}` },
+  ]);
+  expect(await request(`/of/${ada.id}`, bob.token)).toEqual([403, 'AUTH_FORBIDDEN']);
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [bob.id]);
-  expect(await ask(`/of/${ada.id}`, bob.token)).toEqual([200, { title: `The notes of ${ada.id}` }]);
+  expect(await request(`/of/${ada.id}`, bob.token)).toEqual([
+    200,
+    { title: `The notes of ${ada.id}` },
+  ]);
 });
 
-it('asks for a verified address', async () => {
+it('requires a verified email address for a @RequireVerifiedEmail() route', async () => {
   const bob = await signUp(stack.auth, 'Bob');
-  expect(await ask('', bob.token, 'POST')).toEqual([403, 'EMAIL_NOT_VERIFIED']);
+  expect(await request('', bob.token, 'POST')).toEqual([403, 'EMAIL_NOT_VERIFIED']);
   await stack.database.sql('update "user" set "emailVerified" = true where id = $1', [bob.id]);
-  expect(await ask('', bob.token, 'POST')).toEqual([201, { writtenBy: bob.id }]);
+  expect(await request('', bob.token, 'POST')).toEqual([201, { writtenBy: bob.id }]);
 });
 
-it('asks for what a route asks for, though its class is public', async () => {
-  expect(await ask('/open/all')).toEqual([200, { title: 'for all' }]);
+it('applies the decorators of a route in a @Public() controller', async () => {
+  expect(await request('/open/all')).toEqual([200, { title: 'for all' }]);
   for (const path of ['/open/admins', '/open/verified', `/open/of/${ada.id}`]) {
-    expect(await ask(path)).toEqual([401, 'AUTH_MISSING_TOKEN']);
+    expect(await request(path)).toEqual([401, 'AUTH_MISSING_TOKEN']);
   }
-  expect(await ask('/open/admins', ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  expect(await request('/open/admins', ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
   const { paths } = createDocument(gatehouse.app);
   expect(paths['/api/v1/notes/open/all']?.get?.security).toEqual([]);
   expect(paths['/api/v1/notes/open/admins']?.get?.security).toEqual([{ bearer: [] }]);
 });
 
-it('is documented by the same decorators', () => {
+it('documents the routes of an application from their decorators', () => {
   const { paths } = createDocument(gatehouse.app);
   const summary = Object.entries(paths)
     .filter(([path]) => path.startsWith('/api/v1/notes') && !path.includes('/open/'))
@@ -156,7 +162,7 @@ it('is documented by the same decorators', () => {
   const text = JSON.stringify(paths);
   expect(text).toContain('EMAIL_NOT_VERIFIED');
   expect(text).not.toContain('x-problem');
-  // `id` and the like are ours where the route is.
+  // Descriptions of parameters such as `id` belong to the routes of Gatehouse only.
   const own = JSON.stringify(paths['/api/v1/notes/open/of/{id}']);
   expect(own).not.toContain('as Better-Auth made it');
   expect(JSON.stringify(paths['/api/v1/users/{id}'])).toContain('as Better-Auth made it');
@@ -179,16 +185,19 @@ it.each([
   [422, 422, 'UNPROCESSABLE'],
   [429, 429, 'RATE_LIMITED'],
   [501, 500, 'INTERNAL_ERROR'],
-])("Nest's own exception of status %s is answered as %s %s", async (thrown, status, code) => {
-  const response = await fetch(`${gatehouse.url}/api/v1/notes/open/refused/${thrown}`);
-  const text = await response.text();
-  expect([response.status, JSON.parse(text).code]).toEqual([status, code]);
-  expect(text).not.toContain('ours alone');
-  expect(response.headers.get('www-authenticate') !== null).toBe(status === 401);
-});
+])(
+  "converts Nest's exception with status %s to a problem with status %s and code %s",
+  async (thrown, status, code) => {
+    const response = await fetch(`${gatehouse.url}/api/v1/notes/open/refused/${thrown}`);
+    const text = await response.text();
+    expect([response.status, JSON.parse(text).code]).toEqual([status, code]);
+    expect(text).not.toContain('ours alone');
+    expect(response.headers.get('www-authenticate') !== null).toBe(status === 401);
+  },
+);
 
-describe('an answer', () => {
-  it('is JSON of a known length, and the same without its body for HEAD', async () => {
+describe('response of a controller', () => {
+  it('sends JSON with its length, and the same headers without a body for HEAD', async () => {
     const [, type, length] = await getOpen('all');
     expect(await getOpen('all')).toEqual([
       200,
@@ -199,7 +208,7 @@ describe('an answer', () => {
     expect(await getOpen('all', 'HEAD')).toEqual([200, type, length, '']);
   });
 
-  it('has the type and the status that its route gives it', async () => {
+  it('sends the content type and the status that a route sets', async () => {
     expect(await getOpen('of-its-own-type')).toEqual([
       200,
       'application/vnd.notes+json; charset=utf-8',
