@@ -1,4 +1,4 @@
-// Who confuses local time and UTC shall see it: no test runs in London.
+// A confusion of local time and UTC must fail a test, so the tests do not run in UTC.
 process.env.TZ = 'America/New_York';
 
 /** @type {import('jest').Config} */
@@ -7,12 +7,12 @@ export default {
   globalSetup: '<rootDir>/test/support/global-setup.ts',
   globalTeardown: '<rootDir>/test/support/global-teardown.ts',
   setupFiles: ['<rootDir>/test/support/preload.ts'],
-  // PostgreSQL and the Better-Auth servers want a core, too.
+  // PostgreSQL and the Better-Auth servers need CPU time, too.
   maxWorkers: 2,
   roots: ['<rootDir>/test'],
   testMatch: ['**/*.e2e-spec.ts', '**/*.spec.ts'],
-  // `TEST_PGBOUNCER=1 npm test` puts PgBouncer before every database. These are about the connection to
-  // the server itself, and what it says.
+  // `TEST_PGBOUNCER=1 npm test` puts PgBouncer before every database. The ignored tests check direct
+  // connections to the server and its messages.
   testPathIgnorePatterns: process.env.TEST_PGBOUNCER ? ['/test/e2e/(connection|doctor)'] : [],
   extensionsToTreatAsEsm: ['.ts'],
   // TypeScript's ESM style imports './x.js' where the file is './x.ts'.

@@ -10,7 +10,7 @@ import type { UserRow } from '../../src/access/principal.js';
 
 @Controller('notes')
 export class NotesController {
-  @Get('mine') // anybody who is signed in: that needs no decorator
+  @Get('mine') // for every signed-in user, without a decorator
   mine(@CurrentUser() me: UserRow) {
     return { title: `The notes of ${me.name}` };
   }
