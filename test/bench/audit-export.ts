@@ -7,18 +7,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { startBetterAuth } from '../../tools/better-auth.ts';
 import { startPostgres } from '../../tools/postgres.ts';
 import { runBuilt } from '../support/built-program.ts';
-import { startProcess } from '../support/app-process.ts';
-import { withClient } from './crowd.ts';
+import { serve } from '../support/app-process.ts';
+import { withClient } from './seed.ts';
 import { pin, SERVER_CORES } from './load.ts';
 import { printRows, type Row } from './row.ts';
 
-/** So many of them first, a minute apart. */
+/** The number of events in the warm-up export. Events are a minute apart. */
 const WARM_UP = 50_000;
-const MOST_GROWTH_MB = 50;
-/** What the slow reader takes at once, and how long it rests after it. */
-const SIP = { bytes: 256 * 1024, restMs: 20 };
+const MAX_GROWTH_MB = 50;
+/** The slow reader pauses after each block of this size. */
+const SLOW_READ = { bytes: 256 * 1024, restMs: 20 };
 
-/** The memory of the server while somebody takes so many events away, quickly and slowly. */
+/** Measures the memory of the server during exports to a fast and to a slow reader. */
 export async function benchAuditExport(events: number): Promise<Row[]> {
   const folder = await mkdtemp(join(tmpdir(), 'gatehouse-bench-'));
   const started: { stop(): Promise<unknown> }[] = [];
@@ -53,21 +53,21 @@ export async function benchAuditExport(events: number): Promise<Row[]> {
 
     const url = `${product.url}/api/v1/audit-events`;
     const token = await auth.tokenFor(sessionToken);
-    // Once, so that what a server needs at work is not taken for what an export needs.
+    // The warm-up export keeps the normal memory of the server out of the measurement.
     const since = new Date(Date.now() - WARM_UP * 60_000).toISOString();
     await read(await begin(`${url}?from=${since}`, token), 0);
     const rows: Row[] = [];
     for (const [what, restMs] of [
       ['a reader as fast as it goes', 0],
-      ['a slow reader', SIP.restMs],
+      ['a slow reader', SLOW_READ.restMs],
     ] as const) {
       await sleep(1000);
       const before = product.residentMegabytes();
       let most = before;
       const watch = setInterval(() => (most = Math.max(most, product.residentMegabytes())), 100);
-      const began = performance.now();
+      const startedAt = performance.now();
       const lines = await read(await begin(url, token), restMs);
-      const seconds = (performance.now() - began) / 1000;
+      const seconds = (performance.now() - startedAt) / 1000;
       clearInterval(watch);
       if (lines !== events) throw new Error(`${what} got ${lines} events of ${events}`);
       await sleep(1000);
@@ -76,8 +76,8 @@ export async function benchAuditExport(events: number): Promise<Row[]> {
         what: `export of ${events} events, ${what}: memory at most to before`,
         figure: `${most.toFixed(0)} MB to ${before.toFixed(0)} MB, ${after.toFixed(0)} MB after; ${seconds.toFixed(0)} s`,
         ratio: most / before,
-        wanted: `+${MOST_GROWTH_MB} MB at most`,
-        met: most - before <= MOST_GROWTH_MB,
+        wanted: `+${MAX_GROWTH_MB} MB at most`,
+        met: most - before <= MAX_GROWTH_MB,
       });
     }
     return rows;
@@ -104,15 +104,15 @@ async function begin(url: string, token: string): Promise<IncomingMessage> {
   return response;
 }
 
-/** How many lines came. */
+/** Returns the number of received lines. */
 async function read(response: IncomingMessage, restMs: number): Promise<number> {
   let lines = 0;
-  let sip = 0;
+  let bytesRead = 0;
   for await (const chunk of response as AsyncIterable<Buffer>) {
     for (const byte of chunk) if (byte === 10) lines += 1;
-    sip += chunk.length;
-    if (restMs === 0 || sip < SIP.bytes) continue;
-    sip = 0;
+    bytesRead += chunk.length;
+    if (restMs === 0 || bytesRead < SLOW_READ.bytes) continue;
+    bytesRead = 0;
     await sleep(restMs);
   }
   return lines;

@@ -1,7 +1,7 @@
 import { createServer } from 'node:http';
 import express from 'express';
 
-/** The least that can answer this JSON over HTTP: what anything built on them is measured against. */
+/** Minimal servers that respond with this JSON. The benchmark compares Gatehouse with them. */
 const [kind, port, json = ''] = process.argv.slice(2);
 const body: unknown = JSON.parse(json);
 

@@ -1,9 +1,9 @@
 import type { LoadOrder } from './load-generator.ts';
-import type { BenchUser } from './world.ts';
+import type { BenchUser } from './bench-env.ts';
 
 export type Call = LoadOrder['calls'][number];
 
-/** The same request for all contestants, but for who asks. */
+/** Builds the same request for all servers. Only the token differs. */
 export function call(path: string, token: string | undefined, body: string): Call {
   const authorization = token === undefined ? '' : `authorization: Bearer ${token}\r\n`;
   return {
@@ -19,7 +19,7 @@ export async function answerTo(url: string, token: string): Promise<string> {
   return body;
 }
 
-/** What one user is answered, from what the first one is: `makeUsers` made them alike but for a number. */
+/** Derives the response for a user from the first one. `makeUsers` varies only the number. */
 export function bodyFor({ id }: BenchUser, first: string): string {
   const number = id.replace('bench-', '');
   return first

@@ -6,7 +6,7 @@ import { answerTo, bodyFor, type Call, call } from './calls.ts';
 import { load, OTHER_CORES, pin, SERVER_CORES } from './load.ts';
 import type { LoadOrder, LoadReport } from './load-generator.ts';
 import { printRows, type Row } from './row.ts';
-import { type BenchUser, withWorld, type World } from './world.ts';
+import { type BenchUser, withBenchEnv, type BenchEnv } from './bench-env.ts';
 
 const CONNECTIONS = 32;
 const WARM_USERS = 100;
@@ -15,30 +15,30 @@ const ME = '/api/v1/auth/me';
 export interface Effort {
   rounds: number;
   seconds: number;
-  /** How many tokens that nobody has seen, in each round. */
+  /** The number of new tokens in each round. */
   fresh: number;
 }
 
 export const FULL: Effort = { rounds: 5, seconds: 5, fresh: 20_000 };
 export const QUICK: Effort = { rounds: 3, seconds: 2, fresh: 6_000 };
 
-interface Contestant {
+interface Candidate {
   name: string;
   pid: number | undefined;
   order: () => Promise<LoadOrder> | LoadOrder;
-  reports: Effortful[];
+  reports: CostReport[];
 }
 
-/** With what it cost the server: the time on a core for one request, whoever else was on it. */
-type Effortful = LoadReport & { microseconds: number };
+/** A report with the CPU time of the server for one request. */
+type CostReport = LoadReport & { microseconds: number };
 
-/** `GET /auth/me` beside the barest servers there are, and beside Better-Auth's own answer to "who is it?" */
+/** Compares `GET /auth/me` with minimal servers and with `get-session` of Better-Auth. */
 export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<Row[]> {
-  return withWorld(1000, async (world) => {
+  return withBenchEnv(1000, async (env) => {
     const bare: ChildProcess[] = [];
     try {
-      const gatehouse = await world.serve();
-      const warm = await warmCalls(world, gatehouse.url);
+      const gatehouse = await env.serve();
+      const warm = await warmCalls(env, gatehouse.url);
       const [first] = warm;
       const startBare = async (kind: 'express' | 'http') => {
         const port = await findFreePort();
@@ -49,9 +49,9 @@ export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<
       const http = await startBare('http');
       const express = await startBare('express');
       const gatehousePort = gatehouse.port;
-      const sessions = await sessionCalls(world);
+      const sessions = await sessionCalls(env);
       const timed = { connections: CONNECTIONS, seconds };
-      const contestants: Contestant[] = [
+      const candidates: Candidate[] = [
         { name: 'http', pid: http.pid, order: () => ({ ...timed, ...http }), reports: [] },
         { name: 'express', pid: express.pid, order: () => ({ ...timed, ...express }), reports: [] },
         {
@@ -68,29 +68,29 @@ export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<
             seconds: 60,
             once: true,
             port: gatehousePort,
-            calls: freshCalls(world, warm, fresh),
+            calls: freshCalls(env, warm, fresh),
           }),
           reports: [],
         },
         {
           name: 'session',
-          pid: world.auth.pid,
-          order: () => ({ ...timed, port: world.auth.port, calls: sessions }),
+          pid: env.auth.pid,
+          order: () => ({ ...timed, port: env.auth.port, calls: sessions }),
           reports: [],
         },
       ];
       for (let round = 0; round < rounds; round += 1) {
-        for (const contestant of contestants) {
-          const order = await contestant.order();
-          const before = cpuSeconds(contestant.pid);
+        for (const candidate of candidates) {
+          const order = await candidate.order();
+          const before = cpuSeconds(candidate.pid);
           const report = await load(order);
-          const spent = cpuSeconds(contestant.pid) - before;
+          const spent = cpuSeconds(candidate.pid) - before;
           const answers = report.perSecond * report.seconds;
-          contestant.reports.push({ ...report, microseconds: (spent * 1e6) / answers });
+          candidate.reports.push({ ...report, microseconds: (spent * 1e6) / answers });
         }
       }
       return rowsOf(
-        Object.fromEntries(contestants.map(({ name, reports }) => [name, median(reports)])),
+        Object.fromEntries(candidates.map(({ name, reports }) => [name, median(reports)])),
       );
     } finally {
       for (const child of bare) child.kill();
@@ -98,7 +98,7 @@ export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<
   });
 }
 
-function rowsOf(of: Record<string, Effortful>): Row[] {
+function rowsOf(of: Record<string, CostReport>): Row[] {
   const us = (name: string) => Math.round(of[name]?.microseconds ?? NaN);
   const speed = (name: string) => of[name]?.perSecond ?? NaN;
   const row = (what: string, mine: string, theirs: string, least: number): Row => {
@@ -121,13 +121,13 @@ function rowsOf(of: Record<string, Effortful>): Row[] {
 
 const thousands = (figure: number) => Math.round(figure).toLocaleString('en');
 
-/** By speed, the round in the middle. */
-function median(reports: Effortful[]): Effortful {
+/** The round with the median speed. */
+function median(reports: CostReport[]): CostReport {
   const sorted = reports.toSorted((a, b) => a.perSecond - b.perSecond);
-  return sorted[Math.floor(sorted.length / 2)] as Effortful;
+  return sorted[Math.floor(sorted.length / 2)] as CostReport;
 }
 
-/** In ticks of a hundredth of a second, as Linux counts them; elsewhere there is no such figure. */
+/** Reads the ticks of 10 ms that Linux counts. Returns NaN on other systems. */
 function cpuSeconds(pid: number | undefined): number {
   try {
     const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
@@ -137,10 +137,10 @@ function cpuSeconds(pid: number | undefined): number {
   }
 }
 
-async function warmCalls(world: World, url: string): Promise<Call[]> {
+async function warmCalls(env: BenchEnv, url: string): Promise<Call[]> {
   const calls: Call[] = [];
-  for (const user of world.users.slice(0, WARM_USERS)) {
-    const token = world.token(user);
+  for (const user of env.users.slice(0, WARM_USERS)) {
+    const token = env.token(user);
     const body = await answerTo(url + ME, token);
     if (!body.includes(`"${user.id}"`)) throw new Error(`It took ${user.id} for somebody else.`);
     calls.push(call(ME, token, body));
@@ -148,7 +148,7 @@ async function warmCalls(world: World, url: string): Promise<Call[]> {
   return calls;
 }
 
-function freshCalls({ users, token }: World, [first]: Call[], count: number): Call[] {
+function freshCalls({ users, token }: BenchEnv, [first]: Call[], count: number): Call[] {
   const bodies = users.map((user) => bodyFor(user, first?.body ?? ''));
   return Array.from({ length: count }, (_, index) => {
     const user = users[index % users.length] as BenchUser;
@@ -156,7 +156,7 @@ function freshCalls({ users, token }: World, [first]: Call[], count: number): Ca
   });
 }
 
-async function sessionCalls({ users, auth }: World): Promise<Call[]> {
+async function sessionCalls({ users, auth }: BenchEnv): Promise<Call[]> {
   const path = '/api/auth/get-session';
   const calls: Call[] = [];
   for (const { session } of users.slice(0, WARM_USERS)) {

@@ -8,49 +8,49 @@ import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import { startPostgres } from '../../tools/postgres.ts';
 import { encodeCursor } from '../../src/validation/cursor.ts';
 import { runBuilt } from '../support/built-program.ts';
-import { startProcess } from '../support/app-process.ts';
-import { dropIndexes, seedUsers, TERMS, withClient } from './crowd.ts';
+import { serve } from '../support/app-process.ts';
+import { dropIndexes, seedUsers, TERMS, withClient } from './seed.ts';
 import { pin, SERVER_CORES } from './load.ts';
 import { printRows, type Row } from './row.ts';
 
 const SMALL = 1000;
 const LARGE = 1_000_000;
 
-/** One list, asked of Gatehouse, and where Better-Auth has the like of it, of both. */
+/** A list request to Gatehouse, and to Better-Auth if it has a similar one. */
 interface Shape {
   what: string;
-  query: (place: Place) => string;
-  /** To compare with, in Better-Auth's words. */
-  betterAuths?: string;
-  /** What is measured without a promise, and why. */
-  unpromised?: string;
+  query: (target: ListTarget) => string;
+  /** The similar query of Better-Auth. */
+  betterAuthQuery?: string;
+  /** The reason why this list has no limit. */
+  noLimitReason?: string;
 }
 
 const SHAPES: Shape[] = [
   {
     what: 'first page',
     query: () => '',
-    betterAuths: 'sortBy=createdAt&sortDirection=desc',
+    betterAuthQuery: 'sortBy=createdAt&sortDirection=desc',
   },
   {
     what: 'deep page, by cursor',
     query: ({ cursor }) => `cursor=${cursor}`,
-    betterAuths: `sortBy=createdAt&sortDirection=desc&offset=${LARGE / 2}`,
+    betterAuthQuery: `sortBy=createdAt&sortDirection=desc&offset=${LARGE / 2}`,
   },
   {
     what: `q=${TERMS.one}, one`,
     query: () => `q=${TERMS.one}`,
-    betterAuths: `searchField=email&searchOperator=contains&searchValue=${TERMS.one}`,
+    betterAuthQuery: `searchField=email&searchOperator=contains&searchValue=${TERMS.one}`,
   },
   {
     what: `q=${TERMS.surname}, one in a thousand`,
     query: () => `q=${TERMS.surname}`,
-    unpromised: 'all that match are read, to find the newest',
+    noLimitReason: 'all that match are read, to find the newest',
   },
   {
     what: `q=${TERMS.firstName}, one in twelve`,
     query: () => `q=${TERMS.firstName}`,
-    betterAuths: `searchField=email&searchOperator=contains&searchValue=${TERMS.firstName}&sortBy=createdAt&sortDirection=desc`,
+    betterAuthQuery: `searchField=email&searchOperator=contains&searchValue=${TERMS.firstName}&sortBy=createdAt&sortDirection=desc`,
   },
   { what: `q=${TERMS.domain}, most`, query: () => `q=${TERMS.domain}` },
   { what: 'role=admin', query: () => 'role=admin' },
@@ -60,31 +60,31 @@ const SHAPES: Shape[] = [
   { what: 'sort=email', query: () => 'sort=email' },
 ];
 
-/** Lists among a million users beside the same among a thousand, and beside Better-Auth's own. */
+/** Compares lists of a million users with lists of a thousand and with those of Better-Auth. */
 export async function benchLists(rounds: number): Promise<Row[]> {
-  return withWorld({}, async ({ small, large, betterAuth }) => {
+  return withBenchEnv({}, async ({ small, large, betterAuth }) => {
     const rows: Row[] = [];
-    for (const { what, query, betterAuths, unpromised } of SHAPES) {
-      const questions = [
-        { ...small, path: `/api/v1/users?${query(small)}`, inARow: 7 },
-        { ...large, path: `/api/v1/users?${query(large)}`, inARow: 7 },
-        ...(betterAuths === undefined
+    for (const { what, query, betterAuthQuery, noLimitReason } of SHAPES) {
+      const requests = [
+        { ...small, path: `/api/v1/users?${query(small)}`, repetitions: 7 },
+        { ...large, path: `/api/v1/users?${query(large)}`, repetitions: 7 },
+        ...(betterAuthQuery === undefined
           ? []
           : [
               {
                 ...betterAuth,
-                path: `/api/auth/admin/list-users?limit=20&${betterAuths}`,
-                inARow: 1,
+                path: `/api/auth/admin/list-users?limit=20&${betterAuthQuery}`,
+                repetitions: 1,
               },
             ]),
       ];
-      const [few = 0, many = 0, theirs] = await interleaved(questions, rounds);
+      const [few = 0, many = 0, theirs] = await measureInTurns(requests, rounds);
       rows.push({
         what: `${what}: ${LARGE} users to ${SMALL}`,
         figure: `${many.toFixed(1)} ms to ${few.toFixed(1)} ms`,
         ratio: many / few,
-        wanted: unpromised ?? '<= 1.5',
-        met: unpromised !== undefined || many / few <= 1.5,
+        wanted: noLimitReason ?? '<= 1.5',
+        met: noLimitReason !== undefined || many / few <= 1.5,
       });
       if (theirs === undefined) continue;
       rows.push({
@@ -101,24 +101,24 @@ export async function benchLists(rounds: number): Promise<Row[]> {
 
 // ── What is measured ────────────────────────────────────────────────────────────────────────────
 
-interface Question {
+interface ListRequest {
   url: string;
   path: string;
   token: string;
-  /** How often in each round; what takes a hundred times as long need not be asked as often. */
-  inARow: number;
+  /** The number of requests in each round. Slow requests are sent less often. */
+  repetitions: number;
 }
 
-/** The median of each, asked in turns, so that whatever else the machine does meets all of them. */
-async function interleaved(questions: Question[], rounds: number): Promise<number[]> {
-  const times = questions.map((): number[] => []);
-  for (const question of questions) await ask(question);
+/** Returns the median of each. Taking turns spreads the other load of the machine over all. */
+async function measureInTurns(requests: ListRequest[], rounds: number): Promise<number[]> {
+  const times = requests.map((): number[] => []);
+  for (const request of requests) await ask(request);
   for (let round = 0; round < rounds; round += 1) {
-    for (const [index, question] of questions.entries()) {
-      for (let turn = 0; turn < question.inARow; turn += 1) {
-        const began = performance.now();
-        await ask(question);
-        times[index]?.push(performance.now() - began);
+    for (const [index, request] of requests.entries()) {
+      for (let turn = 0; turn < request.repetitions; turn += 1) {
+        const startedAt = performance.now();
+        await ask(request);
+        times[index]?.push(performance.now() - startedAt);
       }
     }
   }
@@ -127,8 +127,8 @@ async function interleaved(questions: Question[], rounds: number): Promise<numbe
 
 const agent = new Agent({ keepAlive: true });
 
-/** The answer, which must be one: a page that is empty, or an error, is quick and means nothing. */
-async function ask({ url, path, token }: Omit<Question, 'inARow'>): Promise<Answer> {
+/** Returns the response. An error or an empty page would be fast and must not count. */
+async function ask({ url, path, token }: Omit<ListRequest, 'repetitions'>): Promise<Answer> {
   const { status, body } = await new Promise<{ status: number | undefined; body: string }>(
     (resolve, reject) => {
       const headers = { authorization: `Bearer ${token}` };
@@ -153,7 +153,7 @@ async function ask({ url, path, token }: Omit<Question, 'inARow'>): Promise<Answ
 interface Answer {
   items?: unknown[];
   pagination?: { total: number; totalIsEstimate: boolean };
-  /** As Better-Auth has it. */
+  /** The fields of Better-Auth. */
   users?: unknown[];
   total?: number;
 }
@@ -164,28 +164,28 @@ function median(times: number[]): number {
 
 // ── What it is measured on ──────────────────────────────────────────────────────────────────────
 
-interface Place {
+interface ListTarget {
   url: string;
   token: string;
-  /** To the page behind half of the users. */
+  /** The cursor of the page after half of the users. */
   cursor: string;
 }
 
-interface World {
-  small: Place;
-  large: Place;
-  /** Better-Auth on as large a database without our indexes, and its own credential. */
+interface BenchEnv {
+  small: ListTarget;
+  large: ListTarget;
+  /** Better-Auth on a copy of the large database without the indexes of Gatehouse. */
   betterAuth: { url: string; token: string };
 }
 
-interface WorldOptions {
+interface BenchEnvOptions {
   settings?: Record<string, string>;
   output?: (line: string) => void;
 }
 
-async function withWorld<Result>(
-  { settings = {}, output }: WorldOptions,
-  work: (world: World) => Promise<Result>,
+async function withBenchEnv<Result>(
+  { settings = {}, output }: BenchEnvOptions,
+  work: (env: BenchEnv) => Promise<Result>,
 ): Promise<Result> {
   const folder = await mkdtemp(join(tmpdir(), 'gatehouse-bench-'));
   const log = openSync(devNull, 'w');
@@ -202,16 +202,16 @@ async function withWorld<Result>(
       await run('src/cli/migrate.js', { DATABASE_URL: postgres.url(name) });
       await seedUsers(postgres.url(name), count);
     };
-    const sit = async (name: string) => {
+    const startAuth = async (name: string) => {
       const databaseUrl = postgres.url(name);
       const auth = await startBetterAuth({ databaseUrl, sid: true, nodeEnv: 'production' });
       await pin(auth.pid, SERVER_CORES);
       started.push(auth);
-      return { auth, admin: await enter(databaseUrl, auth) };
+      return { auth, admin: await signUpAdmin(databaseUrl, auth) };
     };
-    const open = async (name: string): Promise<Place> => {
-      const { auth, admin } = await sit(name);
-      const product = await startProcess(
+    const open = async (name: string): Promise<ListTarget> => {
+      const { auth, admin } = await startAuth(name);
+      const product = await serve(
         {
           DATABASE_URL: postgres.url(name),
           BETTER_AUTH_URL: auth.origin,
@@ -224,14 +224,14 @@ async function withWorld<Result>(
       return {
         url: product.url,
         token: await auth.tokenFor(admin.session),
-        cursor: await toTheMiddle(postgres.url(name)),
+        cursor: await cursorToMiddle(postgres.url(name)),
       };
     };
     await make('small', SMALL);
     await make('large', LARGE);
     await postgres.createDatabase('plain', 'large');
     await withClient(postgres.url('plain'), dropIndexes);
-    const { auth, admin } = await sit('plain');
+    const { auth, admin } = await startAuth('plain');
     return await work({
       small: await open('small'),
       large: await open('large'),
@@ -245,7 +245,7 @@ async function withWorld<Result>(
   }
 }
 
-/** Reading is what is measured: what makes writing safe may be left out. */
+/** Only reads are measured, so the durability of writes is turned off. */
 const SETTINGS = {
   fsync: 'off',
   synchronous_commit: 'off',
@@ -261,7 +261,7 @@ async function run(program: string, variables: Record<string, string>): Promise<
 }
 
 /** An admin, signed in at Better-Auth. */
-async function enter(databaseUrl: string, auth: BetterAuth): Promise<{ session: string }> {
+async function signUpAdmin(databaseUrl: string, auth: BetterAuth): Promise<{ session: string }> {
   const { user, sessionToken } = await auth.signUp({
     email: 'root@example.edu',
     password: 'a long password',
@@ -273,7 +273,7 @@ async function enter(databaseUrl: string, auth: BetterAuth): Promise<{ session: 
   return { session: sessionToken };
 }
 
-async function toTheMiddle(databaseUrl: string): Promise<string> {
+async function cursorToMiddle(databaseUrl: string): Promise<string> {
   const { rows } = await withClient(databaseUrl, (client) =>
     client.query<{ value: string; id: string }>(`
       select "createdAt"::text as value, id from "user" order by "createdAt" desc, id desc
@@ -282,9 +282,9 @@ async function toTheMiddle(databaseUrl: string): Promise<string> {
   return encodeCursor({ sort: '-createdAt', ...(rows[0] ?? { value: '', id: '' }) });
 }
 
-// ── By itself ───────────────────────────────────────────────────────────────────────────────────
+// ── Program ─────────────────────────────────────────────────────────────────────────────────────
 
-/** What PostgreSQL does for each of them, in its own words. */
+/** Prints the plan of PostgreSQL for each list. */
 async function explainLists(): Promise<void> {
   const lines: string[] = [];
   const settings = {
@@ -294,14 +294,14 @@ async function explainLists(): Promise<void> {
     'auto_explain.log_buffers': 'on',
     'auto_explain.log_timing': 'off',
   };
-  await withWorld({ settings, output: (line) => lines.push(line) }, async ({ large }) => {
+  await withBenchEnv({ settings, output: (line) => lines.push(line) }, async ({ large }) => {
     for (const { what, query } of SHAPES) {
-      const question = { ...large, path: `/api/v1/users?${query(large)}` };
-      // Once for the pages that are not in memory yet.
-      await ask(question);
+      const request = { ...large, path: `/api/v1/users?${query(large)}` };
+      // The first request loads pages into memory.
+      await ask(request);
       await sleep(500);
       lines.length = 0;
-      const { pagination } = await ask(question);
+      const { pagination } = await ask(request);
       await sleep(500);
       console.log(`\n── ${what}: ${JSON.stringify(pagination)}\n${lines.join('\n')}`);
     }

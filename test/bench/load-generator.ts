@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 
-/** What to send: whole requests, as bytes, taken in turns; and what must come back. */
+/** The requests to send in turn, and the expected bodies of the responses. */
 export interface LoadOrder {
   port: number;
   connections: number;
   seconds: number;
-  /** Each request once: the run ends when there are no more. */
+  /** Sends each request once, and ends after the last one. */
   once?: boolean;
   calls: { request: string; body: string }[];
 }
@@ -14,7 +14,7 @@ export interface LoadOrder {
 export interface LoadReport {
   seconds: number;
   statuses: Record<string, number>;
-  /** Answers of another body than the one that was expected. */
+  /** Responses with an unexpected body. */
   wrongBodies: number;
   perSecond: number;
   p50: number;
@@ -22,18 +22,17 @@ export interface LoadReport {
 }
 
 /**
- * The load looks this often for what has come, and is not woken by each answer. To wake a process that
- * sleeps on another core is work of the sender's core, a fifth of a warm request on a virtual machine, and
- * nobody who asks over a network ever costs a server that. So what it times is as coarse as that.
+ * The load generator polls its sockets, so that the server does not spend CPU time on waking it.
+ * Latencies are accurate to this interval.
  */
-const LOOKS_EVERY_MS = 0.5;
+const POLL_INTERVAL_MS = 0.5;
 
-function lookNowAndThen(): { end(): void } {
-  const nobodyWakes = new Int32Array(new SharedArrayBuffer(4));
+function startPolling(): { end(): void } {
+  const never = new Int32Array(new SharedArrayBuffer(4));
   let hasEnded = false;
   const sleep = (): void => {
     if (hasEnded) return;
-    Atomics.wait(nobodyWakes, 0, 0, LOOKS_EVERY_MS);
+    Atomics.wait(never, 0, 0, POLL_INTERVAL_MS);
     setImmediate(sleep);
   };
   sleep();
@@ -41,9 +40,8 @@ function lookNowAndThen(): { end(): void } {
 }
 
 /**
- * Sends one request after another over each connection and reads each answer whole. By hand, because the
- * load must cost a good deal less than the barest server that it measures; a client that is slower than
- * the server measures itself.
+ * Sends one request after another over each connection and reads each response completely. It uses
+ * plain sockets, because the load must cost much less than the fastest server that it measures.
  */
 function run({ port, connections, seconds, once, calls }: LoadOrder): Promise<LoadReport> {
   const requests = calls.map(({ request }) => Buffer.from(request, 'latin1'));
@@ -53,14 +51,14 @@ function run({ port, connections, seconds, once, calls }: LoadOrder): Promise<Lo
   let wrongBodies = 0;
   let turn = 0;
   let open = connections;
-  const began = performance.now();
-  const endsAt = began + seconds * 1000;
+  const startedAt = performance.now();
+  const endsAt = startedAt + seconds * 1000;
 
   return new Promise((resolve, reject) => {
     const finish = (): void => {
       open -= 1;
       if (open > 0) return;
-      const lasted = (performance.now() - began) / 1000;
+      const lasted = (performance.now() - startedAt) / 1000;
       times.sort((a, b) => a - b);
       resolve({
         seconds: lasted,
@@ -132,7 +130,7 @@ function readChunks(bytes: Buffer, from: number, status: string) {
 }
 
 const [path = ''] = process.argv.slice(2);
-const looking = lookNowAndThen();
+const polling = startPolling();
 const report = await run(JSON.parse(readFileSync(path, 'utf8')) as LoadOrder);
-looking.end();
+polling.end();
 process.stdout.write(JSON.stringify(report));

@@ -9,16 +9,16 @@ import type { LoadOrder, LoadReport } from './load-generator.ts';
 const program = fileURLToPath(new URL('./load-generator.ts', import.meta.url));
 const execute = promisify(execFile);
 
-/** Whoever is measured has the first core for itself; the load and the databases have the others. */
+/** The measured server has the first core. The load generator and databases have the others. */
 export const SERVER_CORES = '0';
 export const OTHER_CORES = availableParallelism() > 1 ? `1-${availableParallelism() - 1}` : '0';
 
-/** Where the system lets us; elsewhere everything shares, for all contestants alike. */
+/** Pins a process to cores if the system supports it. */
 export async function pin(pid: number | undefined, cores: string): Promise<void> {
   await execute('taskset', ['-acp', cores, String(pid)]).catch(() => undefined);
 }
 
-/** A load from a process of its own. Throws where an answer was not the expected one. */
+/** Generates load in a separate process. Throws if a response is not the expected one. */
 export async function load(order: LoadOrder): Promise<LoadReport> {
   const folder = mkdtempSync(join(tmpdir(), 'gatehouse-load-'));
   try {

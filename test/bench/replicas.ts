@@ -2,24 +2,24 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { startTcpProxy } from '../support/tcp-proxy.ts';
 import type { AppProcess } from '../support/app-process.ts';
 import { printRows, type Row } from './row.ts';
-import { type BenchUser, withWorld, type World } from './world.ts';
+import { type BenchUser, withBenchEnv, type BenchEnv } from './bench-env.ts';
 
 const ME = '/api/v1/auth/me';
 const BAN = 'update "user" set banned = true where id = $1';
 
 /**
- * From a change to its refusal by a replica that remembers the user: the replica is asked without a pause
- * from before the change until it refuses. What counts is how long after the change had answered the first
- * refusal came in, that request's own time included.
+ * Measures the delay from the response to a ban until a replica with the cached user rejects it.
+ * The client sends requests without a pause from before the ban until the first refusal. The delay
+ * includes the time of the refused request.
  */
 export async function benchReplicas(changes: number): Promise<Row[]> {
-  return withWorld(changes * 3, async (world) => {
-    const here = await world.serve();
-    const there = await world.serve();
-    await listening(here, there);
-    const admin = world.users[0] as BenchUser;
-    await world.sql.query(`update "user" set role = 'admin' where id = $1`, [admin.id]);
-    const adminToken = world.token(admin);
+  return withBenchEnv(changes * 3, async (env) => {
+    const here = await env.serve();
+    const there = await env.serve();
+    await untilListening(here, there);
+    const admin = env.users[0] as BenchUser;
+    await env.sql.query(`update "user" set role = 'admin' where id = $1`, [admin.id]);
+    const adminToken = env.token(admin);
 
     const ways: [string, (user: BenchUser) => Promise<unknown>][] = [
       [
@@ -31,19 +31,19 @@ export async function benchReplicas(changes: number): Promise<Row[]> {
         'by Better-Auth',
         async ({ id }) =>
           ok(
-            await fetch(`${world.auth.url}/api/auth/admin/ban-user`, {
+            await fetch(`${env.auth.url}/api/auth/admin/ban-user`, {
               ...banning(admin.session, { userId: id }),
             }),
           ),
       ],
-      ['by SQL', ({ id }) => world.sql.query(BAN, [id])],
+      ['by SQL', ({ id }) => env.sql.query(BAN, [id])],
     ];
     const rows: Row[] = [];
     for (const [index, [how, ban]] of ways.entries()) {
-      const victims = world.users.slice(1 + index * changes, 1 + (index + 1) * changes);
+      const targets = env.users.slice(1 + index * changes, 1 + (index + 1) * changes);
       const late: number[] = [];
-      for (const victim of victims.slice(0, changes - 1)) {
-        late.push(await lateness(here, world.token(victim), () => ban(victim)));
+      for (const target of targets.slice(0, changes - 1)) {
+        late.push(await delayOfRefusal(here, env.token(target), () => ban(target)));
       }
       late.sort((a, b) => a - b);
       const p99 = late[Math.floor(late.length * 0.99)] ?? NaN;
@@ -59,9 +59,9 @@ export async function benchReplicas(changes: number): Promise<Row[]> {
   });
 }
 
-/** How long after `change` had answered the first refusal came in; 0 where it came in before. */
-async function lateness(
-  { url }: AppProcess,
+/** The time from the response to `change` until the first refusal, or 0 if that came earlier. */
+async function delayOfRefusal(
+  { url }: Served,
   token: string,
   change: () => Promise<unknown>,
 ): Promise<number> {
@@ -77,24 +77,24 @@ async function lateness(
   return Math.max(0, refused - (await changed));
 }
 
-const AT_ONCE = 20;
+const BATCH = 20;
 
 /**
- * The same, while the connection that listens is reset at a random moment around each twenty bans and let
- * in again a little later. What counts is how long after a ban had answered the last request began that
- * was still let in.
+ * Measures the same while the connection of the listener is reset around each batch of bans. The
+ * listener can reconnect a little later. The delay is the time from the response to a ban until the
+ * start of the last request that was still accepted.
  */
 export async function benchCuts(changes: number): Promise<Row[]> {
-  return withWorld(changes, async (world) => {
-    const proxy = await startTcpProxy(() => Number(new URL(world.databaseUrl).port));
-    const direct = new URL(world.databaseUrl);
+  return withBenchEnv(changes, async (env) => {
+    const proxy = await startTcpProxy(() => Number(new URL(env.databaseUrl).port));
+    const direct = new URL(env.databaseUrl);
     direct.host = `127.0.0.1:${proxy.port}`;
-    const replica = await world.serve({ DATABASE_DIRECT_URL: direct.href });
+    const replica = await env.serve({ DATABASE_DIRECT_URL: direct.href });
     const late: number[] = [];
     let cuts = 0;
-    for (let first = 0; first < changes; first += AT_ONCE) {
-      await listening(replica);
-      const victims = world.users.slice(first, first + AT_ONCE);
+    for (let first = 0; first < changes; first += BATCH) {
+      await untilListening(replica);
+      const targets = env.users.slice(first, first + BATCH);
       // One connection bans them all, one after another.
       let turn: Promise<unknown> = Promise.resolve();
       const cut = (async () => {
@@ -105,13 +105,13 @@ export async function benchCuts(changes: number): Promise<Row[]> {
         await sleep(Math.random() * 200);
         proxy.cut = false;
       })();
-      const banned = victims.map(async (victim) => {
+      const banned = targets.map(async (target) => {
         const ban = async () => {
           await sleep(Math.random() * 60);
-          turn = turn.then(() => world.sql.query(BAN, [victim.id]));
+          turn = turn.then(() => env.sql.query(BAN, [target.id]));
           await turn;
         };
-        return lastLetIn(replica, world.token(victim), ban);
+        return delayOfLastSuccess(replica, env.token(target), ban);
       });
       late.push(...(await Promise.all(banned)));
       await cut;
@@ -131,9 +131,9 @@ export async function benchCuts(changes: number): Promise<Row[]> {
   });
 }
 
-/** How long after `change` had answered the last request began that was still let in; 0 for none. */
-async function lastLetIn(
-  { url }: AppProcess,
+/** The time from the response to `change` until the start of the last accepted request, or 0. */
+async function delayOfLastSuccess(
+  { url }: Served,
   token: string,
   change: () => Promise<unknown>,
 ): Promise<number> {
@@ -143,14 +143,14 @@ async function lastLetIn(
   let changedAt = Number.POSITIVE_INFINITY;
   const changed = change().then(() => (changedAt = performance.now()));
   let last = 0;
-  // For a while after the first refusal, too: what was forgotten must not be remembered again.
+  // Continues after the first refusal, because an invalidated entry must not return to the cache.
   for (let refusals = 0; refusals < 5;) {
-    const began = performance.now();
+    const startedAt = performance.now();
     const status = await ask();
     if (status === 403) refusals += 1;
     else if (status !== 200) throw new Error(`answered ${status}`);
-    else if (began > changedAt) last = began - changedAt;
-    if (began - changedAt > 5000) break;
+    else if (startedAt > changedAt) last = startedAt - changedAt;
+    if (startedAt - changedAt > 5000) break;
   }
   await changed;
   return last;
@@ -172,7 +172,7 @@ async function ok(answer: Response): Promise<void> {
   if (!answer.ok) throw new Error(`${answer.url} answered ${answer.status}: ${text}`);
 }
 
-export async function listening(...replicas: AppProcess[]): Promise<void> {
+export async function untilListening(...replicas: Served[]): Promise<void> {
   for (const { url } of replicas) {
     for (let attempt = 0; attempt < 100; attempt += 1) {
       const { parts } = (await (await fetch(`${url}/health`)).json()) as Health;
@@ -186,9 +186,9 @@ interface Health {
   parts: { changeFeed: { state: string } };
 }
 
-/** What the triggers cost whoever writes: the same statements with and without them. */
+/** Measures the cost of the triggers: the same statements with and without them. */
 export async function benchTriggers(times: number): Promise<Row[]> {
-  return withWorld(times * 4, async (world) => {
+  return withBenchEnv(times * 4, async (env) => {
     const statements: [string, string][] = [
       [
         'a session begun (signing in)',
@@ -202,12 +202,12 @@ export async function benchTriggers(times: number): Promise<Row[]> {
     for (const [what, statement] of statements) {
       const took: Record<'on' | 'off', number[]> = { on: [], off: [] };
       for (let time = 0; time < times * 2; time += 1) {
-        const triggers = Math.floor(time / IN_A_ROW) % 2 === 0 ? 'on' : 'off';
-        if (time % IN_A_ROW === 0) await switchTriggers(world, triggers);
-        const began = performance.now();
-        await world.sql.query(statement, [String(time + 1)]);
-        // The first of each has its plan to make.
-        if (time % IN_A_ROW > 0) took[triggers].push(performance.now() - began);
+        const triggers = Math.floor(time / BLOCK) % 2 === 0 ? 'on' : 'off';
+        if (time % BLOCK === 0) await switchTriggers(env, triggers);
+        const startedAt = performance.now();
+        await env.sql.query(statement, [String(time + 1)]);
+        // The first statement of each block includes planning and is ignored.
+        if (time % BLOCK > 0) took[triggers].push(performance.now() - startedAt);
       }
       const [on, off] = [median(took.on), median(took.off)];
       rows.push({
@@ -218,34 +218,34 @@ export async function benchTriggers(times: number): Promise<Row[]> {
         met: true,
       });
     }
-    return [...rows, await signIns(world, Math.ceil(times / 10))];
+    return [...rows, await signIns(env, Math.ceil(times / 10))];
   });
 }
 
-const IN_A_ROW = 10;
+const BLOCK = 10;
 
-/** Ours; the foreign keys stay guarded. */
-async function switchTriggers({ sql }: World, to: 'on' | 'off'): Promise<void> {
+/** Switches the triggers of Gatehouse. The triggers of foreign keys stay enabled. */
+async function switchTriggers({ sql }: BenchEnv, to: 'on' | 'off'): Promise<void> {
   const word = to === 'on' ? 'enable' : 'disable';
   for (const table of ['"user"', 'session']) {
     await sql.query(`alter table ${table} ${word} trigger user`);
   }
 }
 
-/** All that a person waits for: a real Better-Auth, with the triggers and with none. */
-async function signIns(world: World, times: number): Promise<Row> {
-  const { auth } = world;
+/** Measures complete sign-ins at a real Better-Auth, with the triggers and without. */
+async function signIns(env: BenchEnv, times: number): Promise<Row> {
+  const { auth } = env;
   const person = { email: 'signs-in@bench.example', password: 'a long password', name: 'Ada' };
   await auth.signUp(person);
   const took: Record<'on' | 'off', number[]> = { on: [], off: [] };
   for (let time = 0; time < times * 2; time += 1) {
     const triggers = time % 2 === 0 ? 'on' : 'off';
-    await switchTriggers(world, triggers);
-    const began = performance.now();
+    await switchTriggers(env, triggers);
+    const startedAt = performance.now();
     await auth.signIn(person);
-    took[triggers].push(performance.now() - began);
+    took[triggers].push(performance.now() - startedAt);
   }
-  await switchTriggers(world, 'on');
+  await switchTriggers(env, 'on');
   const [on, off] = [median(took.on), median(took.off)];
   return {
     what: "Better-Auth's sign-in: with the triggers to without",

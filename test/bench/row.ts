@@ -1,7 +1,7 @@
-/** One thing that was measured, beside what is wanted of it. */
+/** A measured value and its limit. */
 export interface Row {
   what: string;
-  /** As people read it, with its unit. */
+  /** The value as text, with its unit. */
   figure: string;
   ratio: number;
   wanted: string;

@@ -10,8 +10,8 @@ import { benchMemory } from './soak.ts';
 import { benchStart } from './start.ts';
 
 /**
- * `npm run bench`: every promise of speed and size, measured on this machine in one run.
- * `-- --quick` measures less of each; `-- hot-path lists` only these.
+ * `npm run bench`: measures every promise of speed and size on this machine.
+ * `-- --quick` measures less of each part. `-- hot-path lists` measures only these parts.
  */
 const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
   'hot-path': (quick) => benchHotPath(quick ? QUICK : FULL),

@@ -2,20 +2,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { answerTo, bodyFor, call } from './calls.ts';
 import { load } from './load.ts';
 import { printRows, type Row } from './row.ts';
-import { listening } from './replicas.ts';
-import { type BenchUser, withWorld } from './world.ts';
+import { untilListening } from './replicas.ts';
+import { type BenchUser, withBenchEnv } from './bench-env.ts';
 
 const ME = '/api/v1/auth/me';
 const USERS = 50_000;
 
 /** Resident memory before, during and after very many requests over fifty thousand tokens. */
 export async function benchMemory(requests: number): Promise<Row[]> {
-  return withWorld(USERS, async (world) => {
-    const served = await world.serve();
-    await listening(served);
-    const first = world.users[0] as BenchUser;
-    const pattern = await answerTo(served.url + ME, world.token(first));
-    const calls = world.users.map((user) => call(ME, world.token(user), bodyFor(user, pattern)));
+  return withBenchEnv(USERS, async (env) => {
+    const served = await env.serve();
+    await untilListening(served);
+    const first = env.users[0] as BenchUser;
+    const pattern = await answerTo(served.url + ME, env.token(first));
+    const calls = env.users.map((user) => call(ME, env.token(user), bodyFor(user, pattern)));
     const figures = [served.residentMegabytes()];
     for (let asked = 0; asked < requests; asked += USERS) {
       await load({ port: served.port, connections: 32, seconds: 600, once: true, calls });
@@ -24,7 +24,7 @@ export async function benchMemory(requests: number): Promise<Row[]> {
     await sleep(2000);
     const last = served.residentMegabytes();
     const highest = Math.max(...figures);
-    // Once every token was there, it should not grow any more.
+    // The memory should not grow after every token was used once.
     const half = figures[Math.ceil(figures.length / 2)] ?? NaN;
     return [
       {

@@ -1,16 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { printRows, type Row } from './row.ts';
-import { withWorld } from './world.ts';
+import { withBenchEnv } from './bench-env.ts';
 
-/** From the start of the process to the first 200 of `/health/ready`, with PostgreSQL and the issuer up. */
+/** Measures the time from the start of the process to the first 200 of `/health/ready`. */
 export async function benchStart(rounds: number): Promise<Row[]> {
-  return withWorld(1, async (world) => {
+  return withBenchEnv(1, async (env) => {
     const took: number[] = [];
     for (let round = 0; round < rounds; round += 1) {
-      const began = performance.now();
-      const replica = await world.serve();
+      const startedAt = performance.now();
+      const replica = await env.serve();
       while ((await fetch(`${replica.url}/health/ready`)).status !== 200) await sleep(5);
-      took.push(performance.now() - began);
+      took.push(performance.now() - startedAt);
       await replica.end('SIGINT');
     }
     const middle = took.toSorted((a, b) => a - b)[Math.floor(rounds / 2)] ?? NaN;

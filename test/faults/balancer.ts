@@ -16,8 +16,8 @@ interface Replica {
 }
 
 /**
- * A load balancer of the plain kind: round robin over the replicas that were ready when it last asked,
- * connections kept open, nothing tried twice. What a replica loses, the client sees.
+ * A simple load balancer: round robin over ready replicas, keep-alive connections and no retries.
+ * The client receives every failure of a replica.
  */
 export async function startBalancer(urls: string[], everyMs = 200): Promise<Balancer> {
   const replicas: Replica[] = urls.map((url) => ({
@@ -30,18 +30,18 @@ export async function startBalancer(urls: string[], everyMs = 200): Promise<Bala
     const ready = replicas.filter((replica) => replica.ready);
     const replica = ready[(turn += 1) % ready.length];
     if (!replica) return void response.writeHead(502).end('no replica is ready');
-    const onward = send(`${replica.url}${request.url}`, {
+    const proxied = send(`${replica.url}${request.url}`, {
       agent: replica.agent,
       method: request.method ?? 'GET',
       headers: { ...request.headers, connection: 'keep-alive' },
     });
-    onward.on('response', (answer) => {
+    proxied.on('response', (answer) => {
       const { connection: _, 'keep-alive': __, ...headers } = answer.headers;
       response.writeHead(answer.statusCode ?? 502, headers);
       answer.pipe(response);
     });
-    onward.on('error', (error) => response.writeHead(502).end(error.message));
-    request.pipe(onward);
+    proxied.on('error', (error) => response.writeHead(502).end(error.message));
+    request.pipe(proxied);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

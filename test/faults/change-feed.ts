@@ -4,59 +4,64 @@ import type { Fault } from './fault.ts';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
 
 let proxy: TcpProxy;
-let victims: TestUser[];
+let bannedUsers: Person[];
 
 /**
- * With a change feed, answers may come from memory as long as notifications arrive. Where they do not,
- * nothing may: a ban that was written meanwhile, here by hand, is in force at the next request.
+ * The service may use its cache only while notifications arrive. Without them, a ban written
+ * by SQL must be in force at the next request.
  */
 export const notificationsCut: Fault = {
   name: 'notification connection cut while bans are written',
   answers: [200],
   seconds: 0,
-  start: async (stage) => {
-    proxy = await startTcpProxy(() => stage.system.port);
-    stage.onClose(() => proxy.close());
-    await stage.serve({ CHANGE_FEED: 'on', DATABASE_DIRECT_URL: stage.system.url(proxy.port) });
-    victims = [];
-    for (let each = 0; each < 3; each += 1) victims.push(await signUp(stage.system.auth));
+  start: async (context) => {
+    proxy = await startTcpProxy(() => context.system.port);
+    context.onClose(() => proxy.close());
+    await context.serve({ CHANGE_FEED: 'on', DATABASE_DIRECT_URL: context.system.url(proxy.port) });
+    bannedUsers = [];
+    for (let index = 0; index < 3; index += 1) bannedUsers.push(await signUp(context.system.auth));
     if (proxy.opened === 0) {
-      stage.note('the service listens to no notifications: this shows that it asks each time');
+      context.note(
+        'the service receives no notifications: this tests only that it reads each time',
+      );
     }
   },
-  inject: async (stage) => {
-    for (const victim of victims) {
-      const ask = () => stage.ask('/api/v1/auth/me', { token: victim.token });
+  inject: async (context) => {
+    for (const user of bannedUsers) {
+      const ask = () => context.send('/api/v1/auth/me', { token: user.token });
       for (let time = 0; time < 5; time += 1) {
         const { status } = await ask();
-        stage.expect(status === 200, `who is not banned is let in: ${status}`);
+        context.expect(status === 200, `a user who is not banned is accepted: ${status}`);
       }
       proxy.cut = true;
       proxy.resetAll();
-      await stage.system.sql('update "user" set banned = true where id = $1', [victim.id]);
-      // The reset and the request come by different ways: which is read first is anybody's guess.
-      const seen = await stage.until(async () => (await ask()).status === 403);
-      stage.note(`refused ${Math.round(seen)} ms after the ban`);
-      stage.expect(seen < 250, `a ban is seen at once: ${Math.round(seen)} ms`);
-      await stage.system.sql('update "user" set banned = false where id = $1', [victim.id]);
+      await context.system.sql('update "user" set banned = true where id = $1', [user.id]);
+      // The reset and the request arrive on different connections, in either order.
+      const seen = await context.until(async () => (await ask()).status === 403);
+      context.note(`refused ${Math.round(seen)} ms after the ban`);
+      context.expect(seen < 250, `a ban is in force at once: ${Math.round(seen)} ms`);
+      await context.system.sql('update "user" set banned = false where id = $1', [user.id]);
       const { status } = await ask();
-      stage.expect(status === 200, `nothing is remembered meanwhile: ${status}`);
+      context.expect(status === 200, `nothing is cached without notifications: ${status}`);
       proxy.cut = false;
-      // Long enough for it to listen again, and to remember again.
+      // The listener needs time to reconnect and to enable the cache.
       await sleep(2000);
     }
   },
   restore: () => {
     proxy.cut = false;
   },
-  afterwards: async (stage) => {
-    for (const { id, token } of victims) {
-      await stage.ask('/api/v1/auth/me', { token });
-      await stage.system.sql('update "user" set banned = true where id = $1', [id]);
-      const seen = await stage.until(
-        async () => (await stage.ask('/api/v1/auth/me', { token })).status === 403,
+  afterwards: async (context) => {
+    for (const { id, token } of bannedUsers) {
+      await context.send('/api/v1/auth/me', { token });
+      await context.system.sql('update "user" set banned = true where id = $1', [id]);
+      const seen = await context.until(
+        async () => (await context.send('/api/v1/auth/me', { token })).status === 403,
       );
-      stage.expect(seen < 1000, `notified again, it knows at once: ${Math.round(seen)} ms`);
+      context.expect(
+        seen < 1000,
+        `a ban is in force at once after the reconnect: ${Math.round(seen)} ms`,
+      );
     }
   },
 };

@@ -3,41 +3,43 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Fault } from './fault.ts';
 import type { Answer } from './http-client.ts';
 import { expectAll } from './issuer.ts';
-import type { Stage } from './stage.ts';
+import type { FaultContext } from './fault-context.ts';
 
-/** Nobody who behaves notices those who do not. */
+/** Bad clients must not affect the others. */
 const UNHARMED = { answers: [200] };
 
 let sockets: Socket[] = [];
-let dripping: NodeJS.Timeout;
+let byteTimer: NodeJS.Timeout;
 let closed = 0;
 
-async function openSockets(stage: Stage, count: number, first: string): Promise<void> {
-  const port = stage.services[0]?.port ?? 0;
+async function openSockets(context: FaultContext, count: number, first: string): Promise<void> {
+  const port = context.services[0]?.port ?? 0;
   sockets = [];
   closed = 0;
-  for (let each = 0; each < count; each += 1) {
+  for (let index = 0; index < count; index += 1) {
     const socket = connect(port, '127.0.0.1', () => socket.write(first));
     socket.on('error', () => undefined);
     socket.on('close', () => (closed += 1));
     socket.resume();
     sockets.push(socket);
-    // Not more at once than a listener has places for those who wait.
-    if (each % 200 === 199) await sleep(20);
+    // Opens connections in small groups, because the backlog of the server is limited.
+    if (index % 200 === 199) await sleep(20);
   }
-  await stage.until(() => sockets.every((socket) => !socket.connecting));
-  stage.note(`${sockets.filter((socket) => socket.readyState === 'open').length} connections open`);
-  stage.onClose(letGo);
+  await context.until(() => sockets.every((socket) => !socket.connecting));
+  context.note(
+    `${sockets.filter((socket) => socket.readyState === 'open').length} connections open`,
+  );
+  context.onClose(closeSockets);
 }
 
-function drip(text: string): void {
-  dripping = setInterval(() => {
+function sendEverySecond(text: string): void {
+  byteTimer = setInterval(() => {
     for (const socket of sockets) if (socket.writable) socket.write(text);
   }, 1000);
 }
 
-function letGo(): void {
-  clearInterval(dripping);
+function closeSockets(): void {
+  clearInterval(byteTimer);
   for (const socket of sockets) socket.destroy();
 }
 
@@ -45,67 +47,67 @@ export const slowHeaders: Fault = {
   ...UNHARMED,
   name: 'slow headers: a byte a second',
   seconds: 13,
-  start: (stage) => stage.serve(),
-  inject: async (stage) => {
-    await openSockets(stage, stage.long ? 2000 : 500, 'GET / HTTP/1.1\r\nHost: a\r\nX: ');
-    drip('a');
+  start: (context) => context.serve(),
+  inject: async (context) => {
+    await openSockets(context, context.long ? 2000 : 500, 'GET / HTTP/1.1\r\nHost: a\r\nX: ');
+    sendEverySecond('a');
   },
-  expect: (stage) =>
-    stage.expect(
+  expect: (context) =>
+    context.expect(
       closed === sockets.length,
       `cut after ten seconds: ${closed} of ${sockets.length}`,
     ),
-  restore: letGo,
+  restore: closeSockets,
 };
 
 export const slowBodies: Fault = {
   ...UNHARMED,
   name: 'slow bodies: a byte a second',
   seconds: 5,
-  start: (stage) => stage.serve(),
-  inject: async (stage) => {
+  start: (context) => context.serve(),
+  inject: async (context) => {
     const head =
       'PATCH /api/v1/users/a HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"';
-    await openSockets(stage, stage.long ? 2000 : 500, head);
-    drip('a');
-    // Cut after thirty, as `test/limits` shows with one.
-    if (!stage.long) return;
+    await openSockets(context, context.long ? 2000 : 500, head);
+    sendEverySecond('a');
+    // `limits.e2e-spec.ts` tests the limit of thirty seconds with one connection.
+    if (!context.long) return;
     await sleep(28_000);
   },
-  expect: (stage) => {
-    if (!stage.long) return;
-    stage.expect(closed === sockets.length, `cut after thirty seconds: ${closed}`);
+  expect: (context) => {
+    if (!context.long) return;
+    context.expect(closed === sockets.length, `cut after thirty seconds: ${closed}`);
   },
-  restore: letGo,
+  restore: closeSockets,
 };
 
 export const idleConnections: Fault = {
   ...UNHARMED,
   name: 'idle connections',
   seconds: 4,
-  start: (stage) => stage.serve(),
-  inject: async (stage) => {
-    const wanted = stage.long ? 5000 : 2000;
+  start: (context) => context.serve(),
+  inject: async (context) => {
+    const expected = context.long ? 5000 : 2000;
     const request = 'GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n';
-    const before = Math.round(stage.services[0]?.residentMegabytes() ?? 0);
-    await openSockets(stage, wanted, request);
-    const after = Math.round(stage.services[0]?.residentMegabytes() ?? 0);
-    stage.note(`resident memory ${before} MB before, ${after} MB with them`);
+    const before = Math.round(context.services[0]?.residentMegabytes() ?? 0);
+    await openSockets(context, expected, request);
+    const after = Math.round(context.services[0]?.residentMegabytes() ?? 0);
+    context.note(`resident memory ${before} MB before, ${after} MB with them`);
   },
-  expect: (stage) => stage.expect(closed === 0, `they stay: ${closed} closed`),
-  restore: letGo,
+  expect: (context) => context.expect(closed === 0, `they stay open: ${closed} closed`),
+  restore: closeSockets,
 };
 
 let largeHeaders: Promise<void>;
-let answered: Answer[];
+let responses: Answer[];
 
 export const largeHeader: Fault = {
   ...UNHARMED,
   name: 'headers of 15 KB',
   seconds: 0,
-  start: (stage) => stage.serve(),
-  inject: async (stage) => {
-    answered = [];
+  start: (context) => context.serve(),
+  inject: async (context) => {
+    responses = [];
     const shapes = [
       'Bearer '.padEnd(15_000, ' '),
       `Bearer ${'a'.repeat(15_000)}`,
@@ -116,17 +118,17 @@ export const largeHeader: Fault = {
       for (let turn = 0; performance.now() < end; turn += 1) {
         const authorization = shapes[turn % shapes.length] ?? '';
         const asking = { headers: { authorization } };
-        answered.push(
+        responses.push(
           ...(await Promise.all(
-            Array.from({ length: 10 }, () => stage.ask('/api/v1/auth/me', asking)),
+            Array.from({ length: 10 }, () => context.send('/api/v1/auth/me', asking)),
           )),
         );
         await sleep(20);
       }
     })();
     await largeHeaders;
-    stage.note(`${answered.length} of them, the slowest after ${slowest(answered)} ms`);
-    expectAll(stage, answered, 401, 'headers of 15 KB');
+    context.note(`${responses.length} of them, the slowest after ${slowest(responses)} ms`);
+    expectAll(context, responses, 401, 'headers of 15 KB');
   },
   restore: () => undefined,
 };

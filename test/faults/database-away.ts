@@ -1,34 +1,34 @@
 import type { Fault } from './fault.ts';
-import type { Stage } from './stage.ts';
+import type { FaultContext } from './fault-context.ts';
 
 export const killed: Fault = {
   name: 'PostgreSQL killed (SIGKILL)',
   seconds: 4,
-  start: (stage) => stage.serve(),
+  start: (context) => context.serve(),
   inject: ({ system }) => system.killPostgres(),
   expect: expectTruthfulProbes,
   restore: async ({ system }) => {
     await system.startPostgres();
     await system.untilPostgresAnswers();
   },
-  afterwards: async (stage) => {
-    await expectProbes(stage, { '/health/ready': 200, '/health/db': 200 });
-    for (const told of ['database unavailable', 'database available again']) {
-      const count = () => stage.lines().filter(({ msg }) => msg === told).length;
-      // A log is written behind the back of the requests.
-      await stage.until(() => count() > 0, 2);
+  afterwards: async (context) => {
+    await expectProbes(context, { '/health/ready': 200, '/health/db': 200 });
+    for (const message of ['the database does not answer', 'the database answers again']) {
+      const count = () => context.lines().filter(({ msg }) => msg === message).length;
+      // The log is written asynchronously.
+      await context.until(() => count() > 0, 2);
       const times = count();
-      stage.expect(times === 1, `the log says once that ${told}: ${times} times`);
+      context.expect(times === 1, `the log says once that ${message}: ${times} times`);
     }
-    const said = stage.services[0]?.output.stdout ?? '';
-    stage.expect(said.includes('ECONNREFUSED'), 'the log says why');
+    const code = context.services[0]?.output.stdout ?? '';
+    context.expect(code.includes('ECONNREFUSED'), 'the log says why');
   },
 };
 
 export const frozen: Fault = {
   name: 'PostgreSQL stopped (SIGSTOP)',
   seconds: 5,
-  start: (stage) => stage.serve(),
+  start: (context) => context.serve(),
   inject: ({ system }) => system.freezePostgres(),
   expect: expectTruthfulProbes,
   restore: async ({ system }) => {
@@ -40,7 +40,7 @@ export const frozen: Fault = {
 export const restarted: Fault = {
   name: 'PostgreSQL restarted',
   seconds: 1,
-  start: (stage) => stage.serve(),
+  start: (context) => context.serve(),
   inject: ({ system }) => system.stopPostgres(),
   restore: async ({ system }) => {
     await system.startPostgres();
@@ -48,9 +48,9 @@ export const restarted: Fault = {
   },
 };
 
-/** Its memory of who is who, where it has one, must not make a probe say what is not so. */
-function expectTruthfulProbes(stage: Stage): Promise<void> {
-  return expectProbes(stage, {
+/** Probes must report the outage even if the service has cached users. */
+function expectTruthfulProbes(context: FaultContext): Promise<void> {
+  return expectProbes(context, {
     '/health/live': 200,
     '/health': 200,
     '/health/ready': 503,
@@ -58,13 +58,17 @@ function expectTruthfulProbes(stage: Stage): Promise<void> {
   });
 }
 
-async function expectProbes(stage: Stage, wanted: Record<string, number>): Promise<void> {
+async function expectProbes(
+  context: FaultContext,
+  expected: Record<string, number>,
+): Promise<void> {
   await Promise.all(
-    Object.entries(wanted).map(async ([path, status]) => {
-      const answer = await stage.ask(path);
-      stage.expect(answer.status === status, `${path} is ${status}: ${answer.status}`);
-      const bare = answer.status === 503 && answer.headers['retry-after'] === undefined;
-      stage.expect(!bare, `${path} says when to come back`);
+    Object.entries(expected).map(async ([path, status]) => {
+      const answer = await context.send(path);
+      context.expect(answer.status === status, `${path} is ${status}: ${answer.status}`);
+      const withoutRetryAfter =
+        answer.status === 503 && answer.headers['retry-after'] === undefined;
+      context.expect(!withoutRetryAfter, `${path} has Retry-After`);
     }),
   );
 }

@@ -1,27 +1,27 @@
-import type { Stage } from './stage.ts';
+import type { FaultContext } from './fault-context.ts';
 
 /**
- * One thing that goes wrong. The runner (`run.ts`) starts the services and a steady load of reads and
- * writes, lets it go wrong, looks, mends it, and looks again at what holds for every fault.
+ * One fault. The runner (`run.ts`) starts the services and a steady load of reads and writes. It
+ * injects the fault, checks the responses, ends the fault and checks them again.
  */
 export interface Fault {
   name: string;
-  /** Why it cannot be tried on this machine, in one line; undefined where it can. */
+  /** One line why this machine cannot run it, or undefined. */
   impossible?(): string | undefined;
-  /** How long it lasts under load before it is looked at and mended. */
+  /** How long it lasts under load before it is checked and ended. */
   seconds: number;
-  /** What clients may be answered in it (200 and 503 unless said) and after it (200). 0 is a broken connection. */
+  /** Allowed statuses during it (default 200, 503) and after it (200). 0 is a broken connection. */
   answers?: number[];
   answersAfter?: number[];
-  /** What writes may be answered in it, where that is something else. */
+  /** Allowed statuses of writes during it, if they differ. */
   writes?: number[];
-  /** Starts at least one service: `stage.serve()`. */
-  start(stage: Stage): Promise<unknown>;
-  inject(stage: Stage): Promise<unknown> | void;
-  /** While it lasts, what holds for this one alone: `stage.expect()`. */
-  expect?(stage: Stage): Promise<void> | void;
+  /** Starts at least one service: `context.serve()`. */
+  start(context: FaultContext): Promise<unknown>;
+  inject(context: FaultContext): Promise<unknown> | void;
+  /** Checks this fault while it lasts: `context.expect()`. */
+  expect?(context: FaultContext): Promise<void> | void;
   /** Resolves when it is over. */
-  restore(stage: Stage): Promise<unknown> | void;
-  /** When all is answered again. */
-  afterwards?(stage: Stage): Promise<void> | void;
+  restore(context: FaultContext): Promise<unknown> | void;
+  /** Runs when the service has recovered. */
+  afterwards?(context: FaultContext): Promise<void> | void;
 }

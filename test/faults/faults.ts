@@ -15,7 +15,7 @@ import { flooded, issuerDown, issuerStalls, keysRotate } from './issuer.ts';
 import { poolerFrozen, poolerKilled } from './pooler.ts';
 import { replicaKilled, rollingRestart } from './replicas.ts';
 
-/** In the order in which they are played. */
+/** In the order in which they run. */
 export const FAULTS: Fault[] = [
   killed,
   frozen,

@@ -12,8 +12,8 @@ export interface HaProxy extends Daemon {
 }
 
 /**
- * Debian's, as a plain production has it: round robin, connections kept, readiness asked for twice a
- * second. Nothing is tried twice (`retries 0`, no redispatch): what a replica loses, the client sees.
+ * Debian's HAProxy with a simple production setup: round robin, keep-alive and a readiness check
+ * twice a second. It never retries, so the client receives every failure of a replica.
  */
 export async function startHaProxy(folder: string, ports: number[]): Promise<HaProxy> {
   const program = findProgram('haproxy');
@@ -48,15 +48,17 @@ ${servers.join('')}`,
   );
   const daemon = startDaemon(program, ['-db', '-f', settings]);
   const sendsTo = async (replica: number): Promise<boolean> => {
-    const state = await say(socket, 'show stat').catch(() => '');
-    const line = state.split('\n').find((each) => each.startsWith(`replicas,replica${replica},`));
+    const state = await sendCommand(socket, 'show stat').catch(() => '');
+    const line = state.split('\n').find((entry) => entry.startsWith(`replicas,replica${replica},`));
     return line?.split(',')[17] === 'UP';
   };
-  await daemon.untilReady(async () => (await say(socket, 'show stat').catch(() => '')) !== '');
+  await daemon.untilReady(
+    async () => (await sendCommand(socket, 'show stat').catch(() => '')) !== '',
+  );
   return { ...daemon, url: `http://127.0.0.1:${port}`, sendsTo };
 }
 
-async function say(path: string, command: string): Promise<string> {
+async function sendCommand(path: string, command: string): Promise<string> {
   const socket = connect(path);
   let answer = '';
   socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));

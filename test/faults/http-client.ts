@@ -1,21 +1,21 @@
 import { Agent, request } from 'node:http';
 
 export interface Answer {
-  /** 0 where the connection broke before an answer was there. */
+  /** 0 if the connection broke before the response. */
   status: number;
   headers: NodeJS.Dict<string | string[]>;
   body: string;
   ms: number;
 }
 
-export interface Asking {
+export interface RequestOptions {
   method?: string;
   token?: string;
   body?: object;
   headers?: Record<string, string>;
 }
 
-/** Keeps its connections, as clients and proxies do, and opens as many as it needs. */
+/** Keeps connections alive, and opens as many as it needs. */
 export class HttpClient {
   private readonly agent: Agent;
 
@@ -23,11 +23,14 @@ export class HttpClient {
     this.agent = new Agent({ keepAlive: true, maxSockets: connections });
   }
 
-  ask(url: string, { method = 'GET', token, body, headers = {} }: Asking = {}): Promise<Answer> {
-    const began = performance.now();
+  send(
+    url: string,
+    { method = 'GET', token, body, headers = {} }: RequestOptions = {},
+  ): Promise<Answer> {
+    const startedAt = performance.now();
     return new Promise((resolve) => {
       const settle = (answer: Omit<Answer, 'ms'>): void =>
-        resolve({ ...answer, ms: performance.now() - began });
+        resolve({ ...answer, ms: performance.now() - startedAt });
       const broken = { status: 0, headers: {}, body: '' };
       const text = body === undefined ? undefined : JSON.stringify(body);
       const asking = request(url, {
@@ -50,8 +53,8 @@ export class HttpClient {
         response.on('error', () => settle(broken));
       });
       asking.on('error', () => settle(broken));
-      // Far beyond what is promised: a request that is never answered is a finding, not a wait.
-      asking.setTimeout(GIVE_UP_MS, () => asking.destroy(new Error('no answer')));
+      // Far above the promised deadline. A request without a response is then a finding.
+      asking.setTimeout(REQUEST_TIMEOUT_MS, () => asking.destroy(new Error('no answer')));
       asking.end(text);
     });
   }
@@ -61,4 +64,4 @@ export class HttpClient {
   }
 }
 
-const GIVE_UP_MS = 15_000;
+const REQUEST_TIMEOUT_MS = 15_000;

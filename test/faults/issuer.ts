@@ -5,24 +5,24 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Fault } from './fault.ts';
 import type { Answer } from './http-client.ts';
-import type { Stage } from './stage.ts';
+import type { FaultContext } from './fault-context.ts';
 
-/** No answer depends on the issuer as long as its keys are at hand. */
+/** Responses do not depend on the issuer while its keys are cached. */
 const ALWAYS = { answers: [200] };
 const SOON = { JWKS_REFRESH_SECONDS: '1' };
 
-async function expectDegraded(stage: Stage): Promise<void> {
-  const { status, body } = await stage.ask('/health/ready');
-  const said = (JSON.parse(body) as { status?: string }).status;
-  stage.expect(status === 200, `/health/ready stays 200: ${status}`);
-  stage.expect(said === 'degraded', `/health/ready names it: ${said}`);
+async function expectDegraded(context: FaultContext): Promise<void> {
+  const { status, body } = await context.send('/health/ready');
+  const code = (JSON.parse(body) as { status?: string }).status;
+  context.expect(status === 200, `/health/ready stays 200: ${status}`);
+  context.expect(code === 'degraded', `/health/ready reports it: ${code}`);
 }
 
 export const issuerDown: Fault = {
   ...ALWAYS,
   name: 'issuer killed (SIGKILL)',
   seconds: 4,
-  start: (stage) => stage.serve(SOON),
+  start: (context) => context.serve(SOON),
   inject: ({ system }) => system.auth.kill(),
   expect: expectDegraded,
   restore: ({ system }) => system.auth.restart(),
@@ -30,19 +30,19 @@ export const issuerDown: Fault = {
 
 export const issuerStalls: Fault = {
   ...ALWAYS,
-  name: 'issuer stopped (SIGSTOP): it accepts and never answers',
+  name: 'issuer stopped (SIGSTOP): it accepts connections and never responds',
   seconds: 5,
-  start: (stage) => stage.serve(SOON),
+  start: (context) => context.serve(SOON),
   inject: ({ system }) => void process.kill(system.auth.pid, 'SIGSTOP'),
-  expect: async (stage) => {
-    await expectDegraded(stage);
-    // Whoever comes with a key that nobody has heard of waits for the issuer, but not for ever.
-    const token = forgedFrom(stage.system.admin.token);
+  expect: async (context) => {
+    await expectDegraded(context);
+    // A token with an unknown key waits for the issuer, but only until a timeout.
+    const token = forgedFrom(context.system.admin.token);
     const strangers = await Promise.all(
-      Array.from({ length: 50 }, () => stage.ask('/api/v1/auth/me', { token })),
+      Array.from({ length: 50 }, () => context.send('/api/v1/auth/me', { token })),
     );
-    // It may be the issuer's newest: nobody is signed out by an outage.
-    expectAll(stage, strangers, 503, 'strangers');
+    // It may be the newest key. An outage must not sign users out, so the status is not 401.
+    expectAll(context, strangers, 503, 'strangers');
   },
   restore: ({ system }) => void process.kill(system.auth.pid, 'SIGCONT'),
 };
@@ -51,82 +51,82 @@ export const keysRotate: Fault = {
   ...ALWAYS,
   name: 'issuer rotates its keys, twice',
   seconds: 0,
-  start: (stage) => stage.serve(),
-  inject: async (stage) => {
-    const { system } = stage;
+  start: (context) => context.serve(),
+  inject: async (context) => {
+    const { system } = context;
     for (const pauseMs of [5500, 0]) {
       const before = keyOf(system.admin.token);
       await system.sql('update jwks set "expiresAt" = now()');
       const answers: Answer[] = [];
-      // Each reader comes with the new key at once, while others come with the old one.
+      // Each reader uses the new key at once, while others still use the old one.
       for (const reader of [system.admin, ...system.readers]) {
         const token = await system.auth.tokenFor(reader.session);
-        stage.expect(keyOf(token) !== before, 'the issuer signs with another key');
-        answers.push(await stage.ask('/api/v1/auth/me', { token }));
+        context.expect(keyOf(token) !== before, 'the issuer signs with another key');
+        answers.push(await context.send('/api/v1/auth/me', { token }));
         reader.token = token;
       }
-      expectAll(stage, answers, 200, 'the first use of a new key');
-      // Longer than the cool-down of JWKS_COOLDOWN_SECONDS: Better-Auth itself never rotates within hours.
+      expectAll(context, answers, 200, 'the first use of a new key');
+      // Longer than JWKS_COOLDOWN_SECONDS. Better-Auth itself rotates keys much less often.
       await sleep(pauseMs);
     }
   },
   restore: () => undefined,
 };
 
-let counter: { fetches: number; url: string; server: Server };
+let jwksCounter: { fetches: number; url: string; server: Server };
 let flooding = false;
 let flood: Promise<void>;
 let forged: Answer[] = [];
 
 export const flooded: Fault = {
   ...ALWAYS,
-  name: 'flood of made-up key ids',
+  name: 'flood of forged key ids',
   seconds: 0,
-  start: async (stage) => {
-    counter = await startCounter(() => stage.system.auth.url);
-    stage.onClose(() => counter.server.closeAllConnections());
-    stage.onClose(() => counter.server.close());
-    await stage.serve({ JWKS_URL: counter.url });
+  start: async (context) => {
+    jwksCounter = await startCounter(() => context.system.auth.url);
+    context.onClose(() => jwksCounter.server.closeAllConnections());
+    context.onClose(() => jwksCounter.server.close());
+    await context.serve({ JWKS_URL: jwksCounter.url });
   },
-  inject: async (stage) => {
-    const { system, long } = stage;
+  inject: async (context) => {
+    const { system, long } = context;
     const [perSecond, seconds] = long ? [1000, 20] : [300, 8];
-    const before = counter.fetches;
-    const began = performance.now();
+    const before = jwksCounter.fetches;
+    const startedAt = performance.now();
     forged = [];
     flooding = true;
-    flood = floodWith(stage, perSecond);
+    flood = floodWith(context, perSecond);
     await sleep((seconds / 4) * 1000);
-    // In the midst of it Better-Auth begins to sign with another key.
+    // During the flood Better-Auth starts to sign with another key.
     await system.sql('update jwks set "expiresAt" = now()');
     const token = await system.auth.tokenFor(system.admin.session);
-    const known = await stage.until(
-      async () => (await stage.ask('/api/v1/auth/me', { token })).status === 200,
+    const known = await context.until(
+      async () => (await context.send('/api/v1/auth/me', { token })).status === 200,
     );
-    await sleep(Math.max(0, seconds * 1000 - (performance.now() - began)));
+    await sleep(Math.max(0, seconds * 1000 - (performance.now() - startedAt)));
     flooding = false;
     await flood;
-    const took = (performance.now() - began) / 1000;
-    const fetches = counter.fetches - before;
-    stage.note(
+    const took = (performance.now() - startedAt) / 1000;
+    const fetches = jwksCounter.fetches - before;
+    context.note(
       `${forged.length} forged in ${took.toFixed(1)} s, ${fetches} fetches of the key set, a new key known after ${Math.round(known)} ms`,
     );
-    stage.expect(forged.length > perSecond, 'it is a flood');
-    expectAll(stage, forged, 401, 'forged tokens');
-    stage.expect(fetches <= 2 + took / COOLDOWN_SECONDS, `one fetch a cool-down: ${fetches}`);
-    stage.expect(known < (COOLDOWN_SECONDS + 2) * 1000, `a new key is known after the cool-down`);
+    context.expect(forged.length > perSecond, 'it is a flood');
+    expectAll(context, forged, 401, 'forged tokens');
+    context.expect(fetches <= 2 + took / COOLDOWN_SECONDS, `one fetch a cool-down: ${fetches}`);
+    context.expect(known < (COOLDOWN_SECONDS + 2) * 1000, `a new key is known after the cool-down`);
   },
   restore: () => undefined,
 };
 
 const COOLDOWN_SECONDS = 5;
 
-async function floodWith(stage: Stage, perSecond: number): Promise<void> {
+async function floodWith(context: FaultContext, perSecond: number): Promise<void> {
   const asked: Promise<unknown>[] = [];
-  const token = stage.system.admin.token;
+  const token = context.system.admin.token;
   while (flooding) {
-    for (let each = 0; each < perSecond / 20; each += 1) {
-      const asking = stage.ask('/api/v1/auth/me', { token: forgedFrom(token) });
+    for (let index = 0; index < perSecond / 20; index += 1) {
+      const asking = context.send('/api/v1/auth/me', { token: forgedFrom(token) });
       asked.push(asking.then((answer) => forged.push(answer)));
     }
     await sleep(50);
@@ -134,14 +134,19 @@ async function floodWith(stage: Stage, perSecond: number): Promise<void> {
   await Promise.all(asked);
 }
 
-export function expectAll(stage: Stage, answers: Answer[], status: number, whose: string): void {
+export function expectAll(
+  context: FaultContext,
+  answers: Answer[],
+  status: number,
+  whose: string,
+): void {
   const others = answers.filter((answer) => answer.status !== status);
-  stage.expect(
+  context.expect(
     others.length === 0,
     `${whose}: ${status}, not ${others[0]?.status} ${others[0]?.body}`,
   );
   const slowest = Math.max(...answers.map(({ ms }) => ms));
-  stage.expect(slowest < 5000, `${whose}: answered in time, not after ${Math.round(slowest)} ms`);
+  context.expect(slowest < 5000, `${whose}: answered in time, not after ${Math.round(slowest)} ms`);
 }
 
 function keyOf(token: string): unknown {
@@ -155,10 +160,10 @@ function forgedFrom(token: string): string {
   return `${Buffer.from(header).toString('base64url')}.${payload}.${signature}`;
 }
 
-/** Stands before the issuer's key set and counts. */
+/** Counts the fetches of the issuer's key set. */
 async function startCounter(issuer: () => string) {
   const server = createServer((_request, response) => {
-    counter.fetches += 1;
+    jwksCounter.fetches += 1;
     void fetch(`${issuer()}/api/auth/jwks`)
       .then((answer) => answer.text())
       .then((body) => response.setHeader('content-type', 'application/json').end(body));

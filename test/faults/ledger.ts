@@ -9,25 +9,25 @@ interface Entry {
   requestId: string;
   subject: string;
   field: Field;
-  /** What it was to become; null is the lifted ban. */
+  /** The new value. Null lifts the ban. */
   value: string | null;
   status: number;
 }
 
-export interface Books {
+export interface LedgerResult {
   acknowledged: number;
-  /** Acknowledged, and not on record or not in the row. */
+  /** Acknowledged writes that are missing in the audit log or in the row. */
   lost: string[];
-  /** On record more than once. */
+  /** Writes that the audit log contains more than once. */
   doubled: string[];
-  /** Not acknowledged, and done all the same: an answer can break between a commit and its receipt. */
+  /** Committed writes without acknowledgement, because the connection broke after the commit. */
   unconfirmed: number;
 }
 
 export type Query = <Row extends object>(sql: string, values?: unknown[]) => Promise<Row[]>;
 
 export interface LedgerOptions {
-  /** Whom the changes are made to: one after another for each of them. */
+  /** The changed users. Each has one write at a time. */
   subjects: string[];
   admin: () => string;
   /** Where the next write goes. */
@@ -36,8 +36,8 @@ export interface LedgerOptions {
 }
 
 /**
- * Writes that are remembered: each changes something for certain (no name, role or ban is given twice),
- * carries a request id of its own, and so must be on record exactly once when it was acknowledged.
+ * Sends writes and keeps a list of them. Each write changes something, because no name, role or ban
+ * repeats. Each has its own request id, so the audit log must contain an acknowledged write once.
  */
 export class Ledger {
   tally = newTally();
@@ -52,7 +52,7 @@ export class Ledger {
     this.workers = options.subjects.map((subject, number) => this.writeTo(subject, number));
   }
 
-  look() {
+  takeTally() {
     const { tally } = this;
     this.tally = newTally();
     return tally;
@@ -69,20 +69,20 @@ export class Ledger {
     for (let turn = 0; !this.stopped; turn += 1) {
       const field = FIELDS[turn % FIELDS.length] ?? 'name';
       const path = `/api/v1/users/${subject}`;
-      const mark = randomUUID();
+      const marker = randomUUID();
       if (field === 'name') {
-        await this.write(turn + number, subject, field, mark, 'PATCH', path, { name: mark });
+        await this.write(turn + number, subject, field, marker, 'PATCH', path, { name: marker });
       } else if (field === 'role') {
         const role = otherRoles();
         const value = role.join(',');
         await this.write(turn + number, subject, field, value, 'PUT', `${path}/role`, { role });
       } else if (banned) {
-        // Only what is banned for certain can be unbanned for certain.
+        // Only an acknowledged ban can be lifted with certainty.
         await this.write(turn + number, subject, field, null, 'DELETE', `${path}/ban`);
         banned = false;
       } else {
-        const body = { reason: mark };
-        const entry = await this.write(turn, subject, field, mark, 'POST', `${path}/ban`, body);
+        const body = { reason: marker };
+        const entry = await this.write(turn, subject, field, marker, 'POST', `${path}/ban`, body);
         banned = entry.status === 200;
       }
       await sleep(this.options.pauseMs);
@@ -99,7 +99,7 @@ export class Ledger {
     body?: object,
   ): Promise<Entry> {
     const requestId = randomUUID();
-    const answer = await this.client.ask(this.options.url(turn) + path, {
+    const answer = await this.client.send(this.options.url(turn) + path, {
       method,
       token: this.options.admin(),
       headers: { 'x-request-id': requestId },
@@ -111,8 +111,8 @@ export class Ledger {
     return entry;
   }
 
-  /** What was promised against what is there. */
-  async settle(query: Query): Promise<Books> {
+  /** Compares the acknowledged writes with the audit log and the rows. */
+  async verify(query: Query): Promise<LedgerResult> {
     const recorded = new Map(
       (
         await query<{ client_request_id: string; events: string }>(
@@ -126,29 +126,31 @@ export class Ledger {
     return {
       acknowledged: acknowledged.length,
       lost: [
-        ...acknowledged.filter((entry) => eventsOf(entry) === 0).map(told),
+        ...acknowledged.filter((entry) => eventsOf(entry) === 0).map(describeEntry),
         ...(await this.missingInRows(query)),
       ],
-      doubled: this.entries.filter((entry) => eventsOf(entry) > 1).map(told),
+      doubled: this.entries.filter((entry) => eventsOf(entry) > 1).map(describeEntry),
       unconfirmed: this.entries.filter((entry) => entry.status !== 200 && eventsOf(entry) > 0)
         .length,
     };
   }
 
-  /** The row must hold what was acknowledged last, or what was asked for, in vain or not, after it. */
+  /** The row must contain the last acknowledged value or a later unacknowledged one. */
   private async missingInRows(query: Query): Promise<string[]> {
     const rows = await query<{ id: string; name: string; role: string; banReason: string | null }>(
       'select id, name, role, "banReason" from "user" where id = any($1)',
       [this.options.subjects],
     );
     return rows.flatMap(({ id, name, role, banReason }) => {
-      const held = { name, role, ban: banReason };
+      const stored = { name, role, ban: banReason };
       return FIELD_NAMES.flatMap((field) => {
-        const written = this.entries.filter((each) => each.subject === id && each.field === field);
+        const written = this.entries.filter(
+          (entry) => entry.subject === id && entry.field === field,
+        );
         const last = written.findLastIndex(({ status }) => status === 200);
         const possible = written.slice(Math.max(last, 0)).map(({ value }) => value);
-        if (last === -1 || possible.includes(held[field])) return [];
-        return [`${field} of ${id} is ${held[field]} and not ${possible[0]}`];
+        if (last === -1 || possible.includes(stored[field])) return [];
+        return [`${field} of ${id} is ${stored[field]} and not ${possible[0]}`];
       });
     });
   }
@@ -157,17 +159,17 @@ export class Ledger {
 const FIELD_NAMES: Field[] = ['name', 'role', 'ban'];
 const FIELDS: Field[] = ['name', 'ban', 'role', 'name', 'ban'];
 
-/** What the service must know as `ROLES`, beside the two that it always has. */
+/** The additional `ROLES` of the service. */
 export const LEDGER_ROLES = Array.from({ length: 12 }, (_, bit) => `r${bit}`);
 
-let given = 0;
+let roleSetCount = 0;
 
-/** Another set of roles each time, in all ledgers together: their subjects are the same users. */
+/** Returns a different set of roles each time. All ledgers change the same users. */
 function otherRoles(): string[] {
-  given += 1;
-  return ['user', ...LEDGER_ROLES.filter((_, bit) => (given >> bit) & 1)];
+  roleSetCount += 1;
+  return ['user', ...LEDGER_ROLES.filter((_, bit) => (roleSetCount >> bit) & 1)];
 }
 
-function told({ requestId, subject, field, value, status }: Entry): string {
+function describeEntry({ requestId, subject, field, value, status }: Entry): string {
   return `${field} of ${subject} to ${value}, answered ${status}, request ${requestId}`;
 }

@@ -1,16 +1,16 @@
 import { HttpClient } from './http-client.ts';
 
-/** What came of the requests of one phase. */
+/** The results of the requests of one phase. */
 export interface Tally {
   requests: number;
   statuses: Map<number, number>;
   slowestMs: number;
-  /** 503 that do not say when to come back. */
-  bare: number;
+  /** The number of 503 responses without Retry-After. */
+  withoutRetryAfter: number;
 }
 
 export function newTally(): Tally {
-  return { requests: 0, statuses: new Map(), slowestMs: 0, bare: 0 };
+  return { requests: 0, statuses: new Map(), slowestMs: 0, withoutRetryAfter: 0 };
 }
 
 export function count(
@@ -20,13 +20,13 @@ export function count(
   tally.requests += 1;
   tally.statuses.set(status, (tally.statuses.get(status) ?? 0) + 1);
   tally.slowestMs = Math.max(tally.slowestMs, ms);
-  if (status === 503 && headers['retry-after'] === undefined) tally.bare += 1;
+  if (status === 503 && headers['retry-after'] === undefined) tally.withoutRetryAfter += 1;
 }
 
-export function sumOf(into: Tally, ...tallies: Tally[]): Tally {
-  for (const { requests, statuses, slowestMs, bare } of tallies) {
+export function addTallies(into: Tally, ...tallies: Tally[]): Tally {
+  for (const { requests, statuses, slowestMs, withoutRetryAfter } of tallies) {
     into.requests += requests;
-    into.bare += bare;
+    into.withoutRetryAfter += withoutRetryAfter;
     into.slowestMs = Math.max(into.slowestMs, slowestMs);
     for (const [status, times] of statuses) {
       into.statuses.set(status, (into.statuses.get(status) ?? 0) + times);
@@ -53,16 +53,16 @@ export interface Target {
 }
 
 /**
- * A bounded rate of reads, sent when they are due and not when the one before is answered: a service
- * that is slow gets as many as one that is quick.
+ * Sends reads at a fixed rate, independent of responses. A slow service gets as many requests as
+ * a fast one.
  */
 export class Load {
-  /** Since the last look. */
+  /** The results since the last call of `takeTally`. */
   tally = newTally();
   private readonly client = new HttpClient();
-  private readonly underWay = new Set<Promise<void>>();
+  private readonly pending = new Set<Promise<void>>();
   private readonly timer: NodeJS.Timeout;
-  private readonly began = performance.now();
+  private readonly startedAt = performance.now();
   private readonly targets: () => Target[];
   private readonly perSecond: number;
   private sent = 0;
@@ -74,14 +74,14 @@ export class Load {
     this.timer = setInterval(() => this.sendDue(), 5);
   }
 
-  /** What came of it since the last look, of the requests that were answered by now. */
-  look(): Tally {
+  /** Returns the results since the last call, and starts a new tally. */
+  takeTally(): Tally {
     const { tally } = this;
     this.tally = newTally();
     return tally;
   }
 
-  /** How long after that moment the first request was answered with 200. */
+  /** The time from that moment until the first response with status 200. */
   async firstSuccessAfter(moment: number, withinMs: number): Promise<number> {
     while (performance.now() < moment + withinMs) {
       const first = this.successes.find((at) => at >= moment);
@@ -93,34 +93,34 @@ export class Load {
 
   async stop(): Promise<void> {
     clearInterval(this.timer);
-    await Promise.all(this.underWay);
+    await Promise.all(this.pending);
     this.client.close();
   }
 
   private sendDue(): void {
-    // What could not be sent in time, because this process was busy, is left out and not made up for.
-    const due = Math.floor(((performance.now() - this.began) / 1000) * this.perSecond);
-    const behind = Math.min(due - this.sent, MOST_AT_ONCE);
+    // Skips requests that this process was too busy to send in time.
+    const due = Math.floor(((performance.now() - this.startedAt) / 1000) * this.perSecond);
+    const behind = Math.min(due - this.sent, MAX_BURST);
     this.sent = due;
-    for (let each = 0; each < behind; each += 1) this.send(due - each);
+    for (let index = 0; index < behind; index += 1) this.startRequest(due - index);
   }
 
-  private send(turn: number): void {
+  private startRequest(turn: number): void {
     const targets = this.targets();
     const target = targets[turn % targets.length];
     if (!target) return;
-    const asking = this.ask(target).finally(() => this.underWay.delete(asking));
-    this.underWay.add(asking);
+    const asking = this.send(target).finally(() => this.pending.delete(asking));
+    this.pending.add(asking);
   }
 
-  private async ask({ url, token }: Target): Promise<void> {
-    const answer = await this.client.ask(url, { token });
+  private async send({ url, token }: Target): Promise<void> {
+    const answer = await this.client.send(url, { token });
     count(this.tally, answer);
     if (answer.status !== 200) return;
     this.successes.push(performance.now());
-    // Only the latest are ever asked for.
+    // Only the latest are needed.
     if (this.successes.length > 5000) this.successes = this.successes.slice(-1000);
   }
 }
 
-const MOST_AT_ONCE = 20;
+const MAX_BURST = 20;

@@ -2,18 +2,18 @@ import { join } from 'node:path';
 import { missingProgram } from '../support/daemon.ts';
 import type { Fault } from './fault.ts';
 import { type PgBouncer, startPgBouncer } from '../support/pgbouncer.ts';
-import type { Stage } from './stage.ts';
+import type { FaultContext } from './fault-context.ts';
 import { SERVICE_ROLE } from './system.ts';
 
 let bouncer: PgBouncer;
 
-async function startBehindPgBouncer(stage: Stage): Promise<void> {
-  const { folder, port } = stage.system;
+async function startBehindPgBouncer(context: FaultContext): Promise<void> {
+  const { folder, port } = context.system;
   bouncer = await startPgBouncer(join(folder, 'pgbouncer'), port, SERVICE_ROLE, SERVICE_ROLE);
-  stage.onClose(() => bouncer.kill());
-  await stage.serve({
-    DATABASE_URL: stage.system.url(bouncer.port),
-    DATABASE_DIRECT_URL: stage.system.url(),
+  context.onClose(() => bouncer.kill());
+  await context.serve({
+    DATABASE_URL: context.system.url(bouncer.port),
+    DATABASE_DIRECT_URL: context.system.url(),
   });
 }
 

@@ -9,20 +9,20 @@ import { type TestUser, signUp } from '../support/users.ts';
 import { runBuilt } from '../support/built-program.ts';
 
 const DATABASE = 'gatehouse';
-/** The service is no superuser, for whom PostgreSQL keeps connections back and limits none. */
+/** Not a superuser, because connection limits do not apply to superusers. */
 export const SERVICE_ROLE = 'gatehouse_service';
 
-/** What the service stands on, for the whole run: a real PostgreSQL, a real Better-Auth, and people. */
+/** A real PostgreSQL, a real Better-Auth and users, shared by all faults of a run. */
 export class System {
   readonly folder = mkdtempSync(join(tmpdir(), 'gatehouse-faults-'));
   auth!: BetterAuth;
-  admin!: TestUser;
-  /** Who reads: their tokens are honest all the time. */
-  readers: TestUser[] = [];
-  /** Who is changed. */
+  admin!: Person;
+  /** Users who read. Their tokens stay valid. */
+  readers: Person[] = [];
+  /** Ids of the changed users. */
   subjects: string[] = [];
   private postgres!: Postgres;
-  private hand: Client | undefined;
+  private operatorClient: Client | undefined;
 
   async start(): Promise<void> {
     await this.startPostgres();
@@ -35,20 +35,20 @@ export class System {
     this.auth = await startBetterAuth({ databaseUrl: url, sid: true });
     this.admin = await signUp(this.auth, 'Grace Hopper');
     await this.sql(`update "user" set role = 'admin' where id = $1`, [this.admin.id]);
-    for (let each = 0; each < 4; each += 1) {
+    for (let index = 0; index < 4; index += 1) {
       this.readers.push(await signUp(this.auth));
       this.subjects.push((await signUp(this.auth, 'Alan Turing')).id);
     }
   }
 
   async end(): Promise<void> {
-    await this.hand?.end().catch(() => undefined);
+    await this.operatorClient?.end().catch(() => undefined);
     await this.auth?.stop();
     await this.postgres?.stop();
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** Fresh tokens: a run takes longer than one is good for. */
+  /** Creates new tokens, because a run takes longer than their lifetime. */
   async renewTokens(): Promise<void> {
     for (const person of [this.admin, ...this.readers]) {
       person.token = await this.auth.tokenFor(person.session);
@@ -61,18 +61,18 @@ export class System {
     return this.postgres.port;
   }
 
-  /** The database as the service knows it, at its own port or at the port of something before it. */
+  /** The database URL of the service, direct or through the port of a proxy. */
   url(port = this.port): string {
     return `postgres://${SERVICE_ROLE}:${SERVICE_ROLE}@127.0.0.1:${port}/${DATABASE}`;
   }
 
-  /** SQL by hand, as its operator would run it. */
+  /** Runs SQL as the operator of the database. */
   async sql<Row extends object = Record<string, unknown>>(
     text: string,
     values?: unknown[],
   ): Promise<Row[]> {
-    this.hand ??= await this.connect(() => (this.hand = undefined));
-    return (await this.hand.query<Row>(text, values)).rows;
+    this.operatorClient ??= await this.connect(() => (this.operatorClient = undefined));
+    return (await this.operatorClient.query<Row>(text, values)).rows;
   }
 
   async endConnectionsOfService(): Promise<void> {
@@ -81,7 +81,7 @@ export class System {
     ]);
   }
 
-  /** A connection of its operator's own. */
+  /** Opens a connection as the operator. */
   async connect(lost: () => void = () => undefined): Promise<Client> {
     const client = new Client({ connectionString: this.postgres.url(DATABASE) });
     client.on('error', lost);
@@ -94,12 +94,12 @@ export class System {
   async startPostgres(): Promise<void> {
     this.postgres = await startPostgres({
       dataDir: join(this.folder, 'postgres'),
-      // A killed process loses nothing that it has written; only a killed machine would.
+      // Without fsync only a crash of the machine loses data, not a killed process.
       settings: { fsync: 'off', max_connections: '100' },
     });
   }
 
-  /** In order, as an operator restarts it. */
+  /** Stops PostgreSQL cleanly. */
   stopPostgres(): Promise<void> {
     return this.postgres.stop();
   }
@@ -109,7 +109,7 @@ export class System {
     await this.postgres.ended;
   }
 
-  /** It takes connections (the kernel does) and says nothing. */
+  /** The kernel still accepts connections, but PostgreSQL does not respond. */
   freezePostgres(): void {
     this.signal('SIGSTOP');
   }
@@ -140,7 +140,7 @@ export class System {
     throw new Error('PostgreSQL has not come back.');
   }
 
-  /** All of its processes. The server is stopped first, so that it starts nobody whom the signal misses. */
+  /** Signals all processes. The server stops first, so that it cannot start new ones. */
   private signal(signal: NodeJS.Signals): void {
     const { pid } = this.postgres;
     process.kill(pid, 'SIGSTOP');

@@ -11,16 +11,16 @@ import { runBuilt } from '../support/built-program.ts';
 import { startProcess, type AppProcess } from '../support/app-process.ts';
 import { pin, SERVER_CORES } from './load.ts';
 
-/** Everything real: PostgreSQL, a Better-Auth in production, and Gatehouse as it is built. */
-export interface World {
+/** A real PostgreSQL, a Better-Auth in production mode, and the production build of Gatehouse. */
+export interface BenchEnv {
   postgres: Postgres;
   databaseUrl: string;
   auth: BetterAuth;
   users: BenchUser[];
   sql: Client;
-  /** A replica on the core of whoever is measured, logging to nowhere that costs anything. */
-  serve: (variables?: Record<string, string>) => Promise<AppProcess>;
-  /** A token as this Better-Auth makes it, by a key that it publishes. No two are alike. */
+  /** Starts a replica on the core of the measured server, with its log discarded. */
+  serve: (variables?: Record<string, string>) => Promise<Served>;
+  /** Creates a unique token as Better-Auth does, signed with a key that it publishes. */
   token: (user: BenchUser) => string;
 }
 
@@ -31,9 +31,9 @@ export interface BenchUser {
   session: string;
 }
 
-export async function withWorld<Result>(
+export async function withBenchEnv<Result>(
   userCount: number,
-  work: (world: World) => Promise<Result>,
+  work: (env: BenchEnv) => Promise<Result>,
 ): Promise<Result> {
   const folder = await mkdtemp(join(tmpdir(), 'gatehouse-bench-'));
   const log = openSync(devNull, 'w');
@@ -57,7 +57,7 @@ export async function withWorld<Result>(
     const auth = await startBetterAuth({ databaseUrl, sid: true, nodeEnv: 'production' });
     ending.push(() => auth.stop());
     await pin(auth.pid, SERVER_CORES);
-    // It makes its own key with its first token, and signs with the newest.
+    // Better-Auth creates its key with its first token, and signs with the newest key.
     const first = { email: 'first@bench.example', password: 'a long password', name: 'First' };
     await auth.tokenFor((await auth.signUp(first)).sessionToken);
     const key = await publishKey(sql);
@@ -91,7 +91,7 @@ interface SigningKey {
   key: KeyObject;
 }
 
-/** Beside Better-Auth's own, in its table: it would take it minutes to sign what a few seconds use up. */
+/** Adds a signing key, because Better-Auth itself would take minutes to sign enough tokens. */
 async function publishKey(sql: Client): Promise<SigningKey> {
   const { publicKey, privateKey } = generateKeyPairSync('ed25519');
   const id = randomBytes(8).toString('hex');

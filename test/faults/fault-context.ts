@@ -1,25 +1,25 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startProcess, type AppProcess } from '../support/app-process.ts';
-import { type Answer, type Asking, HttpClient } from './http-client.ts';
+import { serve, type Served } from '../support/app-process.ts';
+import { type Answer, type RequestOptions, HttpClient } from './http-client.ts';
 import { Ledger, LEDGER_ROLES } from './ledger.ts';
 import { Load, type Tally } from './load.ts';
 import type { System } from './system.ts';
 
-/** What one fault plays on: its services, and the load on them. */
-export class Stage {
+/** The services of one fault and the load on them. */
+export class FaultContext {
   readonly system: System;
   /** Full sizes (`--long`), or those that fit into five minutes. */
   readonly long: boolean;
-  readonly services: AppProcess[] = [];
-  /** All that were ever started: what the ended ones have logged counts, too. */
-  private readonly started: AppProcess[] = [];
-  /** Those that were meant to end. */
-  readonly ended = new Set<AppProcess>();
+  readonly services: Served[] = [];
+  /** All started services, because the logs of ended ones count, too. */
+  private readonly started: Served[] = [];
+  /** Services that the fault ended on purpose. */
+  readonly ended = new Set<Served>();
   readonly findings: string[] = [];
   /** Figures of this fault alone. */
   readonly notes: string[] = [];
   readonly client = new HttpClient();
-  /** Where requests go; the services themselves where nothing stands before them. */
+  /** The load balancers that receive requests, or undefined for direct requests. */
   front: string[] | undefined;
   /** How many reads a second, and how long a writer pauses. */
   readsPerSecond = 100;
@@ -33,9 +33,9 @@ export class Stage {
     this.long = long;
   }
 
-  /** Production's own program, with nothing set that production would not set. */
-  async serve(variables: Record<string, string> = {}, port?: number): Promise<AppProcess> {
-    const served = await startProcess(
+  /** Starts the production build with a production configuration. */
+  async serve(variables: Record<string, string> = {}, port?: number): Promise<Served> {
+    const served = await serve(
       {
         DATABASE_URL: this.system.url(),
         BETTER_AUTH_URL: this.system.auth.origin,
@@ -44,7 +44,7 @@ export class Stage {
       },
       port === undefined ? {} : { port },
     );
-    await this.until(async () => (await this.ask('/health/ready', {}, served)).status === 200);
+    await this.until(async () => (await this.send('/health/ready', {}, served)).status === 200);
     this.services.push(served);
     this.started.push(served);
     return served;
@@ -71,16 +71,16 @@ export class Stage {
     });
   }
 
-  /** What was answered since the last look. */
-  look(): { reads: Tally; writes: Tally } {
-    return { reads: this.load.look(), writes: this.ledger.look() };
+  /** Returns the results since the last call. */
+  takeTallies(): { reads: Tally; writes: Tally } {
+    return { reads: this.load.takeTally(), writes: this.ledger.takeTally() };
   }
 
   async endLoad(): Promise<void> {
     await Promise.all([this.load.stop(), this.ledger.stop()]);
   }
 
-  /** Who is ended with the stage. */
+  /** Registers a function that runs when the context closes. */
   onClose(close: () => unknown): void {
     this.closing.push(close);
   }
@@ -91,12 +91,12 @@ export class Stage {
     this.client.close();
   }
 
-  /** A finding where it does not hold; the others are looked at all the same. */
+  /** Adds a finding if the promise does not hold, and continues. */
   expect(holds: boolean, promise: string): void {
     if (!holds) this.findings.push(promise);
   }
 
-  /** No process has ended by itself, and none has met a fault of its own. */
+  /** Expects that no process exited unexpectedly or logged an internal error. */
   expectHealthyServices(): void {
     for (const served of this.started) {
       const { child, output } = served;
@@ -104,19 +104,19 @@ export class Stage {
       this.expect(runs || this.ended.has(served), `the process stays: ${child.exitCode}`);
       this.expect(output.stderr === '', `nothing is on standard error: ${output.stderr}`);
       for (const fault of FAULTS_IN_LOG) {
-        const line = output.stdout.split('\n').find((each) => each.includes(fault));
-        this.expect(line === undefined, `the log tells of no fault of ours: ${line}`);
+        const line = output.stdout.split('\n').find((entry) => entry.includes(fault));
+        this.expect(line === undefined, `the log has no internal error: ${line}`);
       }
     }
   }
 
-  /** Why something was refused, by the services' own logs: the causes, and how often each. */
+  /** The causes of 503 responses in the logs, with their numbers. */
   causes(): string {
     const causes = new Map<string, number>();
     for (const { output } of this.started) {
       for (const line of output.stdout
         .split('\n')
-        .filter((each) => each.includes('"unavailable"'))) {
+        .filter((entry) => entry.includes('"unavailable"'))) {
         const { cause } = JSON.parse(line) as { cause: { message?: string; type: string } };
         const name = cause.message ?? cause.type;
         causes.set(name, (causes.get(name) ?? 0) + 1);
@@ -125,7 +125,7 @@ export class Stage {
     return [...causes].map(([cause, times]) => `${cause} × ${times}`).join(', ');
   }
 
-  /** By the services' own clocks, without the way to the client. */
+  /** The slowest response in the logs, without the network time. */
   slowestByLog(): number {
     const times = this.started.flatMap(({ output }) =>
       [...output.stdout.matchAll(/"ms":([\d.]+)/g)].map(([, ms]) => Number(ms)),
@@ -137,9 +137,9 @@ export class Stage {
     this.notes.push(figure);
   }
 
-  /** One request beside the load. */
-  ask(path: string, asking: Asking = {}, served = this.services[0]): Promise<Answer> {
-    return this.client.ask(`${served?.url}${path}`, asking);
+  /** Sends one request in addition to the load. */
+  send(path: string, asking: RequestOptions = {}, served = this.services[0]): Promise<Answer> {
+    return this.client.send(`${served?.url}${path}`, asking);
   }
 
   /** The log of the first service. */
@@ -147,14 +147,14 @@ export class Stage {
     return this.services[0]?.lines() ?? [];
   }
 
-  /** Resolves with how long it took, or says in vain. */
+  /** Resolves with the time it took, or with infinity after the timeout. */
   async until(holds: () => Promise<boolean> | boolean, seconds = 15): Promise<number> {
-    const began = performance.now();
+    const startedAt = performance.now();
     while (!(await holds())) {
-      if (performance.now() - began > seconds * 1000) return Number.POSITIVE_INFINITY;
+      if (performance.now() - startedAt > seconds * 1000) return Number.POSITIVE_INFINITY;
       await sleep(20);
     }
-    return performance.now() - began;
+    return performance.now() - startedAt;
   }
 }
 

@@ -1,6 +1,6 @@
 import { Client } from 'pg';
 
-/** What the crowd is searched for: one of them, one in a thousand, one in twelve, most of them. */
+/** Search terms that match one user, one in a thousand, one in twelve, and most users. */
 export const TERMS = {
   one: 'lovelace',
   surname: 'ulfrick',
@@ -9,14 +9,14 @@ export const TERMS = {
 };
 
 /**
- * So many users of a service that is three years old, in the order in which they came: named as people
- * are, few admins, some support, one in a hundred banned, of whom some have served their time. Of a
- * small crowd there are more of each, so that every filter fills a page.
+ * Inserts users who signed up over three years, in that order. Names are realistic. Few are admins,
+ * some are support, and one in a hundred is banned. Some of the bans have expired. A small
+ * number of users has a higher share of each, so that every filter fills a page.
  */
 export async function seedUsers(url: string, count: number): Promise<void> {
   await withClient(url, async (client) => {
     const few = Math.max(1, 8000 / count);
-    // To fill them row by row takes several times as long as to build them at the end.
+    // Building the indexes at the end is several times faster than updating them for each row.
     const definitions = await dropIndexes(client);
     await client.query(`
       select setseed(0.5);
@@ -50,7 +50,7 @@ export async function seedUsers(url: string, count: number): Promise<void> {
   });
 }
 
-/** Drops the indexes that are ours, and tells how to make them again. */
+/** Drops the indexes of Gatehouse and returns their definitions. */
 export async function dropIndexes(client: Client): Promise<string[]> {
   const { rows } = await client.query<{ name: string; definition: string }>(`
     select format('%I.%I', schemaname, indexname) as name, indexdef as definition
