@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { startBetterAuth } from '../../tools/better-auth.ts';
 import { startPostgres } from '../../tools/postgres.ts';
 import { runBuilt } from '../support/built-program.ts';
-import { serve } from '../support/app-process.ts';
+import { startProcess } from '../support/app-process.ts';
 import { withClient } from './seed.ts';
 import { pin, SERVER_CORES } from './load.ts';
 import { printRows, type Row } from './row.ts';

@@ -19,7 +19,7 @@ export interface BenchEnv {
   users: BenchUser[];
   sql: Client;
   /** Starts a replica on the core of the measured server, with its log discarded. */
-  serve: (variables?: Record<string, string>) => Promise<Served>;
+  serve: (variables?: Record<string, string>) => Promise<AppProcess>;
   /** Creates a unique token as Better-Auth does, signed with a key that it publishes. */
   token: (user: BenchUser) => string;
 }

@@ -8,7 +8,7 @@ import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import { startPostgres } from '../../tools/postgres.ts';
 import { encodeCursor } from '../../src/validation/cursor.ts';
 import { runBuilt } from '../support/built-program.ts';
-import { serve } from '../support/app-process.ts';
+import { startProcess } from '../support/app-process.ts';
 import { dropIndexes, seedUsers, TERMS, withClient } from './seed.ts';
 import { pin, SERVER_CORES } from './load.ts';
 import { printRows, type Row } from './row.ts';
@@ -211,7 +211,7 @@ async function withBenchEnv<Result>(
     };
     const open = async (name: string): Promise<ListTarget> => {
       const { auth, admin } = await startAuth(name);
-      const product = await serve(
+      const product = await startProcess(
         {
           DATABASE_URL: postgres.url(name),
           BETTER_AUTH_URL: auth.origin,

@@ -61,7 +61,7 @@ export async function benchReplicas(changes: number): Promise<Row[]> {
 
 /** The time from the response to `change` until the first refusal, or 0 if that came earlier. */
 async function delayOfRefusal(
-  { url }: Served,
+  { url }: AppProcess,
   token: string,
   change: () => Promise<unknown>,
 ): Promise<number> {
@@ -133,7 +133,7 @@ export async function benchCuts(changes: number): Promise<Row[]> {
 
 /** The time from the response to `change` until the start of the last accepted request, or 0. */
 async function delayOfLastSuccess(
-  { url }: Served,
+  { url }: AppProcess,
   token: string,
   change: () => Promise<unknown>,
 ): Promise<number> {
@@ -172,7 +172,7 @@ async function ok(answer: Response): Promise<void> {
   if (!answer.ok) throw new Error(`${answer.url} answered ${answer.status}: ${text}`);
 }
 
-export async function untilListening(...replicas: Served[]): Promise<void> {
+export async function untilListening(...replicas: AppProcess[]): Promise<void> {
   for (const { url } of replicas) {
     for (let attempt = 0; attempt < 100; attempt += 1) {
       const { parts } = (await (await fetch(`${url}/health`)).json()) as Health;

@@ -31,7 +31,7 @@ const outcome = async (gatehouse: RunningApp, path: string, token: string) => {
   return [status, body.code ?? 'ok'] as unknown;
 };
 
-const giveRole = (user: Person, role: string | null) =>
+const giveRole = (user: TestUser, role: string | null) =>
   stack.database.sql('update "user" set role = $1 where id = $2', [role, user.id]);
 
 describe('GET /auth/session', () => {
@@ -395,7 +395,7 @@ describe('authentication log events', () => {
 });
 
 it('returns its own user to each caller in 1,000 interleaved requests of 50 users', async () => {
-  const users: Person[] = [];
+  const users: TestUser[] = [];
   // Sign up a few users at a time, because Better-Auth must hash each password.
   while (users.length < 50) {
     users.push(...(await Promise.all(Array.from({ length: 5 }, () => signUp(stack.auth)))));
@@ -404,7 +404,7 @@ it('returns its own user to each caller in 1,000 interleaved requests of 50 user
   // With more than 100 requests at once, some would wait too long for a connection and fail.
   const workers = Array.from({ length: 100 }, async (_, first) => {
     for (let i = first; i < 1000; i += 100) {
-      const user = users[(i * 7 + Math.floor(i / 100)) % 50] as Person;
+      const user = users[(i * 7 + Math.floor(i / 100)) % 50] as TestUser;
       const { body } = await stack.gatehouse.call('/api/v1/auth/me', { token: user.token });
       answers.push(body.id === user.id && body.email === user.email ? 'own' : JSON.stringify(body));
     }

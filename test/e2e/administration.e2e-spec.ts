@@ -16,7 +16,7 @@ const callUsers = (actor: { token: string }, method: string, path: string, body?
 
 const sidOf = ({ token }: { token: string }) => String(claimsOf(token)['sid']);
 
-async function newAdmin(): Promise<Person> {
+async function newAdmin(): Promise<TestUser> {
   const admin = await signUp(stack.authWithSid, 'Admin');
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
   return admin;
@@ -60,8 +60,8 @@ describe('admin rights of a change that waits for a row lock', () => {
 
   /** Sends the change while another connection locks the target. Returns the response. */
   async function whileLocked(
-    change: (target: Person) => ReturnType<typeof callUsers>,
-    target: Person,
+    change: (target: TestUser) => ReturnType<typeof callUsers>,
+    target: TestUser,
     meanwhile: () => Promise<unknown>,
   ) {
     const other = newClient();
@@ -162,7 +162,7 @@ describe('impersonated sessions of an admin', () => {
     sid: string;
   }
 
-  async function impersonate(admin: Person, user: Person): Promise<Impersonation> {
+  async function impersonate(admin: TestUser, user: TestUser): Promise<Impersonation> {
     const { session } = await stack.authWithSid.post<{ session: { token: string; id: string } }>(
       '/admin/impersonate-user',
       { userId: user.id },

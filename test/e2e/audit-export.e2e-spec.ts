@@ -92,7 +92,7 @@ it('exports the events after a cursor', async () => {
 });
 
 describe('clients of an export', () => {
-  const readBatch = jest.spyOn(AuditRepository.prototype, 'linesBefore');
+  const readBatch = jest.spyOn(AuditRepository.prototype, 'findLinesBefore');
   beforeEach(() => readBatch.mockClear());
   afterAll(() => readBatch.mockRestore());
 
@@ -180,7 +180,7 @@ describe('concurrent exports', () => {
   });
 
   it('allows a user another export after two exports exceeded the response deadline', async () => {
-    const readBatch = jest.spyOn(AuditRepository.prototype, 'linesBefore');
+    const readBatch = jest.spyOn(AuditRepository.prototype, 'findLinesBefore');
     readBatch.mockImplementation(async () => {
       await sleep(3000);
       return { text: '', next: null };

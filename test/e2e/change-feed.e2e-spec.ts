@@ -41,7 +41,7 @@ async function whileUsersAreLocked<Result>(work: () => Promise<Result>): Promise
 }
 
 /** Signs up a user and makes Gatehouse cache it. */
-async function signUpCached(gatehouse = stack.gatehouse, auth = stack.auth): Promise<Person> {
+async function signUpCached(gatehouse = stack.gatehouse, auth = stack.auth): Promise<TestUser> {
   const user = await signUp(auth);
   await untilListening(gatehouse);
   expect(await meStatus(user, gatehouse)).toBe(200);

@@ -58,14 +58,14 @@ function clientOf(session: string): Gatehouse {
   });
 }
 
-async function newAdmin(): Promise<Person> {
+async function newAdmin(): Promise<TestUser> {
   const admin = await signUp(stack.authWithSid, 'Admin');
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
   return admin;
 }
 
 /** Locks the row of a user. The returned function releases it. */
-async function lockRow({ id }: Person): Promise<() => Promise<unknown>> {
+async function lockRow({ id }: TestUser): Promise<() => Promise<unknown>> {
   await stack.database.sql('begin');
   await stack.database.sql('select 1 from "user" where id = $1 for update', [id]);
   return () => stack.database.sql('commit');

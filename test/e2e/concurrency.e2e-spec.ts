@@ -9,7 +9,7 @@ let stack: Stack;
 beforeAll(async () => (stack = await startStack({}, { ROLES: 'user,support,admin' })));
 afterAll(() => stack.end());
 
-const callUsers = (actor: Person, method: string, path: string, body?: unknown, headers = {}) =>
+const callUsers = (actor: TestUser, method: string, path: string, body?: unknown, headers = {}) =>
   stack.gatehouse.call(`/api/v1/users/${path}`, {
     method,
     token: actor.token,
@@ -23,14 +23,14 @@ const eventsOf = (id: string) =>
     [id],
   );
 
-async function newAdmin(): Promise<Person> {
+async function newAdmin(): Promise<TestUser> {
   const admin = await signUp(stack.authWithSid, 'Admin');
   await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
   return admin;
 }
 
 it('keeps an effective admin in 50 rounds of 20 demotions and bans among five admins', async () => {
-  const admins: Person[] = [];
+  const admins: TestUser[] = [];
   for (let i = 0; i < 5; i += 1) admins.push(await newAdmin());
   const restore = await takeSnapshot(stack.database);
   let succeeded = 0;
@@ -39,9 +39,9 @@ it('keeps an effective admin in 50 rounds of 20 demotions and bans among five ad
     const began = performance.now();
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, i) => {
-        const actor = admins[i % 5] as Person;
+        const actor = admins[i % 5] as TestUser;
         // In each round every admin changes every other one, but never itself.
-        const target = admins[(i + 1 + ((Math.floor(i / 5) + round) % 4)) % 5] as Person;
+        const target = admins[(i + 1 + ((Math.floor(i / 5) + round) % 4)) % 5] as TestUser;
         return (i + round) % 2 === 0
           ? callUsers(actor, 'PUT', `${target.id}/role`, { role: 'user' })
           : callUsers(actor, 'POST', `${target.id}/ban`, {});
@@ -67,7 +67,7 @@ describe('If-Match', () => {
       const etag = (await callUsers(ada, 'GET', ada.id)).headers.get('etag') ?? '';
       const answers = await Promise.all(
         Array.from({ length: 200 }, (_, i) =>
-          settled(() =>
+          retryOn503(() =>
             callUsers(ada, 'PATCH', ada.id, { name: `Name ${wave}.${i}` }, { 'if-match': etag }),
           ),
         ),
@@ -113,7 +113,7 @@ describe('deadlocks', () => {
   const CHANGES = 200;
   const WAVE_SIZE = 5;
   let gatehouse: RunningApp;
-  let admin: Person;
+  let admin: TestUser;
   const lockClients: Client[] = [];
 
   beforeAll(async () => {

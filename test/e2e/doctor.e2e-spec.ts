@@ -244,7 +244,7 @@ describe('unreachable databases', () => {
       sentence: /^PostgreSQL at 127\.0\.0\.1:\d+ did not respond in time\.$/,
     },
   ])('reports $cause in one sentence in every program', async ({ url, sentence }) => {
-    const before = await catalogOf(database, { ours: true });
+    const before = await readCatalog(database, { ours: true });
     const href = new URL(await url());
     if (href.password === '') href.password = PASSWORD;
     const variables = { DATABASE_URL: href.href };

@@ -65,13 +65,13 @@ const proxiedUrl = (port: number) => {
   return url.href;
 };
 
-const meStatus = async ({ token }: Person) =>
+const meStatus = async ({ token }: TestUser) =>
   (await gatehouse.call('/api/v1/auth/me', { token })).status;
 
 const feedState = async () =>
   (await gatehouse.http.get('/health')).body.parts.changeFeed.state as string;
 
-async function startWithUser(variables: Record<string, string> = {}): Promise<Person> {
+async function startWithUser(variables: Record<string, string> = {}): Promise<TestUser> {
   gatehouse = await startApp({
     DATABASE_URL: proxiedUrl(proxy.port),
     DATABASE_DIRECT_URL: proxiedUrl(proxy.port),
@@ -95,7 +95,7 @@ async function startWithUser(variables: Record<string, string> = {}): Promise<Pe
 }
 
 /** Moves the address to the successor, and bans the user there. */
-async function moveAndBan(ada: Person): Promise<void> {
+async function moveAndBan(ada: TestUser): Promise<void> {
   target = successor.port;
   await client.query('update "user" set banned = true where id = $1', [ada.id]);
 }

@@ -100,7 +100,7 @@ describe('readiness probe', () => {
   });
 
   it('returns 503 without a key, and 200 soon after the issuer has returned', async () => {
-    issuer.away = true;
+    issuer.unavailable = true;
     await start();
     const { status, body } = await ready();
     expect(status).toBe(503);
@@ -114,7 +114,7 @@ describe('readiness probe', () => {
   it('returns 200 and degraded when the issuer is down and its keys are cached', async () => {
     await start();
     await until(readyState, 'ok');
-    issuer.away = true;
+    issuer.unavailable = true;
     await until(async () => (await ready()).body.details.issuerKeys.status, 'degraded');
     const { status, body } = await ready();
     expect([status, body.status]).toEqual([200, 'degraded']);
@@ -124,13 +124,13 @@ describe('readiness probe', () => {
       fetchedAt: expect.any(String),
       message: 'the issuer does not answer; its last keys serve on',
     });
-    issuer.away = false;
+    issuer.unavailable = false;
     expect(await until(readyState, 'ok')).toBeLessThan(4000);
   });
 });
 
 it('returns 200 for liveness and summary, and 503 for the database, when no dependency works', async () => {
-  issuer.away = true;
+  issuer.unavailable = true;
   await start({ SESSION_BINDING: 'token-only' });
   await closeDatabase();
   await gatehouse.http.get('/health/live').expect(200, { status: 'ok' });
@@ -154,7 +154,7 @@ it('returns 200 for liveness and summary, and 503 for the database, when no depe
 });
 
 it('checks only the database in the database probe', async () => {
-  issuer.away = true;
+  issuer.unavailable = true;
   await start();
   const details = { database: UP };
   const db = await gatehouse.http.get('/health/db').expect(200);

@@ -46,7 +46,7 @@ class RoleController {
 class RoleModule {}
 
 /** Impersonates the user through Better-Auth's admin plugin. Returns that session and its token. */
-async function impersonate(auth: BetterAuth, admin: Person, user: Person): Promise<Person> {
+async function impersonate(auth: BetterAuth, admin: TestUser, user: TestUser): Promise<TestUser> {
   const { session } = await auth.post<{ session: { token: string } }>(
     '/admin/impersonate-user',
     { userId: user.id },
@@ -55,7 +55,7 @@ async function impersonate(auth: BetterAuth, admin: Person, user: Person): Promi
   return { ...user, session: session.token, token: await auth.tokenFor(session.token) };
 }
 
-const outcomeOf = async (gatehouse: RunningApp, { token }: Person, path = ME) => {
+const outcomeOf = async (gatehouse: RunningApp, { token }: TestUser, path = ME) => {
   const { status, body } = await gatehouse.call(path, { token });
   return `${status} ${body?.code ?? 'ok'}`;
 };
@@ -87,7 +87,7 @@ describe.each(['off', 'on'])('impersonated session with CHANGE_FEED=%s', (feed) 
     await stack.end();
   });
 
-  const giveRole = (user: Person, role: string) =>
+  const giveRole = (user: TestUser, role: string) =>
     stack.database.sql('update "user" set role = $1 where id = $2', [role, user.id]);
 
   async function open(auth: BetterAuth) {
@@ -100,11 +100,13 @@ describe.each(['off', 'on'])('impersonated session with CHANGE_FEED=%s', (feed) 
     return { admin, ada, impersonated };
   }
 
-  const bySql = (sql: string) => (_: BetterAuth, admin: Person) =>
+  const bySql = (sql: string) => (_: BetterAuth, admin: TestUser) =>
     stack.database.sql(sql, [admin.id]);
 
   describe.each(['auth', 'authWithSid'] as const)('tokens of %s', (issuer) => {
-    it.each<[string, (auth: BetterAuth, admin: Person, otherAdmin: Person) => Promise<unknown>]>([
+    it.each<
+      [string, (auth: BetterAuth, admin: TestUser, otherAdmin: TestUser) => Promise<unknown>]
+    >([
       [
         'banned at Better-Auth',
         (auth, admin, otherAdmin) =>

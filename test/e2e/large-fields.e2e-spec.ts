@@ -32,7 +32,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => stack.end());
 
-const callApi = async (path: string, actor: Person, options: object = {}) => {
+const callApi = async (path: string, actor: TestUser, options: object = {}) => {
   const { status, body } = await stack.gatehouse.call(`/api/v1${path}`, {
     token: actor.token,
     ...options,

@@ -89,7 +89,7 @@ describe('request target that is not a path', () => {
   it('keeps running after an unreadable body for a target that is not a path', async () => {
     // Express would respond after Gatehouse has, in an event listener.
     const text = `POST x://y${ENDING}Transfer-Encoding: chunked\r\n\r\nX\r\n`;
-    const app = await serve({
+    const app = await startProcess({
       DATABASE_URL: database.url,
       BETTER_AUTH_URL: 'https://auth.example',
     });

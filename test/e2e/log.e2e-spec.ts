@@ -37,7 +37,7 @@ afterAll(async () => {
 });
 
 /** Sends `count` requests, 20 at a time. Returns the number of responses with status 200. */
-async function sendMany(app: Served, count: number, path = '/health/live'): Promise<number> {
+async function sendMany(app: AppProcess, count: number, path = '/health/live'): Promise<number> {
   let succeeded = 0;
   for (let batch = 0; batch < count / 20; batch += 1) {
     const answers = await Promise.all(Array.from({ length: 20 }, () => fetch(`${app.url}${path}`)));
@@ -57,7 +57,7 @@ describe('unwritable log', () => {
   ])(
     'keeps serving in constant memory and shuts down when the log is %s',
     async (_what, output) => {
-      const app = await serve(
+      const app = await startProcess(
         { ...variables, NODE_OPTIONS: `--import ${WARN_OFTEN_ON_SIGNAL}` },
         { output: output() },
       );
@@ -77,7 +77,7 @@ describe('unwritable log', () => {
   );
 
   it('keeps serving in development when the disk of the log is full', async () => {
-    const app = await serve(
+    const app = await startProcess(
       { ...variables, NODE_ENV: 'development' },
       { output: openSync('/dev/full', 'w') },
     );
@@ -88,7 +88,7 @@ describe('unwritable log', () => {
 
 describe('log format', () => {
   it('writes one JSON object per line in production, also for lines of Nest and warnings of Node', async () => {
-    const app = await serve({
+    const app = await startProcess({
       ...variables,
       NODE_OPTIONS: `--import ${WARN_ON_SIGNAL}`,
     });
@@ -108,7 +108,7 @@ describe('log format', () => {
   });
 
   it('writes human-readable lines in development', async () => {
-    const app = await serve({ ...variables, NODE_ENV: 'development' });
+    const app = await startProcess({ ...variables, NODE_ENV: 'development' });
     await fetch(`${app.url}/api/v1/auth/me`);
     await app.end('SIGTERM');
     expect(app.output.stdout).toMatch(/INFO.*: request \{.*"route":"\/api\/v1\/auth\/me"/);
@@ -116,14 +116,14 @@ describe('log format', () => {
   });
 
   it('writes only lines at LOG_LEVEL or above', async () => {
-    const app = await serve({ ...variables, LOG_LEVEL: 'error' });
+    const app = await startProcess({ ...variables, LOG_LEVEL: 'error' });
     await fetch(`${app.url}/nothing`);
     await app.end('SIGTERM');
     expect(app.output).toEqual({ stdout: '', stderr: '' });
   });
 
   it('never logs client data, wherever the request carries it', async () => {
-    const app = await serve({ ...variables, LOG_LEVEL: 'trace' });
+    const app = await startProcess({ ...variables, LOG_LEVEL: 'trace' });
     const SECRET = 's3cr3t';
     const encoded = Buffer.from(JSON.stringify({ alg: 'EdDSA', kid: 'one', SECRET })).toString(
       'base64url',
@@ -160,7 +160,7 @@ describe('log format', () => {
   });
 
   it('does not let a client forge a log line', async () => {
-    const app = await serve(variables);
+    const app = await startProcess(variables);
     const forged = '%0A{"level":"info","msg":"forged"}%0D%0A';
     await fetch(`${app.url}/${forged}?${forged}`, { headers: { 'x-request-id': forged } });
     await sendRaw(
@@ -173,7 +173,7 @@ describe('log format', () => {
   });
 });
 
-const requestsOf = (app: Served) => app.lines().filter(({ msg }) => msg === 'request');
+const requestsOf = (app: AppProcess) => app.lines().filter(({ msg }) => msg === 'request');
 
 describe('log lines of anonymous requests', () => {
   it('logs successful probes only with LOG_LEVEL=debug', async () => {
@@ -181,7 +181,7 @@ describe('log lines of anonymous requests', () => {
       ['info', 0],
       ['debug', 600],
     ] as const) {
-      const app = await serve({ ...variables, LOG_LEVEL });
+      const app = await startProcess({ ...variables, LOG_LEVEL });
       for (const path of ['/health/live', '/health/db', '/health']) {
         expect(await sendMany(app, 220, path)).toBe(220);
       }
@@ -193,16 +193,16 @@ describe('log lines of anonymous requests', () => {
   });
 
   it('logs a failed probe', async () => {
-    issuer.away = true;
-    const app = await serve(variables);
+    issuer.unavailable = true;
+    const app = await startProcess(variables);
     await fetch(`${app.url}/health/ready`);
-    issuer.away = false;
+    issuer.unavailable = false;
     await app.end('SIGTERM');
     expect(requestsOf(app)).toMatchObject([{ level: 'info', route: '/health/ready', status: 503 }]);
   });
 
   it('limits the lines of successful and of rejected anonymous requests separately', async () => {
-    const app = await serve(variables);
+    const app = await startProcess(variables);
     expect(await sendMany(app, 640, '/api/v1/docs/index.html')).toBe(640);
     await sendMany(app, 640, '/nothing');
     await fetch(`${app.url}/api/v1/auth/me`);
@@ -214,7 +214,7 @@ describe('log lines of anonymous requests', () => {
   });
 
   it('limits the lines about bad tokens per reason, so that a flood of one hides no other', async () => {
-    const app = await serve(variables);
+    const app = await startProcess(variables);
     const send = (authorization: string) =>
       fetch(`${app.url}/api/v1/auth/me`, { headers: { authorization } });
     for (let call = 0; call < 620; call += 1) await send(`Bearer junk${call}`);
@@ -235,7 +235,7 @@ const WARN_OFTEN_ON_SIGNAL =
 const WARN_ON_SIGNAL =
   "data:text/javascript,process.on('SIGUSR2',()=>process.emitWarning('this%20is%20old'))";
 
-function sendRaw(app: Served, text: string): Promise<string> {
+function sendRaw(app: AppProcess, text: string): Promise<string> {
   return new Promise((resolve) => {
     let answer = '';
     const socket = connect(app.port, '127.0.0.1', () => socket.write(text));

@@ -68,8 +68,8 @@ const rows: Row[] = lines.map(([method = '', template = '', ...cells]) => ({
 
 interface Fixtures {
   /** The sender and the user in the path, for each kind of caller. */
-  requests: Record<string, { actor?: Person; target: Person }>;
-  sessionIds: Map<Person, string>;
+  requests: Record<string, { actor?: TestUser; target: TestUser }>;
+  sessionIds: Map<TestUser, string>;
   restore(): Promise<void>;
 }
 
@@ -147,7 +147,7 @@ function respellings({ method }: Row) {
 const upper = (text: string) => text.toUpperCase();
 
 async function createFixtures(issuer: BetterAuth): Promise<Fixtures> {
-  const signUpAdmin = async (name: string): Promise<Person> => {
+  const signUpAdmin = async (name: string): Promise<TestUser> => {
     const person = await signUp(issuer, name);
     await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [person.id]);
     return { ...person, token: await issuer.tokenFor(person.session) };
@@ -164,7 +164,7 @@ async function createFixtures(issuer: BetterAuth): Promise<Fixtures> {
   ];
   const change = async (method: string, path: string, body: object): Promise<void> => {
     const options = { method, token: admin.token, body };
-    const response = await settled(() => stack.gatehouse.call(`/api/v1/users/${path}`, options));
+    const response = await retryOn503(() => stack.gatehouse.call(`/api/v1/users/${path}`, options));
     expect(response.status).toBe(200);
   };
   await change('POST', `${banned.id}/ban`, {});
@@ -211,7 +211,7 @@ async function sendAs(fixtures: Fixtures, row: Row, caller: string) {
     ...(actor && { token: actor.token }),
     ...(body && { body }),
   };
-  return settled(() => stack.gatehouse.call(path, options));
+  return retryOn503(() => stack.gatehouse.call(path, options));
 }
 
 /** Sends the path as it is. `fetch` would normalize it. */

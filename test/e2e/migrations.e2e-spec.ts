@@ -59,12 +59,12 @@ describe('consecutive migrations', () => {
   it('restores the same schema when it migrates down and up again', async () => {
     await database.drop();
     database = await createDatabase();
-    const migrated = await catalogOf(database, { ours: true });
-    const betterAuthTables = await catalogOf(database);
+    const migrated = await readCatalog(database, { ours: true });
+    const betterAuthTables = await readCatalog(database);
 
     await withMigrator(database, (migrator) => migrator.down({ to: 0 }));
     expect(await recordedNames(database)).toEqual([]);
-    expect(await catalogOf(database)).toEqual(betterAuthTables);
+    expect(await readCatalog(database)).toEqual(betterAuthTables);
     expect(await migrate()).toMatchObject({ code: 0, stderr: '' });
     expect(await readCatalog(database, { ours: true })).toEqual(migrated);
     expect(await migrate()).toMatchObject({ code: 0, stdout: 'nothing to apply\n' });
@@ -73,11 +73,11 @@ describe('consecutive migrations', () => {
   it("creates the tables of Better-Auth exactly as Better-Auth's own migrator does", async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url, migrate: true });
     await auth.stop();
-    const betterAuthTables = await catalogOf(database);
+    const betterAuthTables = await readCatalog(database);
     const migrated = await createDatabase();
     try {
       expect(betterAuthTables.length).toBeGreaterThan(60);
-      expect(await catalogOf(migrated)).toEqual(betterAuthTables);
+      expect(await readCatalog(migrated)).toEqual(betterAuthTables);
     } finally {
       await migrated.drop();
     }
@@ -133,7 +133,7 @@ describe('consecutive migrations', () => {
 });
 
 /** Returns the migrations that the processes applied. Expects that all processes succeeded. */
-function appliedNames(outcomes: Outcome[]): string[] {
+function appliedNames(outcomes: ProgramResult[]): string[] {
   for (const { code, stderr } of outcomes)
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   return outcomes

@@ -41,8 +41,8 @@ interface Input {
 let stack: Stack;
 let check: OpenApiCheck;
 let document: OpenAPIObject;
-let admin: Person;
-let targets: Person[];
+let admin: TestUser;
+let targets: TestUser[];
 
 beforeAll(async () => {
   stack = await startStack({}, { RATE_LIMIT_PER_MINUTE: '0' });

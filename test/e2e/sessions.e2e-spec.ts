@@ -7,7 +7,7 @@ beforeAll(async () => (stack = await startStack()));
 afterAll(() => stack.end());
 
 /** Signs the same user in once more. */
-async function signInAgain(person: Person): Promise<Person> {
+async function signInAgain(person: TestUser): Promise<TestUser> {
   const { sessionToken } = await stack.authWithSid.signIn(person);
   return {
     ...person,
@@ -16,7 +16,7 @@ async function signInAgain(person: Person): Promise<Person> {
   };
 }
 
-const request = (actor: Person, path: string, method = 'GET') =>
+const request = (actor: TestUser, path: string, method = 'GET') =>
   stack.gatehouse.call(`/api/v1/users/${path}`, { method, token: actor.token });
 
 const sidOf = (person: TestUser) => String(claimsOf(person.token)['sid']);

@@ -75,7 +75,7 @@ it('shuts down when npm receives SIGTERM', async () => {
 });
 
 /** Starts a POST request and lets the caller finish its body later. */
-async function beginPost(served: Served) {
+async function beginPost(served: AppProcess) {
   const socket = connect(served.port, '127.0.0.1');
   await once(socket, 'connect');
   let answer = '';

@@ -29,7 +29,7 @@ afterAll(async () => {
 });
 
 const startToFail = async (changes: Record<string, string>, port?: number) => {
-  const served = await serve(
+  const served = await startProcess(
     { ...variables, ...changes },
     { skipReadyCheck: true, ...(port === undefined ? {} : { port }) },
   );
@@ -158,7 +158,7 @@ describe('warnings at the start', () => {
 });
 
 const startWithFault = (code: string) =>
-  serve({
+  startProcess({
     ...variables,
     NODE_OPTIONS: `--import data:text/javascript,process.on('SIGUSR2',()=>{${encodeURIComponent(code)}})`,
   });

@@ -54,7 +54,7 @@ describe.each([
     ['without', 'auth'],
     ['with', 'authWithSid'],
   ] as const)('revocation of tokens %s sid', (sid, issuer) => {
-    it.each<[string, (auth: BetterAuth, ada: Person) => Promise<unknown>, number, string]>([
+    it.each<[string, (auth: BetterAuth, ada: TestUser) => Promise<unknown>, number, string]>([
       ['a sign-out', (auth, ada) => auth.signOut(ada.session), 401, 'AUTH_SESSION_REVOKED'],
       [
         'revoke-session',

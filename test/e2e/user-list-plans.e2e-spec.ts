@@ -15,7 +15,7 @@ beforeAll(async () => {
   await stack.database.sql(`update "user" set role = 'admin,support' where id = $1`, [admin.id]);
   await stack.database.sql(`
     insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt", role, banned, "banExpires")
-    select md5(n::text), 'Person ' || md5(n::text), 'person' || n || '@example.org', n % 100 <> 0,
+    select md5(n::text), 'TestUser ' || md5(n::text), 'person' || n || '@example.org', n % 100 <> 0,
       timestamptz '2025-01-01' + n * interval '1 minute', now(),
       case when n % 200 = 0 then 'admin' when n % 211 = 0 then 'support,admin' when n % 13 = 0 then null
         when n % 17 = 0 then '' else 'user' end,

@@ -15,7 +15,7 @@ beforeAll(async () => {
   );
   await stack.database.sql(`
     insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt", role, banned, "banExpires")
-    select 'u' || lpad(n::text, 3, '0'), 'Person ' || (n % 7), 'person' || n || '@example.org', n % 2 = 0,
+    select 'u' || lpad(n::text, 3, '0'), 'TestUser ' || (n % 7), 'person' || n || '@example.org', n % 2 = 0,
       -- Three users share each time, so the id decides their order.
       timestamptz '2025-01-01' + (n / 3) * interval '1.000001 second', now(),
       case when n % 10 = 0 then 'support,user' when n % 10 = 1 then null else 'user' end,

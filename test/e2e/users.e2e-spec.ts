@@ -18,7 +18,7 @@ async function newAdmin(): Promise<TestUser> {
 
 const newUser = () => signUp(stack.authWithSid);
 
-const request = (actor: Person, method: string, path: string, body?: unknown, headers = {}) =>
+const request = (actor: TestUser, method: string, path: string, body?: unknown, headers = {}) =>
   stack.gatehouse.call(`/api/v1/users/${path}`, {
     method,
     token: actor.token,

@@ -4,7 +4,7 @@ import type { Fault } from './fault.ts';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
 
 let proxy: TcpProxy;
-let bannedUsers: Person[];
+let bannedUsers: TestUser[];
 
 /**
  * The service may use its cache only while notifications arrive. Without them, a ban written

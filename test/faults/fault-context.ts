@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { serve, type Served } from '../support/app-process.ts';
+import { startProcess, type AppProcess } from '../support/app-process.ts';
 import { type Answer, type RequestOptions, HttpClient } from './http-client.ts';
 import { Ledger, LEDGER_ROLES } from './ledger.ts';
 import { Load, type Tally } from './load.ts';
@@ -10,11 +10,11 @@ export class FaultContext {
   readonly system: System;
   /** Full sizes (`--long`), or those that fit into five minutes. */
   readonly long: boolean;
-  readonly services: Served[] = [];
+  readonly services: AppProcess[] = [];
   /** All started services, because the logs of ended ones count, too. */
-  private readonly started: Served[] = [];
+  private readonly started: AppProcess[] = [];
   /** Services that the fault ended on purpose. */
-  readonly ended = new Set<Served>();
+  readonly ended = new Set<AppProcess>();
   readonly findings: string[] = [];
   /** Figures of this fault alone. */
   readonly notes: string[] = [];
@@ -34,8 +34,8 @@ export class FaultContext {
   }
 
   /** Starts the production build with a production configuration. */
-  async serve(variables: Record<string, string> = {}, port?: number): Promise<Served> {
-    const served = await serve(
+  async serve(variables: Record<string, string> = {}, port?: number): Promise<AppProcess> {
+    const served = await startProcess(
       {
         DATABASE_URL: this.system.url(),
         BETTER_AUTH_URL: this.system.auth.origin,

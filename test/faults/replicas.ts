@@ -23,7 +23,7 @@ export const replicaKilled: Fault = {
     await context.serve();
   },
   inject: async (context) => {
-    const [first, second] = context.services as [Served, Served];
+    const [first, second] = context.services as [AppProcess, AppProcess];
     context.ended.add(first);
     await first.end('SIGKILL');
     other = newTally();
@@ -43,7 +43,7 @@ export const replicaKilled: Fault = {
     );
   },
   restore: async (context) => {
-    const [first] = context.services as [Served, Served];
+    const [first] = context.services as [AppProcess, AppProcess];
     const again = await context.serve({}, first.port);
     // `serve` appended it to the list.
     context.services.splice(0, 1, again);

@@ -51,7 +51,7 @@ try {
 
 async function cleanUp(): Promise<void> {
   await context?.close();
-  endServed();
+  killProcesses();
   await system.end();
 }
 

@@ -16,9 +16,9 @@ export const SERVICE_ROLE = 'gatehouse_service';
 export class System {
   readonly folder = mkdtempSync(join(tmpdir(), 'gatehouse-faults-'));
   auth!: BetterAuth;
-  admin!: Person;
+  admin!: TestUser;
   /** Users who read. Their tokens stay valid. */
-  readers: Person[] = [];
+  readers: TestUser[] = [];
   /** Ids of the changed users. */
   subjects: string[] = [];
   private postgres!: Postgres;
