@@ -7,16 +7,16 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { betterAuth, type BetterAuthOptions } from 'better-auth';
-import { getMigrations } from 'better-auth/db/migration';
-import { toNodeHandler } from 'better-auth/node';
-import { admin, bearer, jwt } from 'better-auth/plugins';
+import type { BetterAuthOptions } from 'better-auth';
 import { escapeIdentifier, Pool } from 'pg';
-import { errorCode, messageOf } from './errors.ts';
+import type { BetterAuthPackage } from './better-auth-packages.ts';
+import { codeOf, sentenceOf } from './errors.ts';
 
 export type Algorithm = 'EdDSA' | 'ES256' | 'ES512' | 'RS256' | 'PS256';
 
 export interface ServerOptions {
+  /** The npm package to run: another version of Better-Auth. */
+  package?: BetterAuthPackage;
   databaseUrl: string;
   /** Loopback, unless a container says otherwise. */
   host?: string;
@@ -66,8 +66,23 @@ const DEV_SECRET = 'a secret for tests, which is the same on every machine';
 // the zone of the process: so this process lives in UTC, and so do its database sessions.
 process.env['TZ'] = 'UTC';
 
+const options = JSON.parse(process.env['BETTER_AUTH_SERVER'] ?? '{}') as ServerOptions;
+const packageName = options.package ?? 'better-auth';
+const [{ betterAuth }, { getMigrations }, { toNodeHandler }, { admin, bearer, jwt }] =
+  (await Promise.all([
+    import(packageName),
+    import(`${packageName}/db/migration`),
+    import(`${packageName}/node`),
+    import(`${packageName}/plugins`),
+  ])) as [
+    typeof import('better-auth'),
+    typeof import('better-auth/db/migration'),
+    typeof import('better-auth/node'),
+    typeof import('better-auth/plugins'),
+  ];
+
 try {
-  await serve(JSON.parse(process.env['BETTER_AUTH_SERVER'] ?? '{}'));
+  await serve(options);
 } catch (fault) {
   console.error(messageOf(fault));
   process.exit(1);
