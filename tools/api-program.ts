@@ -41,12 +41,15 @@ export class ApiProgram {
   }
 
   restart(): Promise<void> {
-    this.#restarts = this.#restarts.then(async () => {
-      if (this.#isStopping) return;
-      await stopProgram(this.#child, API_STOP_GRACE_MS);
-      if (!this.#isStopping) this.#child = this.#launch();
-    });
+    this.#restarts = this.#restartAfter(this.#restarts);
     return this.#restarts;
+  }
+
+  async #restartAfter(previous: Promise<void>): Promise<void> {
+    await previous;
+    if (this.#isStopping) return;
+    await stopProgram(this.#child, API_STOP_GRACE_MS);
+    if (!this.#isStopping) this.#child = this.#launch();
   }
 
   async stop(hurry?: AbortSignal): Promise<void> {

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { BetterAuthOptions } from 'better-auth';
 import { escapeIdentifier, Pool } from 'pg';
 import type { BetterAuthPackage } from './better-auth-packages.ts';
-import { codeOf, sentenceOf } from './errors.ts';
+import { errorCode, messageOf } from './errors.ts';
 
 export type Algorithm = 'EdDSA' | 'ES256' | 'ES512' | 'RS256' | 'PS256';
 

@@ -55,7 +55,7 @@ async function smoke(): Promise<void> {
     PORT: String(port),
     SHUTDOWN_DELAY_MS: '500',
   };
-  const { scripts } = readJson<{ scripts: { migrate: string } }>('package.json');
+  const { scripts } = readJson('package.json') as { scripts: { migrate: string } };
   const migrate = scripts.migrate.split(' ');
   const command = readCommand('CMD');
   const healthcheck = readCommand('HEALTHCHECK');
@@ -97,8 +97,8 @@ function readCommand(instruction: 'CMD' | 'HEALTHCHECK'): string[] {
   return JSON.parse(lines.at(-1)?.replace(/^[^[]*/, '') ?? '[]') as string[];
 }
 
-function readJson<Json>(path: string): Json {
-  return JSON.parse(readFileSync(path, 'utf8')) as Json;
+function readJson(path: string): unknown {
+  return JSON.parse(readFileSync(path, 'utf8'));
 }
 
 /** Runs a `node …` command with this Node and an environment that has nothing else in it. */

@@ -41,7 +41,7 @@ export class HealthController {
   })
   @ApiOkResponse({ type: HealthSummary })
   async summary(): Promise<HealthSummary> {
-    const results = await Promise.all(this.indicators.map((isHealthy) => isHealthy()));
+    const results = await Promise.all(this.indicators.map(async (isHealthy) => isHealthy()));
     return {
       name: 'gatehouse',
       version: VERSION,

@@ -89,7 +89,7 @@ const request = async (path: string, token?: string, method = 'GET') => {
 
 it('keeps the example controller identical to the README', () => {
   const code = readFileSync('test/docs/notes.ts', 'utf8').replaceAll('../../src/', '../');
-  expect(readFileSync('README.md', 'utf8')).toContain(code.trim());
+  expect(readFileSync('docs/nest-developers.md', 'utf8')).toContain(code.trim());
 });
 
 it('requires a token for a route without decorators and provides the current user', async () => {
