@@ -77,7 +77,7 @@ function isInformation(line: string): boolean {
   return /^(?:\[[^\]]*\] (?:INFO|DEBUG|TRACE)\b|\{"level":"(?:info|debug|trace)")/.test(line);
 }
 
-/** Compiles `src` after each change. Calls `onBuild` after each build without errors but the first. */
+/** Compiles `src` after each change. Calls `onBuild` after each good build, except the first. */
 export function watchSources(onBuild: () => void): ChildProcess {
   const compiler = startProgram({
     file: COMPILER,

@@ -1,8 +1,8 @@
 /**
- * A real Better-Auth server on 127.0.0.1: e-mail and password, with the plugins `admin`, `bearer`
- * and `jwt`. `better-auth.ts` starts it with its options as JSON in the variable
- * BETTER_AUTH_SERVER (on the command line every user of the machine could read the password of the
- * database), and waits for the one line of JSON that it prints when it is ready.
+ * A real Better-Auth server on 127.0.0.1: email and password, with the plugins `admin`, `bearer`
+ * and `jwt`. `better-auth.ts` passes its options as JSON in the variable BETTER_AUTH_SERVER. A
+ * command line would show the password of the database to every user of the machine. The server
+ * prints one line of JSON when it is ready.
  */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
@@ -30,7 +30,7 @@ export interface ServerOptions {
   idType?: 'text' | 'uuid' | 'serial';
   /** `snake` also serves tables as Drizzle makes them, with times that carry no zone. */
   columns?: 'camel' | 'snake';
-  /** `users`, `sessions`, `accounts`, `verifications` and `jwkss`, as Drizzle's `usePlural` has them. */
+  /** Plural tables, such as `users` and `jwkss`, as with Drizzle's `usePlural`. */
   plural?: boolean;
   /** Tokens name their session. Better-Auth's own default is that they do not. */
   sid?: boolean;
@@ -45,7 +45,7 @@ export interface ServerOptions {
   /** Pages of these origins may call it, with their cookies. */
   trustedOrigins?: string[];
   rateLimit?: boolean;
-  /** Seconds for which a signed cookie stands in for the session row. Left out, Better-Auth has no such cache. */
+  /** Seconds for which a signed cookie replaces the session row. Without it, no cookie cache. */
   cookieCache?: number;
   /** Makes the tables with Better-Auth's own migrator. Without it they must be there. */
   migrate?: boolean;

@@ -161,7 +161,7 @@ async function launch(options: BetterAuthOptions): Promise<Running> {
     env: {
       ...withoutBetterAuth(process.env),
       NODE_ENV: nodeEnv,
-      // PgBouncer refuses the start-up options by which that server sets its time zone and its schema.
+      // PgBouncer rejects the start-up options that set the time zone and the schema.
       BETTER_AUTH_SERVER: JSON.stringify({
         ...serverOptions,
         databaseUrl: bypassPooler(serverOptions.databaseUrl),

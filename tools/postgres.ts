@@ -124,7 +124,7 @@ interface Cluster {
   commandPrefix: string[];
 }
 
-/** In this user namespace we are "nobody", and the kernel still treats us as the owner of our files. */
+/** In this namespace the user is `nobody`, and the kernel still accepts it as the files' owner. */
 const IN_USER_NAMESPACE = ['unshare', '--user', '--map-user=65534', '--map-group=65534', '--'];
 
 async function locateCluster(dataDir: string): Promise<Cluster> {

@@ -382,7 +382,7 @@ async function demoUserId(betterAuthPort: string): Promise<unknown> {
   const origin = `http://127.0.0.1:${betterAuthPort}`;
   const response = await fetch(`${origin}/api/auth/sign-in/email`, {
     method: 'POST',
-    // Node's fetch sends the headers of a browser, and Better-Auth requires an origin from browsers.
+    // Node's fetch sends a browser's headers, and Better-Auth requires an origin from browsers.
     headers: { origin, 'content-type': 'application/json' },
     body: JSON.stringify({ email: 'user@example.com', password: 'demo-user-password' }),
   });

@@ -34,6 +34,45 @@ ${rows.join('\n')}
   );
 });
 
+it('lists every variable of .env.example in docs/configuration.md', async () => {
+  const groups = readFileSync('.env.example', 'utf8')
+    .split(/^# --- /m)
+    .slice(1);
+  const sections = groups.map((group) => {
+    const [title = '', ...lines] = group.trim().split('\n');
+    return `## ${title}\n\n| variable | default | meaning |\n| --- | --- | --- |\n${tableRows(lines)}`;
+  });
+  await expectGenerated(
+    'docs/configuration.md',
+    `# Configuration
+
+Gatehouse reads these environment variables, and in development also the file \`.env\`. It does not
+start with an invalid value. The error message lists every invalid variable.
+
+\`UPDATE_GENERATED=1 npm test -- generated\` writes this page from \`.env.example\`.
+
+${sections.join('\n\n')}
+`,
+  );
+});
+
+/** Turns each variable and the comment above it into a row. A commented-out one has no default. */
+function tableRows(lines: string[]): string {
+  const rows: string[] = [];
+  let meaning: string[] = [];
+  for (const line of lines) {
+    const [, example, name, value = ''] = /^(# )?([A-Z_]+)=(.*)$/.exec(line) ?? [];
+    if (name === undefined) {
+      meaning.push(line.replace(/^# ?/, ''));
+      continue;
+    }
+    const shown = example || value === '' ? '–' : `\`${value}\``;
+    rows.push(`| \`${name}\` | ${shown} | ${meaning.join(' ')} |`);
+    meaning = [];
+  }
+  return rows.join('\n');
+}
+
 it('describes the current API in openapi.json', async () => {
   const database = await createDatabase();
   const gatehouse = await startApp({

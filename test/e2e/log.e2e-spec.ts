@@ -107,12 +107,12 @@ describe('log format', () => {
     }
   });
 
-  it('in development is for people', async () => {
-    const served = await serve({ ...variables, NODE_ENV: 'development' });
-    await fetch(`${served.url}/api/v1/auth/me`);
-    await served.end('SIGTERM');
-    expect(served.output.stdout).toMatch(/INFO.*: request \{.*"route":"\/api\/v1\/auth\/me"/);
-    expect(served.output.stdout).toMatch(/INFO.*: shutdown complete\n$/);
+  it('writes human-readable lines in development', async () => {
+    const app = await startProcess({ ...variables, NODE_ENV: 'development' });
+    await fetch(`${app.url}/api/v1/auth/me`);
+    await app.end('SIGTERM');
+    expect(app.output.stdout).toMatch(/INFO.*: request \{.*"route":"\/api\/v1\/auth\/me"/);
+    expect(app.output.stdout).toMatch(/INFO.*: shutdown complete\n$/);
   });
 
   it('writes only lines at LOG_LEVEL or above', async () => {

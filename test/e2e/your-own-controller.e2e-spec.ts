@@ -87,7 +87,7 @@ const request = async (path: string, token?: string, method = 'GET') => {
   return [response.status, body.code ?? body] as unknown;
 };
 
-it('keeps the example controller identical to the README', () => {
+it('keeps the example controller identical to the documents', () => {
   const code = readFileSync('test/docs/notes.ts', 'utf8').replaceAll('../../src/', '../');
   expect(readFileSync('docs/nest-developers.md', 'utf8')).toContain(code.trim());
 });

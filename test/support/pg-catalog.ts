@@ -2,8 +2,8 @@ import type { TestDatabase } from './database.js';
 
 /**
  * All that can be altered about tables, one line each: columns with type, nullability and default,
- * constraints, indexes and triggers. What Gatehouse keeps in its own schema, and its indexes and
- * triggers on other tables (their names begin with `gatehouse_`), is left out unless asked for.
+ * constraints, indexes and triggers. Gatehouse's own schema is excluded by default. So are its
+ * indexes and triggers on other tables, whose names begin with `gatehouse_`.
  */
 export async function readCatalog(
   { sql }: Pick<TestDatabase, 'sql'>,
