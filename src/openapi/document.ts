@@ -16,7 +16,7 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
     .setLicense('MIT', 'https://opensource.org/license/mit')
     .addServer(
       '/',
-      'The server that serves this document',
+      'The server of this document, local or production',
       {},
       {
         'x-internal': false,
@@ -28,7 +28,7 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
         scheme: 'bearer',
         bearerFormat: 'JWT',
         description:
-          'A token from Better-Auth (`GET /api/auth/token`). It is verified as RFC 8725 recommends: the key determines the algorithm, and the issuer and the audience are always checked.',
+          'A token from Better-Auth (`GET /api/auth/token`). It is verified as RFC8725 recommends: the key determines the algorithm, and the issuer and the audience are always checked.',
       },
       BEARER,
     );
