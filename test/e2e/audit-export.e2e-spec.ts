@@ -64,7 +64,7 @@ const rename = (from: string, to: string) =>
   stack.database.sql(`alter table gatehouse.${from} rename to ${to}`);
 
 const brokenExports = () =>
-  stack.gatehouse.lines.filter(({ msg }) => msg === 'an export broke off');
+  stack.gatehouse.lines.filter(({ msg }) => msg === 'audit export aborted');
 
 it('exports each event with the same fields as the list', async () => {
   await stack.database.sql(`
@@ -241,7 +241,7 @@ describe('SIGTERM', () => {
     const app = await start();
     const response = await startExport('?actorId=a', app.url);
     app.child.kill('SIGTERM');
-    await until(() => app.output.stdout.includes('"msg":"ending"'), true);
+    await until(() => app.output.stdout.includes('"msg":"shutting down"'), true);
     const { lines, isComplete } = await readToEnd(response);
     expect([lines.length, isComplete]).toEqual([EVENTS, true]);
     expect((await app.end()).code).toBe(0);
@@ -258,7 +258,10 @@ describe('SIGTERM', () => {
     expect(ms).toBeLessThan(13_000);
     expect(app.output.stderr).toBe('');
     expect(app.lines()).toContainEqual(
-      expect.objectContaining({ msg: 'requests that would not end are cut', inFlight: 1 }),
+      expect.objectContaining({
+        msg: 'closing connections with requests still in flight',
+        inFlight: 1,
+      }),
     );
   });
 });

@@ -219,12 +219,12 @@ describe('unreachable databases', () => {
     {
       cause: 'a closed port',
       url: urlWith((url) => (url.port = '1')),
-      sentence: /^No PostgreSQL answers at 127\.0\.0\.1:1 \(connection refused\)\.$/,
+      sentence: /^PostgreSQL is not reachable at 127\.0\.0\.1:1 \(connection refused\)\.$/,
     },
     {
       cause: 'an unknown host',
       url: urlWith((url) => (url.hostname = 'database.invalid')),
-      sentence: /^The host of the database, database\.invalid, is not known to the name service\.$/,
+      sentence: /^The database host database\.invalid cannot be resolved \(DNS\)\.$/,
     },
     {
       cause: 'a pooler that refuses connections',

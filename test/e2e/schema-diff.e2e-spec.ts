@@ -89,7 +89,7 @@ describe.each(KINDS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) 
 
   it(`refuses schema:drop and schema:fresh, and keeps all tables on schema:update (${name})`, async () => {
     const before = await readCatalog(database, { ours: true });
-    const refusal = 'Gatehouse drops and empties nothing';
+    const refusal = 'Gatehouse never drops or empties anything';
     await expect(orm.schema.drop({ dropMigrationsTable: true })).rejects.toThrow(refusal);
     await expect(orm.schema.drop({ dropDb: true })).rejects.toThrow(refusal);
     await expect(orm.schema.refresh()).rejects.toThrow(refusal);

@@ -46,7 +46,7 @@ describe('failed start', () => {
     await once(other, 'listening');
     const { port } = other.address() as AddressInfo;
     expect(await startToFail({}, port)).toBe(
-      `Cannot listen on 127.0.0.1:${port}: the port is in use. HOST and PORT choose another.\n`,
+      `Cannot listen on 127.0.0.1:${port}: the port is in use. Change HOST or PORT.\n`,
     );
     other.close();
   });
@@ -59,7 +59,7 @@ describe('failed start', () => {
 
   it('exits with 1 and one sentence when the database is unavailable', async () => {
     expect(await startToFail({ DATABASE_URL: 'postgres://u:s3cr3t@127.0.0.1:9/x' })).toBe(
-      'No PostgreSQL answers at 127.0.0.1:9 (connection refused).\n',
+      'PostgreSQL is not reachable at 127.0.0.1:9 (connection refused).\n',
     );
   });
 

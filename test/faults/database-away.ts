@@ -13,7 +13,7 @@ export const killed: Fault = {
   },
   afterwards: async (context) => {
     await expectProbes(context, { '/health/ready': 200, '/health/db': 200 });
-    for (const message of ['the database does not answer', 'the database answers again']) {
+    for (const message of ['database unavailable', 'database available again']) {
       const count = () => context.lines().filter(({ msg }) => msg === message).length;
       // The log is written asynchronously.
       await context.until(() => count() > 0, 2);
