@@ -10,6 +10,8 @@ export const UNBOUNDED = [
   'gatehouse_user_email_idx',
   'gatehouse_user_name_idx',
   'gatehouse_user_role_idx',
+  'gatehouse_user_email_search_idx',
+  'gatehouse_user_name_search_idx',
 ];
 
 /**
@@ -41,7 +43,7 @@ export class ListIndexes extends Migration {
     }
   }
 
-  protected async indexes(trigram: string | null): Promise<[string, string][]> {
+  protected async indexes(_trigram: string | null): Promise<[string, string][]> {
     const { schema, table, columns } = await this.userTable();
     const user = `"${schema}"."${table}"`;
     const column = (property: string) => `"${columns[property]?.name}"`;
@@ -54,15 +56,6 @@ export class ListIndexes extends Migration {
         `${user} ${place} include (${column('banExpires')}) where ${column('banned')}`,
       ],
       ['gatehouse_user_unverified_idx', `${user} ${place} where not ${column('emailVerified')}`],
-      ...(trigram === null
-        ? []
-        : ([
-            [
-              'gatehouse_user_email_search_idx',
-              `${user} using gin (${column('email')} ${trigram})`,
-            ],
-            ['gatehouse_user_name_search_idx', `${user} using gin (${column('name')} ${trigram})`],
-          ] as [string, string][])),
     ];
   }
 

@@ -109,6 +109,8 @@ export function discardReadOnlyConnections(pool: Pool): void {
   membersOf.set(pool, members);
   pool.on('connect', (client) => {
     members.add(client);
+    // Without a listener, an error of a connection in use would end the process.
+    client.on('error', () => undefined);
     const { connection } = client as PoolClient & Internals;
     connection.on('parameterStatus', ({ parameterName, parameterValue }) => {
       if (READ_ONLY_SETTING.test(parameterName) && parameterValue === 'on') expired.add(client);
@@ -133,7 +135,8 @@ const READ_ONLY_SETTING = /^(default_transaction_read_only|in_hot_standby)$/;
 export async function renewConnections(pool: Pool): Promise<void> {
   for (const client of membersOf.get(pool) ?? []) expired.add(client);
   const taken = Array.from({ length: pool.idleCount }, () => pool.connect());
-  for (const client of await Promise.all(taken)) client.release();
+  // Each is released by itself: one that fails must not keep the others out of the pool.
+  await Promise.allSettled(taken.map(async (client) => (await client).release()));
 }
 
 /** Members of `pg`'s client that its types omit. */

@@ -47,13 +47,18 @@ function grants(role: string, { schema, tables }: PhysicalSchema): string[] {
 
 const UPDATED_COLUMNS = ['name', 'image', 'role', 'banned', 'banReason', 'banExpires', 'updatedAt'];
 
-/** Grants do not restrict a superuser or the owner of a table. */
+/** Grants do not restrict a superuser, an owner, or a member of one of them. */
 async function requireRestricted(client: Client, role: string): Promise<void> {
   const { rows } = await client.query<{ superuser: boolean; owner: boolean }>(
-    `select r.rolsuper or r.rolcreaterole as superuser,
-       pg_has_role(r.oid, c.relowner, 'member') or pg_has_role(r.oid, n.nspowner, 'member') as owner
-     from pg_roles r, pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where r.rolname = $1 and c.oid = 'gatehouse.audit_event'::regclass`,
+    `select bool_or(m.rolsuper or m.rolcreaterole or m.rolname in
+         ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')) as superuser,
+       bool_or(m.oid in (
+         select relowner from pg_class where oid = 'gatehouse.audit_event'::regclass
+         union select nspowner from pg_namespace where nspname = 'gatehouse'
+         union select proowner from pg_proc where oid = 'gatehouse.refuse_change'::regproc
+         union select datdba from pg_database where datname = current_database())) as owner
+     from pg_roles r join pg_roles m on pg_has_role(r.oid, m.oid, 'member')
+     where r.rolname = $1 group by r.oid`,
     [role],
   );
   const [found] = rows;

@@ -1,3 +1,4 @@
+import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
 import { likePattern } from '../database/like-pattern.js';
 import { allOf, fragment, join, type SqlFragment } from './sql-fragment.js';
 import type { UserTable } from './user-table.js';
@@ -40,7 +41,11 @@ export function conditionsOf(filter: UserFilter, users: UserTable): SqlFragment[
     conditions.push(join([createdAt, users.time('createdAt', createdTo)], ' <= '));
   }
   if (q !== undefined) {
-    const sql = `(${users.column('email')} ilike ? or ${users.column('name')} ilike ?)`;
+    // Only the beginning of a text is searched, because a text can have megabytes.
+    const [email, name] = (['email', 'name'] as const).map((property) =>
+      leftOf(users.column(property), MAX_CHARACTERS[property]),
+    );
+    const sql = `(${email} ilike ? or ${name} ilike ?)`;
     conditions.push(fragment(sql, likePattern(q), likePattern(q)));
   }
   return conditions;

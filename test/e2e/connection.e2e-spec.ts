@@ -9,6 +9,8 @@ import {
   POOL_WAIT_TIMEOUT_MS,
   PooledClient,
   QUERY_TIMEOUT_MS,
+  discardReadOnlyConnections,
+  renewConnections,
   withConnection,
 } from '../../src/database/connection.js';
 import { isDatabaseUnavailable } from '../../src/database/postgres-errors.js';
@@ -132,4 +134,31 @@ it('replaces a pooled connection that breaks within a transaction', async () => 
   });
   expect(isDatabaseUnavailable((await failureOf(broken)).error)).toBe(true);
   expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
+});
+
+it('keeps every place of the pool when a connection fails during a renewal', async () => {
+  let isRefused = false;
+  const pool = new Pool({
+    connectionString: database.directUrl,
+    max: 3,
+    verify: (_client: unknown, done: (error?: Error) => void) =>
+      done(isRefused ? new Error('too many connections') : undefined),
+  } as ConstructorParameters<typeof Pool>[0]);
+  discardReadOnlyConnections(pool);
+  try {
+    const clients = await Promise.all([pool.connect(), pool.connect(), pool.connect()]);
+    for (const client of clients) client.release();
+    isRefused = true;
+    // The request takes an idle connection first, so the renewal has to open one, which fails.
+    const request = pool.query('select pg_sleep(0.1)');
+    await renewConnections(pool);
+    await request;
+    isRefused = false;
+    await Promise.all(Array.from({ length: 3 }, () => pool.query('select pg_sleep(0.1)')));
+    expect(pool.totalCount - pool.idleCount).toBe(0);
+    const again = await Promise.all([pool.connect(), pool.connect(), pool.connect()]);
+    for (const client of again) client.release();
+  } finally {
+    await pool.end();
+  }
 });

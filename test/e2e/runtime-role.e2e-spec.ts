@@ -14,6 +14,7 @@ describe.each([
   // Other spec files use the same cluster, and roles belong to the cluster.
   const suffix = `${process.pid}_${issuer && 'columns' in issuer ? 'snake' : 'camel'}`;
   const [role, otherRole] = [`gatehouse_${suffix}`, `auth_${suffix}`];
+  const [memberRole, makerRole] = [`member_${suffix}`, `maker_${suffix}`];
   const password = 'r7nt1me0nly';
   let database: TestDatabase;
   let auth: BetterAuth;
@@ -53,6 +54,8 @@ describe.each([
     });
     await database.sql(`create role ${role} login password '${password}'`);
     await database.sql(`create role ${otherRole} login password '${password}'`);
+    await database.sql(`create role ${makerRole} createrole`);
+    await database.sql(`create role ${memberRole} login in role ${makerRole}`);
     expect(await migrate()).toMatchObject({
       code: 0,
       stderr: '',
@@ -67,7 +70,9 @@ describe.each([
     await gatehouse?.close();
     await auth?.stop();
     for (const name of [role, otherRole]) await database?.sql(`drop owned by ${name}`);
-    for (const name of [role, otherRole]) await database?.sql(`drop role ${name}`);
+    for (const name of [role, otherRole, memberRole, makerRole]) {
+      await database?.sql(`drop role ${name}`);
+    }
     await database?.drop();
   });
 
@@ -162,6 +167,7 @@ describe.each([
   it.each([
     ['is missing', () => 'no_such_role', 'There is no role'],
     ['runs the migration', () => new URL(database.directUrl).username, 'superuser'],
+    ['is a member of a role that may create roles', () => memberRole, 'superuser'],
     ['owns the audit table', () => otherRole, 'owns the audit table'],
   ])(`refuses to migrate with a runtime role that %s (${naming})`, async (_why, name, message) => {
     if (name() === otherRole) {

@@ -76,8 +76,8 @@ describe('query plans of the user list', () => {
 
   it('uses the search indexes for a search with few results', async () => {
     const [plan] = await plansOf('q=person12345');
-    expect(plan).toContain('gatehouse_user_email_search_idx');
-    expect(plan).toContain('gatehouse_user_name_search_idx');
+    expect(plan).toContain('gatehouse_user_email_prefix_search_idx');
+    expect(plan).toContain('gatehouse_user_name_prefix_search_idx');
   });
 
   it('reads the list order until the page is full for a search with many results', async () => {
