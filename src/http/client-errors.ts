@@ -5,6 +5,7 @@ import type { Response } from 'express';
 import type { Logger } from 'pino';
 import { LogThrottles } from '../logging/log-throttle.js';
 import { type ErrorCode, problem, problemBody } from '../problems/problem.js';
+import { isDiscarding } from './discard-body.js';
 import { sendProblem } from './problem.filter.js';
 import { SECURITY_HEADERS } from './security-headers.js';
 
@@ -22,7 +23,9 @@ export function onClientError(logger: Logger) {
   return (error: NodeJS.ErrnoException, socket: ServerSocket): void => {
     const rejection = problem(CODE_OF_CLIENT_ERROR[error.code ?? ''] ?? 'MALFORMED_REQUEST');
     const response = socket._httpMessage;
-    if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
+    // A client would take a second response to this request for the response to its next one.
+    const isAnswered = response?.headersSent || isDiscarding(socket);
+    if (error.code === 'ECONNRESET' || !socket.writable || isAnswered) {
       socket.destroy();
       return;
     }

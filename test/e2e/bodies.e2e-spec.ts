@@ -120,6 +120,25 @@ describe('body size', () => {
   });
 });
 
+describe('body that turns out malformed after an early response', () => {
+  const CHUNKED = 'Transfer-Encoding: chunked\r\n\r\n';
+  const TEXT = 'POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n';
+  const answersTo = async (parts: string[], afterAnswer: string[]) =>
+    (await sendParts(parts, afterAnswer)).match(/HTTP\/1\.1 \d+/g);
+
+  it.each([
+    ['415', `${TEXT}${CHUNKED}`],
+    ['413', `${POST}${CHUNKED}1001\r\n${'a'.repeat(4097)}\r\n`],
+  ])('ends the connection without a second response after a %s', async (status, part) => {
+    expect(await answersTo([part], ['zz\r\n'])).toEqual([`HTTP/1.1 ${status}`]);
+  });
+
+  it('responds to a malformed request that follows a complete body', async () => {
+    const answers = await answersTo([`${TEXT}${CHUNKED}`], ['0\r\n\r\nmalformed\r\n\r\n']);
+    expect(answers).toEqual(['HTTP/1.1 415', 'HTTP/1.1 400']);
+  });
+});
+
 describe('content coding', () => {
   it.each([
     ['gzip', gzipSync('{}')],
