@@ -13,7 +13,8 @@ import type { Principal, VerifiedToken } from '../access/principal.js';
 export class AuthGuard implements CanActivate {
   /** The CPU budget for signatures. All addresses with an exhausted failure limit share it. */
   private readonly signatureBudget = new CpuBudget(0.1);
-  private readonly failedTokens = new WeakSet<VerifiedToken>();
+  /** The time of the last check of each token that failed, in milliseconds. */
+  private readonly failedTokens = new WeakMap<VerifiedToken, number>();
 
   constructor(
     private readonly strategy: JwtStrategy,
@@ -36,7 +37,8 @@ export class AuthGuard implements CanActivate {
    * Counts failures, because each costs a signature check or a query. A failure of a token with a
    * verified signature counts for its subject, every other failure for the address. Neither limit
    * refuses a valid token:
-   * - For an exhausted subject, only tokens that failed before are refused.
+   * - For an exhausted subject, only tokens that failed in the last seconds are refused. A token can
+   *   become valid again, for example after a ban.
    * - For an exhausted address, signatures are verified within a CPU budget.
    */
   private async authenticate(
@@ -45,8 +47,14 @@ export class AuthGuard implements CanActivate {
     verified: VerifiedToken | undefined,
   ): Promise<true> {
     this.events.warnAboutIgnoredProxy(request);
-    if (verified && this.failedTokens.has(verified)) {
-      this.limits.assertFailuresBelowLimit(userKey(verified.subject), response);
+    const now = performance.now();
+    const checkedAt = verified && this.failedTokens.get(verified);
+    if (verified && checkedAt !== undefined) {
+      if (now - checkedAt < RECHECK_MS) {
+        this.limits.assertFailuresBelowLimit(userKey(verified.subject), response);
+      }
+      // Set before the check, so that concurrent requests are not checked, too.
+      this.failedTokens.set(verified, now);
     }
     const address = addressKey(request);
     const isExhausted = !verified && this.limits.isExhausted(address);
@@ -58,7 +66,7 @@ export class AuthGuard implements CanActivate {
     } catch (error) {
       if (isFailure(error)) {
         const token = verified ?? this.strategy.getVerifiedToken(request);
-        if (token) this.failedTokens.add(token);
+        if (token) this.failedTokens.set(token, now);
         this.limits.countFailure(token ? userKey(token.subject) : address, response);
         if (isExhausted && !token) this.limits.assertFailuresBelowLimit(address, response);
       }
@@ -73,6 +81,9 @@ export class AuthGuard implements CanActivate {
     return true;
   }
 }
+
+/** How long an exhausted subject waits until the same failed token is checked again. */
+const RECHECK_MS = 5000;
 
 /** Excludes outages, missing tokens (they cost nothing) and 429 (the token was not checked). */
 function isFailure(error: unknown): boolean {

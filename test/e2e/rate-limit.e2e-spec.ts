@@ -159,6 +159,21 @@ describe('rate limit of failures of a subject', () => {
     },
   );
 
+  it('checks each failed token of an exhausted subject again every few seconds', async () => {
+    const eve = await signUp(stack.auth);
+    const ban = (banned: boolean) =>
+      stack.database.sql('update "user" set banned = $2 where id = $1', [eve.id, banned]);
+    await ban(true);
+    expect(await statuses(LIMIT + 1, eve.token)).toEqual([...times(403, LIMIT), 429]);
+    await sleep(5100);
+    // The check counts as a failure, like every other, and does not open the way for more.
+    expect(await statuses(2, eve.token)).toEqual([403, 429]);
+    await ban(false);
+    expect(await statuses(1, eve.token)).toEqual([429]);
+    await sleep(5100);
+    expect(await statuses(2, eve.token)).toEqual([200, 200]);
+  }, 30_000);
+
   it('reports a newer token as expired after an old token of the same subject reached the limit', async () => {
     await restart({ JWT_LEEWAY_SECONDS: '0' });
     const ada = await signUp(shortLived);
