@@ -16,6 +16,7 @@ import {
   userColumns,
 } from '../better-auth/rows.js';
 import type { SessionRow, UserRow } from '../access/principal.js';
+import { MAX_CLOCK_DIFFERENCE_MS } from '../access/session-rules.js';
 
 /** Selects the session of a token: by its id, or the sessions that existed when it was issued. */
 export type SessionLookup = { sessionId: string } | { maxCreatedAt: Date };
@@ -109,9 +110,6 @@ export class AuthRepository {
     return canBeId(this.physical.tables[table]?.columns['id']?.type ?? 'text', id);
   }
 }
-
-/** The servers of one Better-Auth may have different clocks. `iat` has the same tolerance. */
-const MAX_CLOCK_DIFFERENCE_MS = 1000;
 
 function toUserWithSession(row: JoinedRow): UserWithSession {
   const session = row['s_id'] == null ? null : toSession(row);

@@ -7,6 +7,7 @@ import { type Problem, problem, RETRY_AFTER_SECONDS, unavailable } from '../prob
 import { unauthorized } from '../problems/unauthorized.js';
 import type { CpuBudget } from '../rate-limit/cpu-budget.js';
 import type { Principal, VerifiedToken } from '../access/principal.js';
+import { latestSessionStart } from '../access/session-rules.js';
 import { UserCache } from './user-cache.js';
 import type { UserWithSession, SessionLookup } from './auth.repository.js';
 import { parseBearer, requireBearer } from './bearer.js';
@@ -135,12 +136,12 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
 
   /**
    * A sign-out everywhere, a ban and a deletion delete the session rows. A new sign-in creates a
-   * session that is newer than the token. So a token without a session id is valid while its user
-   * has a session that existed when it was issued. `iat` has no fractions, but `createdAt` has.
+   * session that is newer than the token, so it does not make a token without a session id valid.
    */
-  private sessionLookupFor({ sessionId, issuedAt }: VerifiedToken): SessionLookup | null {
+  private sessionLookupFor(token: VerifiedToken): SessionLookup | null {
+    const { sessionId } = token;
     if (this.environment.SESSION_BINDING === 'token-only') return null;
-    return sessionId === null ? { maxCreatedAt: new Date((issuedAt + 1) * 1000) } : { sessionId };
+    return sessionId === null ? { maxCreatedAt: latestSessionStart(token) } : { sessionId };
   }
 
   private hasValidSession({ session, impersonator }: UserWithSession, now: Date): boolean {

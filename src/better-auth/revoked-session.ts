@@ -2,7 +2,9 @@
 export interface RevokedSession {
   id: string;
   userId: string;
+  createdAt: Date;
   expiresAt: Date;
+  impersonatedBy: string | null;
 }
 
 /** For the audit event: the number of revoked sessions in which this user impersonated others. */

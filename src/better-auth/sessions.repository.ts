@@ -4,6 +4,14 @@ import { mappedOnly } from '../database/bounded-text.js';
 import type { RevokedSession } from './revoked-session.js';
 import type { Session } from './session.entity.js';
 
+/** Describes the session that makes a token valid. */
+export interface WantedSession {
+  id?: string;
+  userId: string;
+  impersonatedBy: string | null;
+  maxCreatedAt?: Date;
+}
+
 export class SessionsRepository extends EntityRepository<Session> {
   /** The newest active sessions, and the number of all active ones. Read-only. */
   findActive(userId: string, now: Date, max: number): Promise<[Session[], number]> {
@@ -16,8 +24,27 @@ export class SessionsRepository extends EntityRepository<Session> {
       );
   }
 
-  async isActive(sessionId: string, now: Date): Promise<boolean> {
-    return (await this.count({ id: sessionId, expiresAt: { $gt: now } })) > 0;
+  /** Whether an active session fits. The session may be one of those that this change deleted. */
+  async hasActive(wanted: WantedSession, now: Date, revoked: RevokedSession[]): Promise<boolean> {
+    const { id, userId, impersonatedBy, maxCreatedAt } = wanted;
+    const isRevoked = revoked.some(
+      (session) =>
+        session.userId === userId &&
+        session.impersonatedBy === impersonatedBy &&
+        // PostgreSQL's `infinity` is an invalid date, which compares false.
+        !(session.expiresAt <= now) &&
+        (id === undefined || session.id === id) &&
+        (maxCreatedAt === undefined || session.createdAt <= maxCreatedAt),
+    );
+    if (isRevoked) return true;
+    const count = await this.count({
+      user: userId,
+      impersonatedBy,
+      expiresAt: { $gt: now },
+      ...(id === undefined ? {} : { id }),
+      ...(maxCreatedAt === undefined ? {} : { createdAt: { $lte: maxCreatedAt } }),
+    });
+    return count > 0;
   }
 
   /** Deletes the sessions of a user, and those in which this user impersonates others. */
@@ -40,14 +67,20 @@ export class SessionsRepository extends EntityRepository<Session> {
   private async deleteReturning(where: QBFilterQuery<Session>): Promise<RevokedSession[]> {
     const em = this.getEntityManager();
     const meta = em.getMetadata().get<Session>(this.entityName);
-    const { id, user, expiresAt } = meta.properties;
+    const { id, user, createdAt, expiresAt, impersonatedBy } = meta.properties;
     const query = this.createQueryBuilder().delete(where).getNativeQuery();
-    query.returning([id, user, expiresAt].flatMap(({ fieldNames }) => fieldNames));
+    const returned = [id, user, createdAt, expiresAt, impersonatedBy];
+    query.returning(returned.flatMap(({ fieldNames }) => fieldNames));
     const rows = await em.execute<EntityDictionary<Session>[]>(query);
     return rows.map((row) => {
       const revoked = em.getDriver().mapResult<Session>(row, meta) as RevokedRow;
-      const { id, user, expiresAt } = revoked;
-      return { id: String(id), userId: String(user), expiresAt: new Date(expiresAt) };
+      return {
+        id: String(revoked.id),
+        userId: String(revoked.user),
+        createdAt: new Date(revoked.createdAt),
+        expiresAt: new Date(revoked.expiresAt),
+        impersonatedBy: revoked.impersonatedBy,
+      };
     });
   }
 }
@@ -55,5 +88,7 @@ export class SessionsRepository extends EntityRepository<Session> {
 interface RevokedRow {
   id: string | number;
   user: string | number;
+  createdAt: Date | string;
   expiresAt: Date | string;
+  impersonatedBy: string | null;
 }

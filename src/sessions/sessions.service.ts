@@ -45,8 +45,9 @@ export class SessionsService {
     const userId = await this.resolveUserId(id);
     if (!this.hasSessionTable) throw problem('NOT_FOUND');
     const revoked = await this.transactions.run(async (em) => {
+      await this.lockImpersonated(em, actor);
       const rows = await em.getRepository(Session).revoke(userId, sessionId);
-      await this.requireSelfOrAdmin(em, actor, userId);
+      await this.requireSelfOrAdmin(em, actor, userId, rows);
       const [session] = rows;
       if (!session) throw problem('NOT_FOUND');
       this.audit.record(em, actor, {
@@ -70,8 +71,9 @@ export class SessionsService {
     const keptId = except === 'current' ? currentSessionId(actor, userId) : undefined;
     if (!this.hasSessionTable) return this.responseFor('', []);
     const revoked = await this.transactions.run(async (em) => {
+      await this.lockImpersonated(em, actor);
       const rows = await em.getRepository(Session).revokeAll(userId, keptId);
-      await this.requireSelfOrAdmin(em, actor, userId);
+      await this.requireSelfOrAdmin(em, actor, userId, rows);
       this.audit.record(em, actor, {
         action: 'session.revoked_all',
         targetUserId: userId,
@@ -87,9 +89,20 @@ export class SessionsService {
     return this.responseFor('The sessions have ended.', revoked);
   }
 
+  /** A ban of the impersonator locks the same rows in another order, so it must not run now. */
+  private async lockImpersonated(em: EntityManager, { principal }: Actor): Promise<void> {
+    if (principal.impersonatedBy !== null) await this.adminCheck.lock(em);
+  }
+
   /** Call it after the rows are locked: an admin can lose their role while this change waits. */
-  private async requireSelfOrAdmin(em: EntityManager, actor: Actor, userId: string): Promise<void> {
+  private async requireSelfOrAdmin(
+    em: EntityManager,
+    actor: Actor,
+    userId: string,
+    revoked: RevokedSession[],
+  ): Promise<void> {
     if (userId !== actor.principal.user.id) await this.adminCheck.requireAdmin(em, actor);
+    else await this.adminCheck.requireImpersonator(em, actor, revoked);
   }
 
   private notifyUsers(userId: string, revoked: RevokedSession[]): void {

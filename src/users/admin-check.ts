@@ -1,21 +1,25 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
+import type { Principal } from '../access/principal.js';
+import { latestSessionStart, MAX_CLOCK_DIFFERENCE_MS } from '../access/session-rules.js';
 import { isAdmin, isBanned } from '../access/user-rules.js';
 import { unauthorized } from '../problems/unauthorized.js';
 import { problem } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
+import type { RevokedSession } from '../better-auth/revoked-session.js';
 import { Session } from '../better-auth/session.entity.js';
 import { User } from '../better-auth/user.entity.js';
 
-/** Checks the rights of an admin again, inside the transaction of a change to another user. */
+/** Checks the rights of an admin again, inside the transaction of a change. */
 @Injectable()
 export class AdminCheck {
   constructor(private readonly environment: Environment) {}
 
   /**
-   * Makes changes to other users run one after another. Two admins who change each other cannot
-   * deadlock. Two concurrent demotions cannot each count the other user as the remaining admin.
+   * Makes changes to other users and changes in impersonated sessions run one after another. Two
+   * admins who change each other cannot deadlock. Two concurrent demotions cannot each count the
+   * other user as the remaining admin.
    */
   async lock(em: EntityManager): Promise<void> {
     const context = em.getTransactionContext();
@@ -30,18 +34,53 @@ export class AdminCheck {
    * without a lock, because a lock would need the right to update sessions.
    */
   async requireAdmin(em: EntityManager, { principal }: Actor): Promise<void> {
-    const { user, session } = principal;
-    const actor = await em.getRepository(User).findForShare(user.id);
+    const actor = await em.getRepository(User).findForShare(principal.user.id);
     const now = new Date();
     // An impersonated session never has admin rights, even if the user is an admin now.
     const isImpersonated = principal.impersonatedBy !== null;
     if (!actor || isImpersonated || !isAdmin(actor, this.environment) || isBanned(actor, now)) {
       throw problem('AUTH_FORBIDDEN');
     }
-    if (session === null) return;
-    if (!(await em.getRepository(Session).isActive(session.id, now))) {
+    if (!(await this.hasActiveSession(em, principal, now))) {
       throw unauthorized('AUTH_SESSION_REVOKED');
     }
+  }
+
+  /**
+   * Call it after the target is locked, for a change that users make to themselves. An impersonated
+   * session can end while this change waits. The change itself may have revoked it.
+   */
+  async requireImpersonator(
+    em: EntityManager,
+    { principal }: Actor,
+    revoked: RevokedSession[] = [],
+  ): Promise<void> {
+    const { impersonatedBy, session, token } = principal;
+    if (impersonatedBy === null) return;
+    const admin = await em.getRepository(User).findForShare(impersonatedBy);
+    const now = new Date();
+    if (admin && isAdmin(admin, this.environment) && !isBanned(admin, now)) {
+      const maxCreatedAt = session
+        ? new Date(session.createdAt.getTime() + MAX_CLOCK_DIFFERENCE_MS)
+        : latestSessionStart(token);
+      const ownSession = { userId: admin.id, impersonatedBy: null, maxCreatedAt };
+      const isSignedIn = await em.getRepository(Session).hasActive(ownSession, now, revoked);
+      if (isSignedIn && (await this.hasActiveSession(em, principal, now, revoked))) return;
+    }
+    throw unauthorized('AUTH_SESSION_REVOKED');
+  }
+
+  /** With `SESSION_BINDING=token-only` sessions are not checked, and can have no table. */
+  private async hasActiveSession(
+    em: EntityManager,
+    { user, session, token, impersonatedBy }: Principal,
+    now: Date,
+    revoked: RevokedSession[] = [],
+  ): Promise<boolean> {
+    if (this.environment.SESSION_BINDING === 'token-only') return true;
+    const bound = session ? { id: session.id } : { maxCreatedAt: latestSessionStart(token) };
+    const wanted = { userId: user.id, impersonatedBy, ...bound };
+    return em.getRepository(Session).hasActive(wanted, now, revoked);
   }
 }
 

@@ -63,11 +63,12 @@ export class UserChangeService {
     id: string,
     ifMatch?: string,
   ): Promise<User> {
-    const actorId = actor.principal.user.id;
-    if (id !== actorId) await this.adminCheck.lock(em);
+    const { user: self, impersonatedBy } = actor.principal;
+    if (id !== self.id || impersonatedBy !== null) await this.adminCheck.lock(em);
     const user = await em.getRepository(User).findForUpdate(id);
     // Compares the id from the row, because a uuid has more than one spelling.
-    if (user?.id !== actorId) await this.adminCheck.requireAdmin(em, actor);
+    if (user?.id !== self.id) await this.adminCheck.requireAdmin(em, actor);
+    else await this.adminCheck.requireImpersonator(em, actor);
     return requireVersion(user, ifMatch);
   }
 
