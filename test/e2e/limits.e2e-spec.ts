@@ -76,7 +76,7 @@ describe('request target that is not a path', () => {
 
   it.each([
     ['GET http://a/health/live?x=1', 200],
-    ['GET x://y', 404],
+    ['GET x://y', 302],
     ['GET x://y/health/live', 200],
     ['OPTIONS *', 404],
   ])('resolves the target of "%s" and returns %d', async (request, status) => {

@@ -164,7 +164,7 @@ describe('rate limit of failures of a subject', () => {
     const ban = (banned: boolean) =>
       stack.database.sql('update "user" set banned = $2 where id = $1', [eve.id, banned]);
     await ban(true);
-    expect(await statuses(LIMIT + 1, eve.token)).toEqual([...times(403, LIMIT), 429]);
+    expect(await statuses(LIMIT + 1, eve.token)).toEqual([...repeat(403, LIMIT), 429]);
     await sleep(5100);
     // The check counts as a failure, like every other, and does not open the way for more.
     expect(await statuses(2, eve.token)).toEqual([403, 429]);
