@@ -37,8 +37,8 @@ export class AuthGuard implements CanActivate {
    * Counts failures, because each costs a signature check or a query. A failure of a token with a
    * verified signature counts for its subject, every other failure for the address. Neither limit
    * refuses a valid token:
-   * - For an exhausted subject, only tokens that failed in the last seconds are refused. A token can
-   *   become valid again, for example after a ban.
+   * - For an exhausted subject, only tokens that failed in the last seconds are refused. A token
+   *   can become valid again, for example after a ban.
    * - For an exhausted address, signatures are verified within a CPU budget.
    */
   private async authenticate(

@@ -143,7 +143,7 @@ it('keeps every place of the pool when a connection fails during a renewal', asy
     max: 3,
     verify: (_client: unknown, done: (error?: Error) => void) =>
       done(isRefused ? new Error('too many connections') : undefined),
-  } as ConstructorParameters<typeof Pool>[0]);
+  });
   discardReadOnlyConnections(pool);
   try {
     const clients = await Promise.all([pool.connect(), pool.connect(), pool.connect()]);
