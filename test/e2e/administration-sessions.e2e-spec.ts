@@ -71,13 +71,13 @@ interface Imuseration {
   sid: string;
 }
 
-async function imuserate(
+async function impersonate(
   admin: TestUser,
   user: TestUser,
   auth = stack.authWithSid,
 ): Promise<Imuseration> {
   const { session } = await auth.post<{ session: { token: string; id: string } }>(
-    '/admin/imuserate-user',
+    '/admin/impersonate-user',
     { userId: user.id },
     admin.session,
   );
@@ -130,7 +130,7 @@ describe('change by an admin with a token without a session id', () => {
   });
 });
 
-describe('change in an imuserated session that waits for a row lock', () => {
+describe('change in an impersonated session that waits for a row lock', () => {
   const CHANGES: [string, string, string, object | undefined][] = [
     ['changes a name', 'PATCH', '', { name: 'Changed' }],
     ['ends all sessions', 'DELETE', '/sessions', undefined],
@@ -141,14 +141,14 @@ describe('change in an imuserated session that waits for a row lock', () => {
     ['the admin is demoted', `update "user" set role = 'user' where id = $1`],
     ['the admin is removed', `delete from "user" where id = $1`],
     ['the admin is signed out', `delete from session where "userId" = $1`],
-    ['the session is deleted', `delete from session where "imuseratedBy" = $1`],
+    ['the session is deleted', `delete from session where "impersonatedBy" = $1`],
     [
       'the session expires',
-      `update session set "expiresAt" = now() - interval '1 minute' where "imuseratedBy" = $1`,
+      `update session set "expiresAt" = now() - interval '1 minute' where "impersonatedBy" = $1`,
     ],
   ];
 
-  /** Locks only the user's own session, so that the imuserated one can end meanwhile. */
+  /** Locks only the user's own session, so that the impersonated one can end meanwhile. */
   async function change(
     [method, path, body]: [string, string, object | undefined],
     withSid: boolean,
@@ -157,9 +157,9 @@ describe('change in an imuserated session that waits for a row lock', () => {
     const [admin, ada] = [await newAdmin(), await signUp(stack.authWithSid)];
     if (!withSid) await stack.database.sql('delete from session where "userId" = $1', [ada.id]);
     const auth = withSid ? stack.authWithSid : stack.auth;
-    const open = await imuserate(admin, ada, auth);
+    const open = await impersonate(admin, ada, auth);
     const own = `own-${ada.id}`;
-    // Newer than the token, so that a token without a session id stays imuserated.
+    // Newer than the token, so that a token without a session id stays impersonated.
     await stack.database.sql(
       `insert into session (id, token, "userId", "expiresAt", "createdAt", "updatedAt")
        values ($1, 'token-' || md5($1), $2, now() + interval '1 day', now() + interval '1 minute', now())`,
