@@ -101,16 +101,13 @@ const membersOf = new WeakMap<Pool, Set<PoolClient>>();
 /**
  * Discards a connection when its server becomes read-only or a standby, or rejects a write as one.
  * The next connection may reach the server that took over. PostgreSQL 14 and later report both
- * settings without a query. If the server was read-only before, reads work and the connection
- * stays.
+ * settings without a query. If it was read-only before, reads work and the connection stays.
  */
 export function discardReadOnlyConnections(pool: Pool): void {
   const members = new Set<PoolClient>();
   membersOf.set(pool, members);
   pool.on('connect', (client) => {
     members.add(client);
-    // Without a listener, an error of a connection in use would end the process.
-    client.on('error', () => undefined);
     const { connection } = client as PoolClient & Internals;
     connection.on('parameterStatus', ({ parameterName, parameterValue }) => {
       if (READ_ONLY_SETTING.test(parameterName) && parameterValue === 'on') expired.add(client);
@@ -130,12 +127,12 @@ const READ_ONLY_SETTING = /^(default_transaction_read_only|in_hot_standby)$/;
 
 /**
  * Discards every connection of the pool: idle ones now, the others when they are released. Later
- * queries use new connections, to the server that has the address now.
+ * queries use new connections, to the server that has the address now. In a busy pool, queries take
+ * the idle ones first. Then some attempts here fail, and the others must still be released.
  */
 export async function renewConnections(pool: Pool): Promise<void> {
   for (const client of membersOf.get(pool) ?? []) expired.add(client);
   const taken = Array.from({ length: pool.idleCount }, () => pool.connect());
-  // Each is released by itself: one that fails must not keep the others out of the pool.
   await Promise.allSettled(taken.map(async (client) => (await client).release()));
 }
 

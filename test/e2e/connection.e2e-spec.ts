@@ -6,10 +6,11 @@ import { parseEnvironment } from '../../src/config/environment.js';
 import { Pool } from 'pg';
 import {
   CONNECT_TIMEOUT_MS,
+  discardReadOnlyConnections,
   POOL_WAIT_TIMEOUT_MS,
   PooledClient,
   QUERY_TIMEOUT_MS,
-  discardReadOnlyConnections,
+  releaseLostConnections,
   renewConnections,
   withConnection,
 } from '../../src/database/connection.js';
@@ -136,29 +137,43 @@ it('replaces a pooled connection that breaks within a transaction', async () => 
   expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
 });
 
-it('keeps every place of the pool when a connection fails during a renewal', async () => {
-  let isRefused = false;
-  const pool = new Pool({
-    connectionString: database.directUrl,
-    max: 3,
-    verify: (_client: unknown, done: (error?: Error) => void) =>
-      done(isRefused ? new Error('too many connections') : undefined),
+it('survives a backend that is terminated between two queries of a transaction', async () => {
+  const broken = orm.em.transactional(async (em) => {
+    const [row] = await em.execute<{ pid: number }[]>('select pg_backend_pid() as pid');
+    await database.sql('select pg_terminate_backend($1)', [row?.pid]);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await em.execute('select 1');
   });
-  discardReadOnlyConnections(pool);
-  try {
-    const clients = await Promise.all([pool.connect(), pool.connect(), pool.connect()]);
-    for (const client of clients) client.release();
-    isRefused = true;
-    // The request takes an idle connection first, so the renewal has to open one, which fails.
-    const request = pool.query('select pg_sleep(0.1)');
-    await renewConnections(pool);
-    await request;
-    isRefused = false;
-    await Promise.all(Array.from({ length: 3 }, () => pool.query('select pg_sleep(0.1)')));
-    expect(pool.totalCount - pool.idleCount).toBe(0);
-    const again = await Promise.all([pool.connect(), pool.connect(), pool.connect()]);
-    for (const client of again) client.release();
-  } finally {
-    await pool.end();
-  }
+  expect(isDatabaseUnavailable((await failure(broken)).error)).toBe(true);
+  expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
 });
+
+it.each([2, 3])(
+  'keeps all 3 places of the pool when it renews connections beside %i slow queries',
+  async (queries) => {
+    const pool = new Pool({
+      connectionString: database.directUrl,
+      max: 3,
+      connectionTimeoutMillis: 300,
+      Client: PooledClient,
+    });
+    releaseLostConnections(pool);
+    discardReadOnlyConnections(pool);
+    const takeAll = async () => {
+      const clients = await Promise.all([1, 2, 3].map(() => pool.connect()));
+      const pids = clients.map((client) => Reflect.get(client, 'processID') as number);
+      for (const client of clients) client.release();
+      return pids;
+    };
+    try {
+      const old = await takeAll();
+      const slow = Array.from({ length: queries }, () => pool.query('select pg_sleep(0.6)'));
+      await renewConnections(pool);
+      await Promise.all(slow);
+      expect((await takeAll()).filter((pid) => old.includes(pid))).toEqual([]);
+    } finally {
+      // It would wait for a lost place for ever.
+      void pool.end();
+    }
+  },
+);
