@@ -77,19 +77,23 @@ function Url(protocols: string[], message: string): PropertyDecorator {
   return ValidateBy({ name: 'url', validator: { validate: accepts } }, { message });
 }
 
-/** A list of origins as browsers send them: scheme, host and port, without a path. */
+/** A list of origins as browsers send them: scheme, host and port, without a path or `*`. */
 export function Origins(): PropertyDecorator {
   return applyDecorators(
     List(),
     ValidateBy(
       { name: 'origins', validator: { validate: (value) => isOrigin(value) } },
-      { each: true, message: 'must list origins such as https://app.example.com, without a path' },
+      {
+        each: true,
+        message: 'must list origins such as https://app.example.com, without a path or *',
+      },
     ),
   );
 }
 
 function isOrigin(value: unknown): boolean {
-  return URL.parse(String(value))?.origin === value;
+  // The URL parser accepts `*` in a host name. Origins are compared as they are, so none matches.
+  return !String(value).includes('*') && URL.parse(String(value))?.origin === value;
 }
 
 /** Express's `trust proxy`, except values that would trust every address. */

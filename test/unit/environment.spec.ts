@@ -118,6 +118,7 @@ describe('environment errors', () => {
     { CORS_ORIGINS: 'app.example.com' },
     { CORS_ORIGINS: 'https://app.example.com/' },
     { CORS_ORIGINS: '*' },
+    { CORS_ORIGINS: 'https://*.example.com' },
     { DATABASE_SCHEMA: 'a?b' },
     { JWKS_REFRESH_SECONDS: '300', JWKS_MAX_STALE_SECONDS: '299' },
   ])('rejects %o with one error', (variables) => {
