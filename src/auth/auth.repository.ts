@@ -83,11 +83,12 @@ export class AuthRepository {
       ? `s.${column(session, 'id')} = ?`
       : `extract(epoch from s.${column(session, 'createdAt')}) <= ?
             and extract(epoch from s.${column(session, 'expiresAt')}) > ?`;
-    // An impersonated session is selected only if the user has no other session.
+    // An impersonated session is selected only if the user has no other session. The columns have
+    // names, because the role of the service may not read the token.
     return {
-      sql: `select ${userColumns(user)}, ${sessionColumns(session)} from ${from}
+      sql: `select ${userColumns(user)}, s.* from ${from}
         left join lateral (
-          select * from ${this.name(session)} s
+          select ${sessionColumns(session)} from ${this.name(session)} s
           where s.${column(session, 'userId')} = u.${column(user, 'id')} and ${condition}
           order by s.${column(session, 'impersonatedBy')} is not null,
             s.${column(session, 'expiresAt')} desc limit 1

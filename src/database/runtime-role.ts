@@ -18,47 +18,56 @@ export async function grantToRuntimeRole(
 }
 
 function grants(role: string, { schema, tables }: PhysicalSchema): string[] {
-  const columns = (table: TableName, properties: readonly string[]) =>
+  const columns = (
+    table: TableName,
+    properties: readonly string[] = Object.keys(EXPECTED[table]),
+  ) =>
     properties
+      .filter((property) => property !== 'token')
       .flatMap((property) => tables[table]?.columns[property]?.name ?? [])
       .map(escapeIdentifier)
       .join(', ');
-  const onTable = (table: TableName, rights: (name: string) => string[]) => {
-    const name = tables[table]?.name;
-    return name === undefined
-      ? []
-      : rights(`${escapeIdentifier(schema)}.${escapeIdentifier(name)}`);
+  // An earlier release or an operator may have granted more.
+  const onTable = (table: TableName, rights: string) => {
+    const found = tables[table];
+    if (!found) return [];
+    const name = `${escapeIdentifier(schema)}.${escapeIdentifier(found.name)}`;
+    return [`revoke all on ${name} from ${role}`, `grant ${rights} on ${name} to ${role}`];
   };
   return [
     `grant usage on schema ${escapeIdentifier(schema)}, gatehouse to ${role}`,
     `revoke all on all tables in schema gatehouse from ${role}`,
     `grant select on gatehouse.migration to ${role}`,
     `grant select, insert on gatehouse.audit_event to ${role}`,
-    ...onTable('user', (name) => [
-      `grant select, update (${columns('user', UPDATED_COLUMNS)}) on ${name} to ${role}`,
-    ]),
-    ...onTable('session', (name) => [`grant select, delete on ${name} to ${role}`]),
-    // Without the columns for passwords and provider tokens.
-    ...onTable('account', (name) => [
-      `grant select (${columns('account', Object.keys(EXPECTED.account))}) on ${name} to ${role}`,
-    ]),
+    // Without the columns for session tokens, passwords and provider tokens.
+    ...onTable('user', `select (${columns('user')}), update (${columns('user', UPDATED_COLUMNS)})`),
+    ...onTable('session', `select (${columns('session')}), delete`),
+    ...onTable('account', `select (${columns('account')})`),
   ];
 }
 
 const UPDATED_COLUMNS = ['name', 'image', 'role', 'banned', 'banReason', 'banExpires', 'updatedAt'];
 
-/** Grants do not restrict a superuser, an owner, or a member of one of them. */
+/**
+ * Grants do not restrict a superuser or an owner, nor a member of such a role, which may become it.
+ * With files or programs of the server, a role can change the tables as well.
+ */
 async function requireRestricted(client: Client, role: string): Promise<void> {
-  const { rows } = await client.query<{ superuser: boolean; owner: boolean }>(
-    `select bool_or(m.rolsuper or m.rolcreaterole or m.rolname in
-         ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')) as superuser,
-       bool_or(m.oid in (
-         select relowner from pg_class where oid = 'gatehouse.audit_event'::regclass
-         union select nspowner from pg_namespace where nspname = 'gatehouse'
-         union select proowner from pg_proc where oid = 'gatehouse.refuse_change'::regproc
-         union select datdba from pg_database where datname = current_database())) as owner
-     from pg_roles r join pg_roles m on pg_has_role(r.oid, m.oid, 'member')
-     where r.rolname = $1 group by r.oid`,
+  const { rows } = await client.query<{ powerful: boolean; owner: boolean }>(
+    `select exists (
+         select from pg_roles m where pg_has_role(r.oid, m.oid, 'member') and (
+           m.rolsuper or m.rolcreaterole
+           or m.rolname in ('pg_write_server_files', 'pg_execute_server_program'))
+       ) as powerful,
+       exists (
+         select from (
+           select relowner from pg_class where oid = 'gatehouse.audit_event'::regclass
+           union select nspowner from pg_namespace where nspname = 'gatehouse'
+           union select proowner from pg_proc where oid = 'gatehouse.refuse_change()'::regprocedure
+           union select datdba from pg_database where datname = current_database()
+         ) owners (id) where pg_has_role(r.oid, owners.id, 'member')
+       ) as owner
+     from pg_roles r where r.rolname = $1`,
     [role],
   );
   const [found] = rows;
@@ -67,8 +76,11 @@ async function requireRestricted(client: Client, role: string): Promise<void> {
       `There is no role "${role}" (DATABASE_RUNTIME_ROLE). Create it before you run the migrations.`,
     );
   }
-  if (!found.superuser && !found.owner) return;
+  if (!found.powerful && !found.owner) return;
+  const rights = found.powerful
+    ? 'is a superuser, or may create roles, write files of the server or run programs on it'
+    : 'owns the audit table, its schema, its function or the database';
   throw new UnusableDatabaseError(
-    `The role "${role}" (DATABASE_RUNTIME_ROLE) ${found.superuser ? 'is a superuser or may create roles' : 'owns the audit table'}, so it could change audit events. Name another role.`,
+    `The role "${role}" (DATABASE_RUNTIME_ROLE), or a role of which it is a member, ${rights}, so it could change audit events. Name another role.`,
   );
 }

@@ -144,7 +144,7 @@ it('survives a backend that is terminated between two queries of a transaction',
     await new Promise((resolve) => setTimeout(resolve, 200));
     await em.execute('select 1');
   });
-  expect(isDatabaseUnavailable((await failure(broken)).error)).toBe(true);
+  expect(isDatabaseUnavailable((await failureOf(broken)).error)).toBe(true);
   expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
 });
 
