@@ -116,7 +116,8 @@ export const readOnly: Fault = {
   inject: async (context) => {
     await context.system.sql('alter system set default_transaction_read_only = on');
     await context.system.sql('select pg_reload_conf()');
-    await sleep(500);
+    // Writes that began before the change have 2.2 s to complete.
+    await sleep(2500);
     context.takeTallies();
   },
   expect: (context) => {
