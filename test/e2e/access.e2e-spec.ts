@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { retryOn503 } from '../support/app-process.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
@@ -405,7 +406,9 @@ it('returns its own user to each caller in 1,000 interleaved requests of 50 user
   const workers = Array.from({ length: 100 }, async (_, first) => {
     for (let i = first; i < 1000; i += 100) {
       const user = users[(i * 7 + Math.floor(i / 100)) % 50] as TestUser;
-      const { body } = await stack.gatehouse.call('/api/v1/auth/me', { token: user.token });
+      const { body } = await retryOn503(() =>
+        stack.gatehouse.call('/api/v1/auth/me', { token: user.token }),
+      );
       answers.push(body.id === user.id && body.email === user.email ? 'own' : JSON.stringify(body));
     }
   });

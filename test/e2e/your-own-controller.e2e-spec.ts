@@ -164,8 +164,8 @@ it('documents the routes of an application from their decorators', () => {
   expect(text).not.toContain('x-problem');
   // Descriptions of parameters such as `id` belong to the routes of Gatehouse only.
   const own = JSON.stringify(paths['/api/v1/notes/open/of/{id}']);
-  expect(own).not.toContain('as Better-Auth made it');
-  expect(JSON.stringify(paths['/api/v1/users/{id}'])).toContain('as Better-Auth made it');
+  expect(own).not.toContain('as Better-Auth created it');
+  expect(JSON.stringify(paths['/api/v1/users/{id}'])).toContain('as Better-Auth created it');
 });
 
 const getOpen = async (path: string, method = 'GET') => {
