@@ -1,4 +1,4 @@
-import { boundedKey } from '../src/database/bounded-key.js';
+import { boundedKey, isLongRole, isShortRole } from '../src/database/bounded-key.js';
 import { leftOf, MAX_CHARACTERS } from '../src/database/bounded-text.js';
 import { ListIndexes, UNBOUNDED } from './20261121020000-list-indexes.js';
 
@@ -35,8 +35,14 @@ export class BoundedIndexes extends ListIndexes {
       ['gatehouse_user_email_prefix_idx', `${user} (${key('email')}, ${column('id')})`],
       ['gatehouse_user_name_prefix_idx', `${user} (${key('name')}, ${column('id')})`],
       [
-        'gatehouse_user_role_prefix_idx',
-        `${user} (${key('role')}, ${column('createdAt')}, ${column('id')})`,
+        'gatehouse_user_short_role_idx',
+        `${user} (${column('role')}, ${column('createdAt')}, ${column('id')})
+          where ${isShortRole(column('role'))}`,
+      ],
+      // Normally empty: it shows at once that every role is in the index above.
+      [
+        'gatehouse_user_long_role_idx',
+        `${user} (${column('id')}) where ${isLongRole(column('role'))}`,
       ],
       ...(trigram === null ? [] : SEARCHED.map(searchIndex)),
     ];

@@ -9,3 +9,19 @@ export function boundedKey(text: string): string {
 }
 
 export const MAX_KEY_CHARACTERS = 200;
+
+/**
+ * The condition of the index on roles. That index holds whole texts, because PostgreSQL answers a
+ * count from an index alone only if it holds the column itself. A query uses the index only if it
+ * has exactly this condition.
+ */
+export function isShortRole(role: string): string {
+  return `(${role} is null or octet_length(${role}) <= ${MAX_ROLE_BYTES})`;
+}
+
+/** True for the users that the index on roles does not hold. */
+export function isLongRole(role: string): string {
+  return `octet_length(${role}) > ${MAX_ROLE_BYTES}`;
+}
+
+const MAX_ROLE_BYTES = 2000;

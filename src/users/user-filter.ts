@@ -57,7 +57,7 @@ function hasRole({ role, texts }: RoleFilter, users: UserTable): SqlFragment {
     const roles = `string_to_array(coalesce(nullif(${users.column('role')}, ''), 'user'), ',')`;
     return fragment(`${roles} @> array[?]`, role);
   }
-  const key = users.indexKey('role');
+  const key = users.column('role');
   const [text] = texts;
   if (texts.length === 1) {
     return text === null ? fragment(`${key} is null`) : fragment(`${key} = ?`, text);

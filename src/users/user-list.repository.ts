@@ -3,7 +3,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { UserRow } from '../access/principal.js';
 import { rolesOf } from '../access/user-rules.js';
 import { type JoinedRow, toUser, userColumns } from '../better-auth/rows.js';
-import { boundedKey, MAX_KEY_CHARACTERS } from '../database/bounded-key.js';
+import { boundedKey, isLongRole, isShortRole } from '../database/bounded-key.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
 import type { Cursor } from '../validation/cursor.js';
 import { allOf, fragment, join, type SqlFragment } from './sql-fragment.js';
@@ -53,22 +53,26 @@ export class UserListRepository {
    * Finds the stored texts that contain a role. Each step of the recursion skips to the next text.
    */
   async findRoleTexts(role: string): Promise<RoleFilter> {
-    const key = this.users.indexKey('role');
+    const { from } = this.users;
+    const column = this.users.column('role');
     const next = (condition: string) =>
-      `(select ${key} as role from ${this.users.from} where ${key} ${condition} order by ${key} limit 1)`;
-    const rows = await this.execute<{ role: string }>(
+      `(select ${column} as role from ${from} where ${column} ${condition}
+        and ${isShortRole(column)} order by ${column} limit 1)`;
+    const rows = await this.execute<{ role: string | null }>(
       fragment(
         `with recursive stored as (
           ${next('is not null')} union all
           select ${next('> stored.role')} from stored where stored.role is not null
         )
-        select role from stored where role is not null limit ?`,
+        (select role from stored where role is not null limit ?)
+        union all (select null from ${from} where ${isLongRole(column)}
+          order by ${this.users.column('id')} limit 1)`,
         MAX_ROLE_TEXTS + 1,
       ),
     );
-    // The index contains only the beginning of a text, so a long text can end with any role.
-    const isCut = rows.some((row) => row.role.length >= MAX_KEY_CHARACTERS);
-    if (isCut || rows.length > MAX_ROLE_TEXTS) return { role, texts: null };
+    // A row without a text stands for texts that are too long for the index.
+    const isComplete = rows.length <= MAX_ROLE_TEXTS && rows.every((row) => row.role !== null);
+    if (!isComplete) return { role, texts: null };
     const texts = [...rows.map((row) => row.role), null];
     return { role, texts: texts.filter((text) => rolesOf({ role: text }).includes(role)) };
   }
@@ -81,7 +85,11 @@ export class UserListRepository {
     const orderBy = (expression: string) =>
       `${expression} ${direction}, ${users.column('id')} ${direction}`;
     const parts = this.splitByRole(filter, page.sort).map(({ filter: part, orderPrefix }) => {
-      const where = allOf([...conditionsOf(part, users), ...this.afterCursor(page)]);
+      const where = allOf([
+        ...conditionsOf(part, users),
+        ...(orderPrefix === '' ? [] : [this.roleIndexCondition]),
+        ...this.afterCursor(page),
+      ]);
       return fragment(
         `(select ${key} as key, ${users.column('id')} from ${users.from} where ${where.sql}
           order by ${orderPrefix}${orderBy(key)} limit ?)`,
@@ -105,7 +113,10 @@ export class UserListRepository {
 
   /** Counts all users of a filter. With a maximum, it stops at the maximum plus one. */
   async count(filter: UserFilter, max: number | null): Promise<number> {
-    const where = conditionOf(filter, this.users);
+    const where = allOf([
+      ...conditionsOf(filter, this.users),
+      ...(filter.role?.texts && filter.q === undefined ? [this.roleIndexCondition] : []),
+    ]);
     const [row] = await this.execute<{ count: string }>(
       fragment(
         `select count(*) as count from (select 1 from ${this.users.from} where ${where.sql} limit ?) counted`,
@@ -147,8 +158,13 @@ export class UserListRepository {
       filter: { ...filter, role: { ...role, texts: [text] } },
       // All rows of a part have the same text. PostgreSQL sees this for `=`, but not for `is null`:
       // without the prefix it would sort these rows instead of reading them in index order.
-      orderPrefix: `${this.users.indexKey('role')} ${direction}, `,
+      orderPrefix: `${this.users.column('role')} ${direction}, `,
     }));
+  }
+
+  /** True for all texts of a complete `RoleFilter`, and lets PostgreSQL use the index on roles. */
+  private get roleIndexCondition(): SqlFragment {
+    return fragment(isShortRole(this.users.column('role')));
   }
 
   /** Compares both columns as one row value, because the index has this order. */

@@ -30,7 +30,7 @@ export class UserTable {
    * The expression that the index on this property contains. For a text it is the beginning, so
    * texts with the same beginning are ordered by id.
    */
-  indexKey(property: 'createdAt' | 'email' | 'name' | 'role'): string {
+  indexKey(property: 'createdAt' | 'email' | 'name'): string {
     const column = this.column(property);
     return property === 'createdAt' ? column : boundedKey(column);
   }

@@ -52,7 +52,7 @@ describe('migration of very long texts', () => {
     expect(indexes).toContain('gatehouse_user_name_prefix_idx');
     // Restore the indexes of the first release.
     await database.sql(`
-      drop index gatehouse_user_name_prefix_idx, gatehouse_user_email_prefix_idx, gatehouse_user_role_prefix_idx,
+      drop index gatehouse_user_name_prefix_idx, gatehouse_user_email_prefix_idx, gatehouse_user_short_role_idx, gatehouse_user_long_role_idx,
         gatehouse_user_email_prefix_search_idx, gatehouse_user_name_prefix_search_idx;
       create index gatehouse_user_email_search_idx on "user" using gin (email gin_trgm_ops);
       create index gatehouse_user_name_search_idx on "user" using gin (name gin_trgm_ops);
@@ -84,8 +84,11 @@ describe('user list with very long texts', () => {
   };
 
   it('lets Better-Auth store a long name and a long e-mail address', async () => {
-    const ada = await signUp(stack.auth, randomText(100_000));
-    expect(ada.token).toBeDefined();
+    const name = randomText(100_000);
+    const ada = await signUp(stack.auth, name);
+    expect(await stack.database.sql('select id from "user" where name = $1', [name])).toEqual([
+      { id: ada.id },
+    ]);
     // The longest e-mail address that Better-Auth's own unique index accepts.
     await stack.database.sql('update "user" set email = $1, role = $2 where id = $3', [
       randomText(2690),
