@@ -27,11 +27,12 @@ export class SwaggerUi implements OnModuleInit {
   onModuleInit(): void {
     const { app } = this;
     if (!app) return;
-    // These are no Nest routes, so no guard limits them, and they are expensive.
-    app.use(['/api/v1/docs', '/api/v1/openapi.json'], app.get(RateLimiter).countAddress);
+    // Nest's guards do not cover these routes, so the rate limit is applied here.
+    const { countAddress } = app.get(RateLimiter);
+    app.use(['/api/v1/docs', '/api/v1/openapi.json'], countAddress);
     app.use('/api/v1/docs', swaggerHeaders);
     const express: Express = app.getHttpAdapter().getInstance();
-    express.get('/', (_request, response) => response.redirect('/api/v1/docs'));
+    express.get('/', countAddress, (_request, response) => response.redirect('/api/v1/docs'));
     const describe = () => (this.document ??= createDocument(app));
     express.get(
       '/api/v1/openapi.json',

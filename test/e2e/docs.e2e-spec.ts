@@ -117,3 +117,25 @@ it('serialises the OpenAPI document once', async () => {
     stringify.mockRestore();
   }
 });
+
+it('redirects the root to the documentation page, within the rate limit', async () => {
+  const { status, headers } = await read('/');
+  expect([status, headers['location']]).toEqual([302, '/api/v1/docs']);
+  expect(headers['ratelimit-policy']).toMatch(/^"address";q=/);
+});
+
+it('serves no documentation and no redirect with DOCS_ENABLED=off', async () => {
+  const app = await startApp({
+    DATABASE_URL: database.url,
+    BETTER_AUTH_URL: 'http://127.0.0.1:9',
+    DOCS_ENABLED: 'off',
+  });
+  try {
+    for (const path of ['/', '/api/v1/openapi.json', ...PAGE]) {
+      const { status } = await fetch(app.url + path, { redirect: 'manual' });
+      expect([path, status]).toEqual([path, 404]);
+    }
+  } finally {
+    await app.close();
+  }
+});
