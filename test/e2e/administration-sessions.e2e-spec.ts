@@ -1,89 +1,12 @@
-import { Client } from 'pg';
-import { claimsOf, type TestUser, signUp } from '../support/users.js';
-import { until } from '../support/app-process.js';
+import { signUp } from '../support/users.js';
+import { administrationOf, locksOf, sidOf } from '../support/administration.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
 beforeAll(async () => (stack = await startStack({}, { ROLES: 'user,support,admin' })));
 afterAll(() => stack.end());
 
-const callUsers = (by: { token: string }, method: string, path: string, body?: unknown) =>
-  stack.gatehouse.call(`/api/v1/users/${path}`, {
-    method,
-    token: by.token,
-    ...(body === undefined ? {} : { body }),
-  });
-
-const sidOf = ({ token }: { token: string }) => String(claimsOf(token)['sid']);
-
-async function newAdmin(auth = stack.authWithSid): Promise<TestUser> {
-  const user = await signUp(auth, 'Admin');
-  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [user.id]);
-  return user;
-}
-
-/** Returns everything that a change to this user can affect. */
-const stateOf = (id: string) =>
-  stack.database.sql(
-    `select to_jsonb(u) as user,
-      (select array_agg(s.id order by s.id) from session s where "userId" = u.id) as sessions,
-      (select count(*)::int from gatehouse.audit_event where target_user_id = u.id) as events
-     from "user" u where id = $1`,
-    [id],
-  );
-
-const countLockWaits = async () => {
-  const [row] = await stack.database.sql<{ count: number }>(
-    `select count(*)::int as count from pg_stat_activity
-     where datname = current_database() and wait_event_type = 'Lock'`,
-  );
-  return row?.count;
-};
-
-const newClient = () => new Client({ connectionString: stack.database.directUrl });
-
-/** Sends the change while another connection locks the target. Returns the response. */
-async function whileLocked(
-  change: (target: TestUser) => ReturnType<typeof callUsers>,
-  target: TestUser,
-  meanwhile: () => Promise<unknown>,
-) {
-  const other = newClient();
-  await other.connect();
-  try {
-    await other.query('begin');
-    await other.query('select 1 from "user" where id = $1 for update', [target.id]);
-    await other.query('select 1 from session where "userId" = $1 for update', [target.id]);
-    const answer = change(target);
-    await until(countLockWaits, 1);
-    await meanwhile();
-    await other.query('commit');
-    return await answer;
-  } finally {
-    await other.end();
-  }
-}
-
-interface Imuseration {
-  id: string;
-  token: string;
-  session: string;
-  sid: string;
-}
-
-async function impersonate(
-  admin: TestUser,
-  user: TestUser,
-  auth = stack.authWithSid,
-): Promise<Imuseration> {
-  const { session } = await auth.post<{ session: { token: string; id: string } }>(
-    '/admin/impersonate-user',
-    { userId: user.id },
-    admin.session,
-  );
-  const token = await auth.tokenFor(session.token);
-  return { id: user.id, token, session: session.token, sid: session.id };
-}
+const { callUsers, newAdmin, impersonate, stateOf, whileLocked } = administrationOf(() => stack);
 
 describe('change by an admin with a token without a session id', () => {
   const CHANGES: [string, string, string, object | undefined][] = [
@@ -102,8 +25,8 @@ describe('change by an admin with a token without a session id', () => {
       const before = await stateOf(target.id);
       const route = path.replace('{sessionId}', sidOf(target));
       const answer = await whileLocked(
-        ({ id }) => callUsers(admin, method, `${id}${route}`, body),
-        target,
+        locksOf(target),
+        () => callUsers(admin, method, `${target.id}${route}`, body),
         async () => {
           await stack.database.sql(`delete from session where "userId" = $1`, [admin.id]);
           // A session that is newer than the token does not make it valid.
@@ -122,8 +45,8 @@ describe('change by an admin with a token without a session id', () => {
   it('accepts a token without a session id while its session exists', async () => {
     const [admin, target] = [await newAdmin(stack.auth), await signUp(stack.authWithSid)];
     const answer = await whileLocked(
-      ({ id }) => callUsers(admin, 'DELETE', `${id}/sessions`),
-      target,
+      locksOf(target),
+      () => callUsers(admin, 'DELETE', `${target.id}/sessions`),
       async () => undefined,
     );
     expect([answer.status, answer.body.revoked]).toEqual([200, 1]);
@@ -166,20 +89,17 @@ describe('change in an impersonated session that waits for a row lock', () => {
       [own, ada.id],
     );
     const before = await stateOf(ada.id);
-    const other = newClient();
-    await other.connect();
-    try {
-      await other.query('begin');
-      await other.query('select 1 from "user" where id = $1 for update', [ada.id]);
-      await other.query('select 1 from session where id = $1 for update', [own]);
-      const answer = callUsers(open, method, `${ada.id}${path.replace('{sessionId}', own)}`, body);
-      await until(countLockWaits, 1);
-      if (meanwhile !== undefined) await stack.database.sql(meanwhile, [admin.id]);
-      await other.query('commit');
-      return { ada, before, answer: await answer };
-    } finally {
-      await other.end();
-    }
+    const answer = await whileLocked(
+      [
+        ['select 1 from "user" where id = $1 for update', ada.id],
+        ['select 1 from session where id = $1 for update', own],
+      ],
+      () => callUsers(open, method, `${ada.id}${path.replace('{sessionId}', own)}`, body),
+      async () => {
+        if (meanwhile !== undefined) await stack.database.sql(meanwhile, [admin.id]);
+      },
+    );
+    return { ada, before, answer };
   }
 
   describe.each([

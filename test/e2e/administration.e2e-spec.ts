@@ -1,44 +1,12 @@
-import { Client } from 'pg';
-import { claimsOf, type TestUser, signUp } from '../support/users.js';
-import { until } from '../support/app-process.js';
+import { signUp } from '../support/users.js';
+import { administrationOf, locksOf, sidOf } from '../support/administration.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
 beforeAll(async () => (stack = await startStack({}, { ROLES: 'user,support,admin' })));
 afterAll(() => stack.end());
 
-const callUsers = (actor: { token: string }, method: string, path: string, body?: unknown) =>
-  stack.gatehouse.call(`/api/v1/users/${path}`, {
-    method,
-    token: actor.token,
-    ...(body === undefined ? {} : { body }),
-  });
-
-const sidOf = ({ token }: { token: string }) => String(claimsOf(token)['sid']);
-
-async function newAdmin(): Promise<TestUser> {
-  const admin = await signUp(stack.authWithSid, 'Admin');
-  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
-  return admin;
-}
-
-/** Returns everything that a change to this user can affect. */
-const stateOf = (id: string) =>
-  stack.database.sql(
-    `select to_jsonb(u) as user,
-      (select array_agg(s.id order by s.id) from session s where "userId" = u.id) as sessions,
-      (select count(*)::int from gatehouse.audit_event where target_user_id = u.id) as events
-     from "user" u where id = $1`,
-    [id],
-  );
-
-const countLockWaits = async () => {
-  const [row] = await stack.database.sql<{ count: number }>(
-    `select count(*)::int as count from pg_stat_activity
-     where datname = current_database() and wait_event_type = 'Lock'`,
-  );
-  return row?.count;
-};
+const { callUsers, newAdmin, impersonate, stateOf, whileLocked } = administrationOf(() => stack);
 
 describe('admin rights of a change that waits for a row lock', () => {
   const CHANGES: [string, string, string, object | undefined][] = [
@@ -56,30 +24,6 @@ describe('admin rights of a change that waits for a row lock', () => {
     ['is signed out', `delete from session where "userId" = $1`, 401, 'AUTH_SESSION_REVOKED'],
   ];
 
-  const newClient = () => new Client({ connectionString: stack.database.directUrl });
-
-  /** Sends the change while another connection locks the target. Returns the response. */
-  async function whileLocked(
-    change: (target: TestUser) => ReturnType<typeof callUsers>,
-    target: TestUser,
-    meanwhile: () => Promise<unknown>,
-  ) {
-    const other = newClient();
-    await other.connect();
-    try {
-      await other.query('begin');
-      await other.query('select 1 from "user" where id = $1 for update', [target.id]);
-      await other.query('select 1 from session where "userId" = $1 for update', [target.id]);
-      const answer = change(target);
-      await until(countLockWaits, 1);
-      await meanwhile();
-      await other.query('commit');
-      return await answer;
-    } finally {
-      await other.end();
-    }
-  }
-
   describe.each(LOSSES)('admin who %s before the lock is granted', (loss, sql, status, code) => {
     it.each(CHANGES)(
       `refuses an admin who %s but ${loss} while waiting for a row lock`,
@@ -92,8 +36,8 @@ describe('admin rights of a change that waits for a row lock', () => {
         const before = await stateOf(target.id);
         const route = path.replace('{sessionId}', sidOf(target));
         const answer = await whileLocked(
-          ({ id }) => callUsers(admin, method, `${id}${route}`, body),
-          target,
+          locksOf(target),
+          () => callUsers(admin, method, `${target.id}${route}`, body),
           () => stack.database.sql(sql, [admin.id]),
         );
         expect([answer.status, answer.body.code]).toEqual([status, code]);
@@ -105,28 +49,25 @@ describe('admin rights of a change that waits for a row lock', () => {
   it('refuses an admin who would restore an admin role that was removed during the lock wait', async () => {
     const admin = await newAdmin();
     const answer = await whileLocked(
-      ({ id }) => callUsers(admin, 'PUT', `${id}/role`, { role: ['admin', 'support'] }),
-      admin,
+      locksOf(admin),
+      () => callUsers(admin, 'PUT', `${admin.id}/role`, { role: ['admin', 'support'] }),
       async () => undefined,
     );
     expect(answer.status).toBe(200);
-    const other = newClient();
-    await other.connect();
-    await other.query('begin');
-    await other.query(`update "user" set role = 'user' where id = $1`, [admin.id]);
-    const pending = callUsers(admin, 'PUT', `${admin.id}/role`, { role: 'admin' });
-    await until(countLockWaits, 1);
-    await other.query('commit');
-    await other.end();
-    expect((await pending).body.code).toBe('AUTH_FORBIDDEN');
+    const refused = await whileLocked(
+      [[`update "user" set role = 'user' where id = $1`, admin.id]],
+      () => callUsers(admin, 'PUT', `${admin.id}/role`, { role: 'admin' }),
+      async () => undefined,
+    );
+    expect(refused.body.code).toBe('AUTH_FORBIDDEN');
   });
 
   it('makes the change when the admin keeps all rights while waiting for a row lock', async () => {
     const [admin, target] = [await newAdmin(), await signUp(stack.authWithSid)];
     for (const [, method, path, body] of CHANGES.slice(0, 4)) {
       const answer = await whileLocked(
-        ({ id }) => callUsers(admin, method, `${id}${path}`, body),
-        target,
+        locksOf(target),
+        () => callUsers(admin, method, `${target.id}${path}`, body),
         async () => undefined,
       );
       expect(answer.status).toBe(200);
@@ -155,23 +96,6 @@ it('lets two admins change each other concurrently 100 times without a deadlock'
 });
 
 describe('impersonated sessions of an admin', () => {
-  interface Impersonation {
-    id: string;
-    token: string;
-    session: string;
-    sid: string;
-  }
-
-  async function impersonate(admin: TestUser, user: TestUser): Promise<Impersonation> {
-    const { session } = await stack.authWithSid.post<{ session: { token: string; id: string } }>(
-      '/admin/impersonate-user',
-      { userId: user.id },
-      admin.session,
-    );
-    const token = await stack.authWithSid.tokenFor(session.token);
-    return { id: user.id, token, session: session.token, sid: session.id };
-  }
-
   const impersonatedBy = (id: string) =>
     stack.database.sql('select id from session where "impersonatedBy" = $1', [id]);
 

@@ -402,8 +402,8 @@ it('limits work to the share of CPU time of its budget', () => {
     () => cpu,
   );
   const work = (cost: number) => budget.run(() => (cpu += cost));
-  // The saved budget.
-  for (let run = 0; run < 100; run += 1) expect(work(5)).toBeDefined();
+  // The accumulated budget of 500 ms.
+  for (let run = 1; run <= 100; run += 1) expect(work(5)).toBe(run * 5);
   expect(work(5)).toBeUndefined();
   // Afterwards a tenth of the time, for cheap and for expensive work.
   const before = cpu;
