@@ -107,7 +107,7 @@ async function serve(options: ServerOptions): Promise<void> {
   console.log(JSON.stringify(line));
 }
 
-/** Whoever knows the port before it is ready is told so, and not left waiting. */
+/** Responds to a client that connects before the server is ready, so that it does not wait. */
 function notYet(_request: IncomingMessage, response: ServerResponse): void {
   response.writeHead(503).end();
 }

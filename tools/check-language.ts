@@ -40,10 +40,10 @@ const PRIVATE_WORDS = [
   'demandsOf',
   'nobodys',
   'overtaken',
-  'whoever',
-  'whomever',
-  'hears',
-  'anew',
+  '[Ww]hoever',
+  '[Ww]homever',
+  '[Hh]ears',
+  '[Aa]new',
 ];
 const PRIVATE_WORD = new RegExp(`(?<![\\w-])(?:${PRIVATE_WORDS.join('|')})(?![\\w-])`, 'g');
 

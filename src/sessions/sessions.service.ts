@@ -110,9 +110,7 @@ export class SessionsService {
     for (const changedId of userIds) this.feed.notifyUserChanged(changedId);
   }
 
-  /**
-   * Returns the id from the row, because a uuid has more than one spelling. Events need only one.
-   */
+  /** Returns the id from the row: a uuid has several spellings, and audit events use this one. */
   private async resolveUserId(id: string): Promise<string> {
     const user = await this.users.findReadOnly(id);
     if (!user) throw problem('NOT_FOUND');

@@ -28,7 +28,7 @@ export async function load(order: LoadOrder): Promise<LoadReport> {
     const report = JSON.parse(stdout) as LoadReport;
     const { 200: good = 0, ...others } = report.statuses;
     if (good === 0 || Object.keys(others).length > 0 || report.wrongBodies > 0) {
-      throw new Error(`Not what was asked for: ${stdout}`);
+      throw new Error(`The load got unexpected responses: ${stdout}`);
     }
     return report;
   } finally {

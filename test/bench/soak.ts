@@ -17,7 +17,7 @@ export async function benchMemory(requests: number): Promise<Row[]> {
     const pattern = await answerTo(served.url + ME, env.token(first));
     const calls = env.users.map((user) => call(ME, env.token(user), bodyFor(user, pattern)));
     const figures = [served.residentMegabytes()];
-    for (let asked = 0; asked < requests; asked += USERS) {
+    for (let sent = 0; sent < requests; sent += USERS) {
       await load({ port: served.port, connections: 32, seconds: 600, once: true, calls });
       figures.push(served.residentMegabytes());
     }

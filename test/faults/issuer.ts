@@ -122,16 +122,16 @@ export const flooded: Fault = {
 const COOLDOWN_SECONDS = 5;
 
 async function floodWith(context: FaultContext, perSecond: number): Promise<void> {
-  const asked: Promise<unknown>[] = [];
+  const pending: Promise<unknown>[] = [];
   const token = context.system.admin.token;
   while (flooding) {
     for (let index = 0; index < perSecond / 20; index += 1) {
-      const asking = context.send('/api/v1/auth/me', { token: forgedFrom(token) });
-      asked.push(asking.then((answer) => forged.push(answer)));
+      const request = context.send('/api/v1/auth/me', { token: forgedFrom(token) });
+      pending.push(request.then((answer) => forged.push(answer)));
     }
     await sleep(50);
   }
-  await Promise.all(asked);
+  await Promise.all(pending);
 }
 
 export function expectAll(

@@ -55,13 +55,13 @@ function readScript(name: string): string {
 /** The build, as production runs it: `dist/src/main.js` in a process of its own. */
 export async function startProcess(
   variables: Record<string, string>,
-  { port: wanted, output: kind = 'pipe', skipReadyCheck: atOnce = false }: StartOptions = {},
+  { port: givenPort, output: kind = 'pipe', skipReadyCheck = false }: StartOptions = {},
 ): Promise<AppProcess> {
-  const port = wanted ?? (await findFreePort());
+  const port = givenPort ?? (await findFreePort());
   const stdio = typeof kind === 'number' ? kind : 'pipe';
-  const heard = openUnlinkedFile();
-  const tapped = isLeakDetectorActive ? ['--import', './test/support/recorded-process.ts'] : [];
-  const child = spawn(process.execPath, [...tapped, ...PRODUCTION_ARGUMENTS], {
+  const recording = openUnlinkedFile();
+  const preload = isLeakDetectorActive ? ['--import', './test/support/recorded-process.ts'] : [];
+  const child = spawn(process.execPath, [...preload, ...PRODUCTION_ARGUMENTS], {
     env: {
       PATH: process.env['PATH'],
       NODE_ENV: 'production',
@@ -70,7 +70,7 @@ export async function startProcess(
       RATE_LIMIT_PER_MINUTE: '1000000',
       ...withDirectUrl(variables),
     },
-    stdio: ['ignore', stdio, stdio, heard],
+    stdio: ['ignore', stdio, stdio, recording],
   });
   running.add(child);
   const ended = once(child, 'close').then(() => running.delete(child));
@@ -83,10 +83,10 @@ export async function startProcess(
 
   if (variables['DATABASE_URL']) registerDatabase(variables['DATABASE_URL']);
   addOutputSource('the log', () => output.stdout + output.stderr);
-  addOutputSource('an answer', () => readRecording(heard));
+  addOutputSource('a response', () => readRecording(recording));
 
   const url = `http://127.0.0.1:${port}`;
-  if (!atOnce && !(await waitUntilLive(url, child))) {
+  if (!skipReadyCheck && !(await waitUntilLive(url, child))) {
     throw new Error(`It did not start: ${output.stderr}${output.stdout}`);
   }
   return {
@@ -116,12 +116,12 @@ export async function startProcess(
   };
 }
 
-/** For `afterAll`: what a failed test left behind. */
+/** For `afterAll`: kills the processes that a failed test left running. */
 export function killProcesses(): void {
   for (const child of running) child.kill('SIGKILL');
 }
 
-/** A file that is gone when nobody has it open any more. */
+/** Opens a file that the system deletes when the last process closes it. */
 function openUnlinkedFile(): number {
   const path = join(tmpdir(), `gatehouse-${randomBytes(6).toString('hex')}`);
   const file = openSync(path, 'ax+', 0o600);
@@ -134,9 +134,11 @@ function readRecording(file: number): string {
   const buffer = Buffer.alloc(fstatSync(file).size);
   readSync(file, buffer, 0, buffer.length, 0);
   const lines = buffer.toString().split('\n').slice(0, -1);
-  const heard = lines.map((line) => JSON.parse(line) as { said?: string; asked?: string });
-  for (const { asked } of heard) if (asked !== undefined) registerToken(asked);
-  return heard.map(({ said }) => said ?? '').join('');
+  const records = lines.map(
+    (line) => JSON.parse(line) as { response?: string; authorization?: string },
+  );
+  for (const { authorization } of records) if (authorization) registerToken(authorization);
+  return records.map(({ response }) => response ?? '').join('');
 }
 
 async function waitUntilLive(url: string, child: ChildProcess): Promise<boolean> {

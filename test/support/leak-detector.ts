@@ -48,15 +48,15 @@ export function addOutputSource(where: string, take: () => string): void {
 /** Keeps what an application in this process answers. */
 export function recordServer(server: Server): void {
   const answers: string[] = [];
-  addOutputSource('an answer', () => answers.splice(0).join(''));
+  addOutputSource('a response', () => answers.splice(0).join(''));
   server.on('connection', (socket) => recordOutput(socket, (text) => void answers.push(text)));
   server.prependListener('request', ({ headers }) => registerToken(headers.authorization ?? ''));
 }
 
-/** What was said since this was last asked, and should not have been. */
+/** Returns the secrets in the output since the last call. */
 export async function findLeaks(): Promise<string[]> {
   for (const url of databases) await registerSecretsIn(url);
-  // All are read first: with what was said come the tokens that were sent.
+  // Reads all sources first, because reading a recording also registers the tokens in it.
   const texts = sources.map(({ where, take }) => ({ where, text: take() }));
   return texts.flatMap(({ where, text }) =>
     [...secrets].flatMap(([secret, what]) => {
@@ -74,7 +74,7 @@ async function registerSecretsIn(url: string): Promise<void> {
   try {
     await client.connect();
   } catch {
-    return; // It went with its test; what signed up there is planted all the same.
+    return; // The test dropped its database. The secrets of its users are registered already.
   }
   try {
     const { rows } = await client.query<{ what: string; query: string }>(

@@ -9,9 +9,9 @@ const FILE = 3;
 const write = (line: object) => void writeSync(FILE, `${JSON.stringify(line)}\n`);
 
 subscribe('net.server.socket', (message) => {
-  recordOutput((message as { socket: Socket }).socket, (said) => write({ said }));
+  recordOutput((message as { socket: Socket }).socket, (response) => write({ response }));
 });
 subscribe('http.server.request.start', (message) => {
   const { authorization } = (message as { request: IncomingMessage }).request.headers;
-  if (authorization !== undefined) write({ asked: authorization });
+  if (authorization !== undefined) write({ authorization });
 });

@@ -1,17 +1,17 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
-/** A line between the service and its database that can be cut, kept cut, or made slow. */
+/** A TCP proxy in front of the database that can cut, refuse or delay connections. */
 export interface TcpProxy {
   port: number;
-  /** How many lines were ever asked for, and how many there are. */
+  /** The number of connections so far, and of those that are open. */
   opened: number;
   readonly open: number;
-  /** New lines are closed as they come. */
+  /** Closes new connections immediately. */
   cut: boolean;
-  /** Each piece that the other side sends arrives so much later. */
+  /** Delays all data from the other side. */
   delayMs: number;
-  /** Every line there is gets a TCP reset, on both sides. */
+  /** Resets every open connection on both sides. */
   resetAll(): void;
   close(): void;
 }
