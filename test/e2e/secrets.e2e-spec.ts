@@ -83,29 +83,29 @@ const leaked = async () =>
   (await findLeaks()).map((leak) => leak.split(', after ')[0] ?? '').toSorted(byName);
 
 it.each([
-  ['session', ['session.token in an answer']],
+  ['session', ['session.token in a response']],
   [
     'account',
     [
-      'account.accessToken in an answer',
-      'account.idToken in an answer',
-      'account.password in an answer',
-      'account.refreshToken in an answer',
+      'account.accessToken in a response',
+      'account.idToken in a response',
+      'account.password in a response',
+      'account.refreshToken in a response',
     ],
   ],
   [
     'header',
     [
-      'part 1 of a JWT in an answer',
-      'part 2 of a JWT in an answer',
-      'part 3 of a JWT in an answer',
+      'part 1 of a JWT in a response',
+      'part 2 of a JWT in a response',
+      'part 3 of a JWT in a response',
     ],
   ],
   [
     'log',
     ['part 1 of a JWT in the log', 'part 2 of a JWT in the log', 'part 3 of a JWT in the log'],
   ],
-  ['database', ['the password of DATABASE_URL in an answer']],
+  ['database', ['the password of DATABASE_URL in a response']],
 ])('detects the secrets that /leaks/%s leaks', async (path, found) => {
   await send(`leaks/${path}`);
   expect(await leaked()).toEqual(found);

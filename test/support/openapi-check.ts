@@ -9,7 +9,7 @@ export interface TestResponse {
   body: any;
 }
 
-/** Throws where an answer is not what the OpenAPI document promises for that operation. */
+/** Throws if a response does not match the OpenAPI document of its operation. */
 export type OpenApiCheck = (method: string, path: string, answer: TestResponse) => void;
 
 export function createOpenApiCheck(document: OpenAPIObject): OpenApiCheck {
