@@ -23,7 +23,8 @@ import {
   releaseLostConnections,
   withConnection,
 } from './src/database/connection.js';
-import { mapToPhysical } from './src/database/entity-mapping.js';
+import { mapToPhysical, placeInSchema } from './src/database/entity-mapping.js';
+import { type Extensions, extensions as configuredExtensions } from './src/extensions.js';
 import { inspectWith, requireUsable } from './src/database/inspect.js';
 import type { PhysicalSchema } from './src/database/physical-schema.js';
 import { Verification } from './src/better-auth/verification.entity.js';
@@ -31,15 +32,10 @@ import { Session } from './src/better-auth/session.entity.js';
 import { User } from './src/better-auth/user.entity.js';
 
 const ENTITIES = [User, Session, Account, Verification, AuditEvent];
-
-/**
- * The schemas that entities of your own name (`schema` in `defineEntity`). MikroORM compares these
- * with the entities, and no other one: the rest of the database belongs to Better-Auth and others.
- */
-const OWN_SCHEMAS: string[] = [];
+const BUILT_IN: ReadonlySet<string> = new Set(ENTITIES.map(({ name }) => name));
 
 /** In the order in which they run. The name of a released migration never changes. */
-export const MIGRATIONS = [
+const MIGRATIONS = [
   { name: '20261121000000-adopt-better-auth-tables', class: AdoptBetterAuthTables },
   { name: '20261121010000-audit-event', class: AuditEventTable },
   { name: '20261121020000-list-indexes', class: ListIndexes },
@@ -50,12 +46,15 @@ export const MIGRATIONS = [
   { name: '20261128020000-always-triggers', class: AlwaysTriggers },
 ];
 
-export const MIGRATION_NAMES = MIGRATIONS.map(({ name }) => name);
+/** The migrations of Gatehouse and of the extensions, as recorded in the database. */
+export const migrationNames = ({ migrations }: Extensions = configuredExtensions): string[] =>
+  [...MIGRATIONS, ...migrations].map(({ name }) => name);
 
 export interface OrmSetting {
   url: string;
   poolMax: number;
   physical: PhysicalSchema;
+  extensions?: Extensions;
   /** The query timeout. Null means none, for migrations. */
   queryTimeoutMs?: number | null;
   /** Receives the warnings of MikroORM about connections. */
@@ -67,15 +66,20 @@ export function ormOptions({
   url,
   poolMax,
   physical,
+  extensions = configuredExtensions,
   queryTimeoutMs = QUERY_TIMEOUT_MS,
   warn,
 }: OrmSetting): Options {
+  const { schema, entities, migrations } = extensions;
   return defineConfig({
     clientUrl: url,
-    entities: ENTITIES,
+    entities: [...ENTITIES, ...entities],
     // Always set, because MikroORM's default is `public`, whatever the search_path is.
     schema: physical.schema,
-    discovery: { onMetadata: (meta) => mapToPhysical(meta, physical) },
+    discovery: {
+      onMetadata: (meta) =>
+        BUILT_IN.has(meta.className) ? mapToPhysical(meta, physical) : placeInSchema(meta, schema),
+    },
     pool: { min: 0, max: poolMax },
     driverOptions: {
       connectionString: url,
@@ -90,12 +94,18 @@ export function ormOptions({
         if (queryTimeoutMs !== null) enforceQueryTimeout(pool, queryTimeoutMs);
       },
     },
+    // A DTO for PATCH has all its fields, and undefined for those that the client did not send.
+    assign: { ignoreUndefined: true },
     logger: (message) => warn?.(message),
     colors: false,
     extensions: [Migrator, GuardedSchemaGenerator],
     migrations: {
       tableName: 'gatehouse.migration',
-      migrationsList: MIGRATIONS,
+      migrationsList: [...MIGRATIONS, ...migrations],
+      // For `migration:create`.
+      path: 'migrations',
+      emit: 'ts',
+      fileName: (timestamp, name = 'change') => `${timestamp}-${name}`,
       // A transaction for each migration, because some cannot run in one.
       allOrNothing: false,
       // MikroORM would write a snapshot file with the database's name on every run.
@@ -104,7 +114,7 @@ export function ormOptions({
     },
     schemaGenerator: {
       // Not read from the database: the difference would be to drop it.
-      ignoreSchema: physical.schemas.filter((schema) => !OWN_SCHEMAS.includes(schema)),
+      ignoreSchema: physical.schemas.filter((name) => entities.length === 0 || name !== schema),
       // Not expected there either: the difference would be to create it.
       skipTables: [
         ...Object.values(physical.tables).map(({ name }) => `${physical.schema}.${name}`),

@@ -10,6 +10,7 @@ import { AuditModule } from './audit/audit.module.js';
 import { UsersModule } from './users/users.module.js';
 import { CoreModule } from './core.module.js';
 import type { Environment } from './config/environment.js';
+import { type Extensions, extensions as configuredExtensions } from './extensions.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
 import { AccountsModule } from './accounts/accounts.module.js';
 import { HealthModule } from './health/health.module.js';
@@ -20,12 +21,12 @@ export interface AppOptions {
   environment: Environment;
   physical: PhysicalSchema;
   log: Logger;
-  /** The modules whose controllers respond below `/api/v1`. */
-  modules?: Type[];
+  /** The modules and entities of your own. The default is `src/extensions.ts`. */
+  extensions?: Extensions;
 }
 
-/** The modules whose controllers respond below `/api/v1`. Add your own modules here. */
-export const API_MODULES: Type[] = [
+/** The modules whose routes are below `/api/v1`. */
+const API_MODULES: Type[] = [
   AuthModule,
   UsersModule,
   AdministrationModule,
@@ -36,7 +37,13 @@ export const API_MODULES: Type[] = [
 
 @Module({})
 export class AppModule {
-  static forRoot({ environment, physical, log, modules = API_MODULES }: AppOptions): DynamicModule {
+  static forRoot({
+    environment,
+    physical,
+    log,
+    extensions = configuredExtensions,
+  }: AppOptions): DynamicModule {
+    const modules = [...API_MODULES, ...extensions.modules];
     return {
       module: AppModule,
       imports: [
@@ -46,9 +53,10 @@ export class AppModule {
             url: environment.DATABASE_URL,
             poolMax: environment.DATABASE_POOL_MAX,
             physical,
+            extensions,
             warn: (message) => log.warn({ from: 'database' }, message),
           }),
-          // Code that writes must fork the EntityManager. Most requests need no fork.
+          // `OrmContextGuard` creates the request context, and costs less than the middleware.
           registerRequestContext: false,
         }),
         AuthModule,

@@ -1,3 +1,4 @@
+import { WithoutOrm } from '../database/orm-context.guard.js';
 import { Controller, Get, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { AccountFilter, AccountList } from '../accounts/account.dto.js';
@@ -8,6 +9,7 @@ import { UserRead } from '../users/user.dto.js';
 import { CurrentSessionRead } from './auth.dto.js';
 
 @Controller('auth')
+@WithoutOrm()
 @ApiTags('Me')
 export class AuthController {
   constructor(private readonly accounts: AccountsService) {}

@@ -18,6 +18,7 @@ import { AuthEvents } from './auth-events.js';
 import { AuthGuard } from './auth.guard.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
+import { OrmContextGuard } from '../database/orm-context.guard.js';
 import { DatabaseModule } from '../database/database.module.js';
 import { UserCache } from './user-cache.js';
 import { AuthRepository } from './auth.repository.js';
@@ -99,6 +100,7 @@ class KeyRingLifecycle implements OnApplicationBootstrap, OnApplicationShutdown 
     RateLimiter,
     DecoratedRoutes,
     // These guards run in this order, before every route of every module.
+    { provide: APP_GUARD, useClass: OrmContextGuard },
     { provide: APP_GUARD, useClass: AuthGuard },
     { provide: APP_GUARD, useClass: RateLimitGuard },
     { provide: APP_GUARD, useClass: RolesGuard },

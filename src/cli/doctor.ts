@@ -1,5 +1,5 @@
 import type { Client } from 'pg';
-import { MIGRATION_NAMES } from '../../mikro-orm.config.js';
+import { migrationNames } from '../../mikro-orm.config.js';
 import { runProgram } from './run-program.js';
 import { type Environment, environmentNames, readEnvironment } from '../config/environment.js';
 import { configurationWarnings } from '../config/warnings.js';
@@ -20,7 +20,7 @@ interface Diagnosis {
 function diagnose(environment: Environment): Promise<Diagnosis> {
   return withConnection(environment.directUrl, async (client) => {
     const physical = await inspectWith(client, environment);
-    const pending = await pendingMigrations(MIGRATION_NAMES, (sql) =>
+    const pending = await pendingMigrations(migrationNames(), (sql) =>
       client.query(sql).then(({ rows }) => rows),
     );
     const warnings = [
@@ -31,7 +31,7 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       ...physical.errors,
       ...(pending.length > 0 && physical.errors.length === 0
         ? [
-            `${pending.length} of ${MIGRATION_NAMES.length} migrations are pending. Run: npm run migrate`,
+            `${pending.length} of ${migrationNames().length} migrations are pending. Run: npm run migrate`,
           ]
         : []),
     ];

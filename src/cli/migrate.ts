@@ -7,6 +7,7 @@ import { type Environment, readEnvironment } from '../config/environment.js';
 import { withConnection } from '../database/connection.js';
 import { createTriggers, type TriggerState, triggerState } from '../database/change-triggers.js';
 import { inspectWith, requireUsable } from '../database/inspect.js';
+import { extensions } from '../extensions.js';
 import { grantToRuntimeRole } from '../database/runtime-role.js';
 
 /**
@@ -74,7 +75,11 @@ async function repairTriggers(client: Client, environment: Environment): Promise
 async function grantRights(client: Client, environment: Environment): Promise<string[]> {
   const { DATABASE_RUNTIME_ROLE: role } = environment;
   if (role === undefined) return [];
-  await grantToRuntimeRole(client, role, await inspectWith(client, environment));
+  const physical = await inspectWith(client, environment);
+  const { entities, schema } = extensions;
+  // The first migration of the extensions may not have created the schema yet.
+  const hasOwnSchema = entities.length > 0 && physical.schemas.includes(schema);
+  await grantToRuntimeRole(client, role, physical, hasOwnSchema ? schema : undefined);
   return [`the grants of role "${role}"`];
 }
 

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { MetadataError } from '@mikro-orm/core';
 import { InvalidEnvironmentError } from '../config/environment.js';
 import { UnusableDatabaseError, describeQueryError } from '../database/connection.js';
 
@@ -48,6 +49,9 @@ function explain(error: unknown): string | undefined {
     ListenError,
   ].some((kind) => error instanceof kind);
   if (isOurs) return (error as Error).message;
+  if (error instanceof MetadataError) {
+    return `${error.message}. \`src/extensions.ts\` lists the entities of your own.`;
+  }
   return describeQueryError(error);
 }
 

@@ -28,3 +28,12 @@ export function mapToPhysical(meta: EntityMetadata, physical: PhysicalSchema): v
     if (property.primary) Object.assign(property, { type: new OpaqueId(column.type) });
   }
 }
+
+/** Puts an entity of an extension into the schema of the extensions. */
+export function placeInSchema(meta: EntityMetadata, schema: string): void {
+  meta.schema ??= schema;
+  if (meta.schema === schema) return;
+  throw new Error(
+    `Entity ${meta.className} is in schema "${meta.schema}". Entities of your own are in schema "${schema}" (src/extensions.ts).`,
+  );
+}

@@ -22,13 +22,12 @@ export class GuardedSchemaGenerator extends SqlSchemaGenerator {
       schema === undefined || !ignored.has(schema);
     const ours = <Part extends { schema?: string }>(parts: Record<string, Part>) =>
       Object.fromEntries(Object.entries(parts).filter(([, part]) => isOurs(part)));
-    const namespaces = (names: Set<string>) =>
-      new Set([...names].filter((name) => !ignored.has(name)));
     return super.diffToSQL(
       {
         ...diff,
-        newNamespaces: namespaces(diff.newNamespaces),
-        removedNamespaces: namespaces(diff.removedNamespaces),
+        newNamespaces: new Set([...diff.newNamespaces].filter((name) => !ignored.has(name))),
+        // A schema can contain objects that MikroORM does not know.
+        removedNamespaces: new Set(),
         newNativeEnums: diff.newNativeEnums.filter(isOurs),
         removedNativeEnums: diff.removedNativeEnums.filter(isOurs),
         newRoutines: ours(diff.newRoutines),

@@ -26,3 +26,9 @@ export function isDatabaseUnavailable(error: unknown): boolean {
 export function isInvalidValue(error: unknown): boolean {
   return error instanceof Error && 'code' in error && /^22...$/.test(String(error.code));
 }
+
+/** Whether PostgreSQL cannot read a text as an id, such as `abc` for a uuid or an integer. */
+export function isInvalidId(error: unknown): boolean {
+  // 22P02: invalid_text_representation. 22003: numeric_value_out_of_range.
+  return error instanceof Error && 'code' in error && /^(22P02|22003)$/.test(String(error.code));
+}

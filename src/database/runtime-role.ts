@@ -10,10 +10,17 @@ export async function grantToRuntimeRole(
   client: Client,
   role: string,
   physical: PhysicalSchema,
+  /** The schema of the entities of extensions, if there are any. */
+  ownSchema?: string,
 ): Promise<void> {
   await requireRestricted(client, role);
+  const name = escapeIdentifier(role);
+  const statements = [
+    ...grants(name, physical),
+    ...(ownSchema === undefined ? [] : ownGrants(name, escapeIdentifier(ownSchema))),
+  ];
   await client.query('begin');
-  for (const statement of grants(escapeIdentifier(role), physical)) await client.query(statement);
+  for (const statement of statements) await client.query(statement);
   await client.query('commit');
 }
 
@@ -43,6 +50,14 @@ function grants(role: string, { schema, tables }: PhysicalSchema): string[] {
     ...onTable('user', `select (${columns('user')}), update (${columns('user', UPDATED_COLUMNS)})`),
     ...onTable('session', `select (${columns('session')}), delete`),
     ...onTable('account', `select (${columns('account')})`),
+  ];
+}
+
+function ownGrants(role: string, schema: string): string[] {
+  return [
+    `grant usage on schema ${schema} to ${role}`,
+    `grant select, insert, update, delete on all tables in schema ${schema} to ${role}`,
+    `grant usage on all sequences in schema ${schema} to ${role}`,
   ];
 }
 

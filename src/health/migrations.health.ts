@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { type HealthIndicatorResult, HealthIndicatorService } from '@nestjs/terminus';
-import { MIGRATION_NAMES } from '../../mikro-orm.config.js';
+import { migrationNames } from '../../mikro-orm.config.js';
 import { pendingMigrations } from '../database/pending-migrations.js';
 import { CHECK_TIMEOUT_MS, DatabaseHealthIndicator } from './database.health.js';
 import { singleFlight } from './single-flight.js';
@@ -30,7 +30,7 @@ export class MigrationsHealthIndicator {
     // The ping comes first because simultaneous requests share it.
     const pending = await this.database
       .ping()
-      .then(() => pendingMigrations(MIGRATION_NAMES, (sql) => this.database.query(sql)))
+      .then(() => pendingMigrations(migrationNames(), (sql) => this.database.query(sql)))
       .catch(() => null);
     if (pending === null) throw new Error('not known while the database does not answer');
     if (pending.length > 0) throw new Error(`${pending.length} pending: npm run migrate`);

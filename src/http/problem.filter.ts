@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http';
 import {
   type ArgumentsHost,
   Catch,
@@ -7,7 +8,7 @@ import {
 } from '@nestjs/common';
 import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { isDatabaseUnavailable } from '../database/postgres-errors.js';
+import { isDatabaseUnavailable, isInvalidId } from '../database/postgres-errors.js';
 import { isRetryable } from '../database/transaction-runner.js';
 import { allowedMethods } from './allowed-methods.js';
 import { unauthorized } from '../problems/unauthorized.js';
@@ -27,10 +28,12 @@ import {
 export class ProblemFilter implements ExceptionFilter {
   private readonly internalErrors: LogThrottle;
   private readonly outages: LogThrottle;
+  private readonly invalidIds: LogThrottle;
 
   constructor(private readonly log: Logger) {
     this.internalErrors = new LogThrottle(log, 'fault');
     this.outages = new LogThrottle(log, 'unavailable');
+    this.invalidIds = new LogThrottle(log, 'invalid-id');
   }
 
   catch(thrown: unknown, host: ArgumentsHost): void {
@@ -55,6 +58,9 @@ export class ProblemFilter implements ExceptionFilter {
   private report(thrown: unknown, { code, details }: Problem, { requestId }: Request): void {
     if (code === 'INTERNAL_ERROR' && this.internalErrors.allow()) {
       this.log.error({ err: thrown, requestId, code });
+    }
+    if (isInvalidId(thrown) && this.invalidIds.allow()) {
+      this.log.info({ err: thrown, requestId, code }, 'PostgreSQL rejected an id');
     }
     if (code !== 'SERVICE_UNAVAILABLE' || !this.outages.allow()) return;
     const { stack: _, ...cause } = describeError(thrown);
@@ -96,15 +102,39 @@ function toProblem(thrown: unknown, request: Request): Problem {
   if (isDatabaseUnavailable(thrown)) return unavailable('The database is unavailable.');
   // The retries of the transaction have failed.
   if (isRetryable(thrown)) return unavailable('A concurrent change prevented this change.');
+  if (isInvalidId(thrown)) return problem('NOT_FOUND');
+  if (thrown instanceof HttpException) return fromHttpException(thrown, request);
 
-  // Exceptions of Nest and of Express' parsers have a status and little else.
-  const status = thrown instanceof HttpException ? thrown.getStatus() : statusOf(thrown);
+  // Errors of Express and its parsers have a status and little else.
+  const status = statusOf(thrown);
   if (status === 404) return notFound(request);
-  if (status === 401) return unauthorized('AUTH_TOKEN_INVALID');
   const isClientError = status >= 400 && status < 500;
   return problem(
     CODE_OF_STATUS[status] ?? (isClientError ? 'MALFORMED_REQUEST' : 'INTERNAL_ERROR'),
   );
+}
+
+/** Keeps the status and the message of an exception that a handler throws on purpose. */
+function fromHttpException(thrown: HttpException, request: Request): Problem {
+  const status = thrown.getStatus();
+  // Nest itself throws this one for an unknown route, and quotes the path and the query.
+  if (status === 404 && request.route === undefined) return notFound(request);
+  if (status === 503) return unavailable('The service is temporarily unavailable.');
+  if (status >= 500) return problem('INTERNAL_ERROR');
+  const detail = messageOf(thrown);
+  if (status === 401) return unauthorized('AUTH_TOKEN_INVALID', undefined, detail);
+  const details = detail === undefined ? {} : { detail };
+  const code = CODE_OF_STATUS[status];
+  return code ? problem(code, details) : problem('CLIENT_ERROR', { ...details, status });
+}
+
+/** The message of the developer, or undefined if it is only the name of the status. */
+function messageOf(thrown: HttpException): string | undefined {
+  const response = thrown.getResponse();
+  const message: unknown =
+    typeof response === 'string' ? response : Reflect.get(response, 'message');
+  const text = Array.isArray(message) ? message.join('. ') : message;
+  return typeof text === 'string' && text !== STATUS_CODES[thrown.getStatus()] ? text : undefined;
 }
 
 function notFound(request: Request): Problem {
@@ -119,6 +149,8 @@ function statusOf(thrown: unknown): number {
 }
 
 const CODE_OF_STATUS: Record<number, ErrorCode> = {
+  400: 'MALFORMED_REQUEST',
+  404: 'NOT_FOUND',
   403: 'AUTH_FORBIDDEN',
   409: 'CONFLICT',
   412: 'PRECONDITION_FAILED',

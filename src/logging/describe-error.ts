@@ -1,4 +1,4 @@
-import { ValidationError } from '@mikro-orm/core';
+import { MetadataError, ValidationError } from '@mikro-orm/core';
 
 interface DescribedError {
   type: string;
@@ -49,10 +49,22 @@ function isError(value: unknown): value is ErrorLike {
 function quotesValues(error: ErrorLike): boolean {
   // JSON.parse quotes its input.
   if (error.name === 'SyntaxError') return true;
-  // MikroORM's "User not found ({ email: … })".
-  if (error instanceof ValidationError) return true;
+  if (error instanceof ValidationError) return !quotesNoRow(error);
   return SQLSTATE.test(String(error.code)) && !SERVER_CLASSES.test(String(error.code));
 }
+
+/**
+ * Some messages of MikroORM quote a row, such as "User not found ({ email: … })". Those about the
+ * entities and about the wrong use of an entity manager do not.
+ */
+function quotesNoRow(error: ValidationError): boolean {
+  return error instanceof MetadataError || WRONG_USE.includes(error.message);
+}
+
+const WRONG_USE = [
+  ValidationError.cannotUseGlobalContext(),
+  ValidationError.transactionRequired(),
+].map(({ message }) => message);
 
 // Some Node codes (EPIPE) also have five capital letters.
 const SQLSTATE = /^(?=.*\d)[0-9A-Z]{5}$/;

@@ -2,7 +2,7 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import { PROBLEM_MARK } from '../problems/problems.decorator.js';
 import { ErrorResponse } from '../problems/problem.dto.js';
-import { type ErrorCode, PROBLEMS, problem, problemBody } from '../problems/problem.js';
+import { type ErrorCode, kindOf, Problem, problemBody } from '../problems/problem.js';
 import { HEADERS } from './headers.js';
 import { INTRODUCTION, TAGS } from './introduction.js';
 
@@ -37,6 +37,7 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
     extraModels: [ErrorResponse],
   });
   for (const [path, operation] of operationsOf(document)) completeOperation(path, operation);
+  document.tags = allTags(document);
   const schemas = Object.values(document.components?.schemas ?? {});
   for (const schema of schemas) completeIntegers(schema as Schema);
   for (const [, { requestBody }] of operationsOf(document)) {
@@ -54,6 +55,13 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
     headers: Object.fromEntries(headers) as Record<string, never>,
   };
   return document;
+}
+
+/** The tags of Gatehouse in their order, then those of other modules. */
+function allTags(document: OpenAPIObject) {
+  const names = operationsOf(document).flatMap(([, { tags = [] }]) => tags);
+  const own = [...new Set(names)].filter((name) => !(name in TAGS));
+  return [...(document.tags ?? []), ...own.map((name) => ({ name, description: name }))];
 }
 
 /** Removes the examples of parameters, which Swagger UI would fill in and send. */
@@ -92,12 +100,14 @@ const BODY_PROBLEMS: ErrorCode[] = ['PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE
 const ACCESS_RULE_PROBLEMS: ErrorCode[] = ['AUTH_FORBIDDEN', 'EMAIL_NOT_VERIFIED'];
 
 interface Operation extends Record<string, unknown> {
+  tags?: string[];
   parameters?: Parameter[];
   requestBody?: { content: Record<string, { schema?: { $ref?: string } }> };
   responses: Record<string, Response>;
 }
 
 interface Parameter {
+  in?: string;
   example?: unknown;
   schema?: Schema;
 }
@@ -130,14 +140,14 @@ function completeOperation(path: string, operation: Operation): void {
   delete operation['x-public'];
   operation['security'] = isPublic ? [] : [{ [BEARER]: [] }];
   for (const key of marked) delete operation[key];
-  const codes = new Set([
+  const codes = new Set<string>([
     ...COMMON_PROBLEMS,
     ...(isPublic ? [] : PRIVATE_ROUTE_PROBLEMS),
     ...(isRateLimited ? RATE_LIMIT_PROBLEMS : []),
     ...(operation.requestBody === undefined ? [] : BODY_PROBLEMS),
-    ...marked.map((key) => key.slice(PROBLEM_MARK.length) as ErrorCode),
+    ...marked.map((key) => key.slice(PROBLEM_MARK.length)),
   ]);
-  for (const [status, ofStatus] of Map.groupBy(codes, (code) => PROBLEMS[code].status)) {
+  for (const [status, ofStatus] of Map.groupBy(codes, (code) => kindOf(code).status)) {
     operation.responses[status] = problemResponse(ofStatus);
   }
   for (const parameter of operation.parameters ?? []) completeParameter(parameter);
@@ -157,8 +167,14 @@ function completeParameter(parameter: Parameter): void {
     parameter.example = schema['example'];
     delete schema['example'];
   }
+  if (parameter.in === 'path' && schema['type'] === 'string' && !('enum' in schema)) {
+    schema['maxLength'] ??= MAX_HEADER_BYTES;
+  }
   completeIntegers(schema);
 }
+
+/** The limit of Node for the request line and all headers. */
+const MAX_HEADER_BYTES = 16_384;
 
 /** Gives integers without a bound the bounds of a safe integer in JavaScript. */
 function completeIntegers(schema: Schema): void {
@@ -184,13 +200,13 @@ function headersOf(status: number, { content }: Response, isRateLimited: boolean
   return Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
 }
 
-function problemResponse(codes: ErrorCode[]): Response {
+function problemResponse(codes: string[]): Response {
   const examples = Object.fromEntries(
-    codes.map((code) => [code, { value: problemBody(problem(code), '/api/v1/…', EXAMPLE_ID) }]),
+    codes.map((code) => [code, { value: problemBody(new Problem(code), '/api/v1/…', EXAMPLE_ID) }]),
   );
   const media = { schema: { $ref: `${SCHEMAS}ErrorResponse` }, examples };
   return {
-    description: codes.map((code) => `\`${code}\`: ${PROBLEMS[code].title}`).join('. '),
+    description: codes.map((code) => `\`${code}\`: ${kindOf(code).title}`).join('. '),
     content: { 'application/problem+json': media },
   };
 }

@@ -1,5 +1,5 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
-import { PROBLEMS } from './problem.js';
+import { problemKinds } from './problem.js';
 
 export class FieldErrorRead {
   @ApiProperty({ example: 'name' })
@@ -26,7 +26,7 @@ export class ErrorResponse {
   @ApiProperty({ description: 'The path of the request', example: '/api/v1/users/1' })
   instance: string;
 
-  @ApiProperty({ enum: Object.keys(PROBLEMS), example: 'NOT_FOUND' })
+  @ApiProperty({ enum: () => [...problemKinds().keys()], example: 'NOT_FOUND' })
   code: string;
 
   @ApiProperty({ example: '8f14e45f-ceea-467f-a0e6-c0f2a8a1b1de' })

@@ -1,6 +1,6 @@
 import { HttpException } from '@nestjs/common';
 
-interface ProblemKind {
+export interface ProblemKind {
   status: number;
   title: string;
   /** For client developers: when it occurs, and what to do. Also the default `detail`. */
@@ -136,9 +136,36 @@ export const PROBLEMS = {
     meaning:
       'The database or the token issuer is unavailable. Try again after `Retry-After` seconds.',
   },
+  CLIENT_ERROR: {
+    status: 400,
+    title: 'The request was refused',
+    meaning: 'The server refused the request. `status` and `detail` state the reason.',
+  },
 } as const satisfies Record<string, ProblemKind>;
 
 export type ErrorCode = keyof typeof PROBLEMS;
+
+const kinds = new Map<string, ProblemKind>(Object.entries(PROBLEMS));
+
+/** All error codes, including registered ones. */
+export function problemKinds(): ReadonlyMap<string, ProblemKind> {
+  return kinds;
+}
+
+export function kindOf(code: string): ProblemKind {
+  const kind = kinds.get(code);
+  if (!kind) throw new Error(`Unknown error code ${code}: register it with registerProblems().`);
+  return kind;
+}
+
+/** Adds error codes of your own. Returns a function that creates these problems. */
+export function registerProblems<Code extends string>(own: Record<Code, ProblemKind>) {
+  for (const [code, kind] of Object.entries<ProblemKind>(own)) {
+    if (kinds.has(code)) throw new Error(`The error code ${code} exists already.`);
+    kinds.set(code, kind);
+  }
+  return (code: Code, details: ProblemDetails = {}) => new Problem(code, details);
+}
 
 export interface FieldError {
   field: string;
@@ -146,6 +173,8 @@ export interface FieldError {
 }
 
 interface ProblemDetails {
+  /** Replaces the status of the code. */
+  status?: number;
   detail?: string;
   errors?: FieldError[];
   headers?: Record<string, string>;
@@ -157,10 +186,11 @@ interface ProblemDetails {
 
 export class Problem extends HttpException {
   constructor(
-    readonly code: ErrorCode,
+    readonly code: string,
     readonly details: ProblemDetails = {},
   ) {
-    super(PROBLEMS[code].title, PROBLEMS[code].status);
+    const { title, status } = kindOf(code);
+    super(title, details.status ?? status);
   }
 }
 
@@ -181,12 +211,12 @@ export function unavailable(detail: string): Problem {
 
 /** RFC 9457, section 3.1. The type is a URN and not a URL, so that it does not depend on a host. */
 export function problemBody(error: Problem, instance: string, requestId: string) {
-  const { status, title, meaning } = PROBLEMS[error.code];
+  const { title, meaning } = kindOf(error.code);
   const { detail, errors, members } = error.details;
   return {
     type: `urn:gatehouse:problem:${error.code.toLowerCase().replaceAll('_', '-')}`,
     title,
-    status,
+    status: error.getStatus(),
     detail: detail ?? meaning,
     instance,
     code: error.code,

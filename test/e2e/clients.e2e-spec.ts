@@ -43,7 +43,7 @@ beforeAll(async () => {
       BETTER_AUTH_URL: stack.auth.origin,
       JWT_LEEWAY_SECONDS: '0',
     },
-    [SeldomModule],
+    { modules: [SeldomModule] },
   );
 });
 afterAll(async () => {

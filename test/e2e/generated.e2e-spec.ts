@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { format } from 'prettier';
-import { PROBLEMS } from '../../src/problems/problem.js';
+import { problemKinds } from '../../src/problems/problem.js';
+import { extensions } from '../../src/extensions.js';
 import { createDocument } from '../../src/openapi/document.js';
 import { startApp } from '../support/test-app.js';
 import { createDatabase } from '../support/database.js';
@@ -13,7 +14,7 @@ async function expectGenerated(path: string, text: string): Promise<void> {
 }
 
 it('lists every error code of the source in docs/errors.md', async () => {
-  const rows = Object.entries(PROBLEMS).map(
+  const rows = [...problemKinds()].map(
     ([code, { status, title, meaning }]) => `| \`${code}\` | ${status} | ${title} | ${meaning} |`,
   );
   await expectGenerated(
@@ -25,7 +26,8 @@ Every error is a problem as defined by RFC 9457, with the media type \`applicati
 never changes. Titles and details may change. Quote the \`requestId\` when you ask for help, because the
 log contains it.
 
-\`UPDATE_GENERATED=1 npm test -- generated\` writes this page from \`src/problems/problem.ts\`.
+\`UPDATE_GENERATED=1 npm test -- generated\` writes this page from \`src/problems/problem.ts\` and the problems of
+\`src/extensions.ts\`.
 
 | code | status | title | meaning |
 | --- | --- | --- | --- |
@@ -75,10 +77,10 @@ function tableRows(lines: string[]): string {
 
 it('describes the current API in openapi.json', async () => {
   const database = await createDatabase();
-  const gatehouse = await startApp({
-    DATABASE_URL: database.url,
-    BETTER_AUTH_URL: 'http://127.0.0.1:9',
-  });
+  const gatehouse = await startApp(
+    { DATABASE_URL: database.url, BETTER_AUTH_URL: 'http://127.0.0.1:9' },
+    extensions,
+  );
   try {
     await expectGenerated('openapi.json', JSON.stringify(createDocument(gatehouse.app)));
   } finally {

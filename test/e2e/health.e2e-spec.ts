@@ -1,4 +1,4 @@
-import { MIGRATIONS } from '../../mikro-orm.config.js';
+import { migrationNames } from '../../mikro-orm.config.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { type KeySet, startKeySet, until } from '../support/app-process.js';
@@ -88,7 +88,7 @@ describe('readiness probe', () => {
   });
 
   it('returns 503 while a migration is pending, and 200 once it is applied', async () => {
-    const [name] = MIGRATIONS.map((migration) => migration.name);
+    const [name] = migrationNames();
     await database.sql('delete from gatehouse.migration where name = $1', [name]);
     await start();
     await until(async () => (await ready()).body.details.issuerKeys.status as string, 'up');
@@ -168,7 +168,7 @@ it('shares one database check at a time among concurrent probes', async () => {
 });
 
 it('shares one database check at a time while a migration is pending', async () => {
-  const [name] = MIGRATIONS.map((migration) => migration.name);
+  const [name] = migrationNames();
   await database.sql('delete from gatehouse.migration where name = $1', [name]);
   await start();
   await expectSharedChecks('/health/ready', 503);

@@ -73,7 +73,7 @@ describe.each(['off', 'on'])('impersonated session with CHANGE_FEED=%s', (feed) 
         ROLES: 'user,admin,owner,support',
         ADMIN_ROLES: 'admin,owner',
       },
-      [RoleModule],
+      { modules: [RoleModule] },
     );
     if (feed === 'on') {
       for (const { http } of [stack.gatehouse, withRoles]) {

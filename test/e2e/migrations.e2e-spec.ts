@@ -1,6 +1,7 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { MikroORM } from '@mikro-orm/postgresql';
 import { startBetterAuth } from '../../tools/better-auth.ts';
-import { MIGRATIONS, ormOptions } from '../../mikro-orm.config.js';
+import { migrationNames, ormOptions } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
 import { inspectWith } from '../../src/database/inspect.js';
@@ -12,7 +13,17 @@ import { type ProgramResult, runBuilt } from '../support/built-program.js';
 /** Each round starts three processes. Without the lock, about every second round fails. */
 const ROUNDS = { empty: 20, pending: 5 };
 
-const NAMES = MIGRATIONS.map(({ name }) => name);
+const NAMES = migrationNames();
+
+it('lists every file of migrations/ in the configuration or in src/extensions.ts', () => {
+  const code = ['mikro-orm.config.ts', 'src/extensions.ts'].map((path) =>
+    readFileSync(path, 'utf8'),
+  );
+  const unlisted = readdirSync('migrations').filter(
+    (file) => !code.join().includes(`migrations/${file.replace(/\.ts$/, '.js')}'`),
+  );
+  expect(unlisted).toEqual([]);
+});
 
 let database: TestDatabase;
 const migrate = () => runBuilt('src/cli/migrate.js', { DATABASE_URL: database.url });

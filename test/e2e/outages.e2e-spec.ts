@@ -85,7 +85,7 @@ describe('late responses', () => {
     async () => {
       const gatehouse = await startApp(
         { DATABASE_URL: database.url, BETTER_AUTH_URL: 'http://127.0.0.1:9' },
-        [SlowModule],
+        { modules: [SlowModule] },
       );
       try {
         const startedAt = performance.now();
@@ -140,7 +140,7 @@ it(
         BETTER_AUTH_URL: 'http://127.0.0.1:9',
         RATE_LIMIT_PER_MINUTE: '0',
       },
-      [SlowModule],
+      { modules: [SlowModule] },
     );
     const statuses = new Set<number>();
     try {

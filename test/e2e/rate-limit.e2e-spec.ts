@@ -63,7 +63,7 @@ async function start(variables: Record<string, string> = {}): Promise<void> {
       CHANGE_FEED: 'off',
       ...variables,
     },
-    [LimitedModule],
+    { modules: [LimitedModule] },
   );
 }
 

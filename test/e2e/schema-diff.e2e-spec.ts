@@ -2,8 +2,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defineEntity, p } from '@mikro-orm/core';
-import { MikroORM, type Options } from '@mikro-orm/postgresql';
-import { ormOptions } from '../../mikro-orm.config.js';
+import { MikroORM } from '@mikro-orm/postgresql';
+import { ormOptions, type OrmSetting } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
 import { inspectWith } from '../../src/database/inspect.js';
@@ -46,7 +46,7 @@ const applicationDdl = (schema: string) => `
 
 describe.each(KINDS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) => {
   let database: TestDatabase;
-  let options: Options;
+  let setting: OrmSetting;
   let orm: MikroORM;
 
   beforeAll(async () => {
@@ -61,8 +61,8 @@ describe.each(KINDS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) 
     const environment = parseEnvironment({ NODE_ENV: 'test', ...variables });
     const url = environment.DATABASE_URL;
     const physical = await withConnection(url, (client) => inspectWith(client, environment));
-    options = ormOptions({ url, poolMax: 2, physical });
-    orm = await MikroORM.init(options);
+    setting = { url, poolMax: 2, physical };
+    orm = await MikroORM.init(ormOptions(setting));
   });
 
   afterAll(async () => {
@@ -103,21 +103,17 @@ describe.each(KINDS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) 
     expect(row?.['kept']).toBeGreaterThan(3);
   });
 
-  it(`creates a table for an entity in another schema (${name})`, async () => {
+  it(`creates a table for an entity of an extension in its schema (${name})`, async () => {
     const Note = defineEntity({
       name: 'Note',
-      schema: 'own',
       properties: { id: p.integer().primary(), owner: () => p.manyToOne(User) },
     });
-    const { ignoreSchema = [], ...rest } = options.schemaGenerator ?? {};
-    const withNote = await MikroORM.init({
-      ...options,
-      entities: [...(options.entities ?? []), Note],
-      schemaGenerator: {
-        ...rest,
-        ignoreSchema: ignoreSchema.filter((ignored) => ignored !== 'own'),
-      },
-    });
+    const withNote = await MikroORM.init(
+      ormOptions({
+        ...setting,
+        extensions: { modules: [], schema: 'own', entities: [Note], migrations: [] },
+      }),
+    );
     try {
       const sql = await withNote.schema.getUpdateSchemaSQL({ wrap: false });
       expect(sql.split('\n').filter(Boolean)).toEqual([
@@ -130,5 +126,17 @@ describe.each(KINDS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) 
     } finally {
       await withNote.close(true);
     }
+  });
+
+  it(`refuses an entity of an extension in a schema of others (${name})`, async () => {
+    const Note = defineEntity({
+      name: 'Note',
+      schema: schema ?? 'public',
+      properties: { id: p.integer().primary() },
+    });
+    const extensions = { modules: [], schema: 'own', entities: [Note], migrations: [] };
+    await expect(MikroORM.init(ormOptions({ ...setting, extensions }))).rejects.toThrow(
+      'Entities of your own are in schema "own"',
+    );
   });
 });

@@ -57,7 +57,7 @@ beforeAll(async () => {
   stack = await startStack();
   gatehouse = await startApp(
     { DATABASE_URL: stack.database.url, BETTER_AUTH_URL: stack.auth.origin },
-    [LeakingModule],
+    { modules: [LeakingModule] },
   );
   ada = await signUp(stack.auth);
   await stack.database

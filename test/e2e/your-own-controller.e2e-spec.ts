@@ -1,5 +1,15 @@
 import { readFileSync } from 'node:fs';
-import { Controller, Get, Header, HttpCode, HttpException, Module, Param } from '@nestjs/common';
+import {
+  BadRequestException,
+  Controller,
+  Get,
+  Header,
+  HttpCode,
+  HttpException,
+  Module,
+  NotFoundException,
+  Param,
+} from '@nestjs/common';
 import { Public, RequireVerifiedEmail, Roles, SelfOrAdmin } from '../../src/access/decorators.js';
 import { createDocument } from '../../src/openapi/document.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
@@ -35,7 +45,17 @@ class OpenController {
 
   @Get('refused/:status')
   refused(@Param('status') status: string): never {
-    throw new HttpException('ours alone', Number(status));
+    throw new HttpException('for the client', Number(status));
+  }
+
+  @Get('exceptions/list')
+  list(): never {
+    throw new BadRequestException(['first', 'second']);
+  }
+
+  @Get('exceptions/default')
+  byDefault(): never {
+    throw new NotFoundException();
   }
 
   @Get('of-its-own-type')
@@ -68,7 +88,7 @@ beforeAll(async () => {
       // The tests change rows by SQL. Without the change feed the next request reads them uncached.
       CHANGE_FEED: 'off',
     },
-    [NotesModule, OpenModule],
+    { modules: [NotesModule, OpenModule] },
   );
   ada = await signUp(stack.auth);
 });
@@ -177,24 +197,39 @@ const getOpen = async (path: string, method = 'GET') => {
 it.each([
   [400, 400, 'MALFORMED_REQUEST'],
   [401, 401, 'AUTH_TOKEN_INVALID'],
-  [402, 400, 'MALFORMED_REQUEST'],
+  [402, 402, 'CLIENT_ERROR'],
   [403, 403, 'AUTH_FORBIDDEN'],
   [404, 404, 'NOT_FOUND'],
   [409, 409, 'CONFLICT'],
   [412, 412, 'PRECONDITION_FAILED'],
   [422, 422, 'UNPROCESSABLE'],
+  [410, 410, 'CLIENT_ERROR'],
   [429, 429, 'RATE_LIMITED'],
   [501, 500, 'INTERNAL_ERROR'],
+  [503, 503, 'SERVICE_UNAVAILABLE'],
 ])(
   "converts Nest's exception with status %s to a problem with status %s and code %s",
   async (thrown, status, code) => {
     const response = await fetch(`${gatehouse.url}/api/v1/notes/open/refused/${thrown}`);
-    const text = await response.text();
-    expect([response.status, JSON.parse(text).code]).toEqual([status, code]);
-    expect(text).not.toContain('ours alone');
+    const body = (await response.json()) as { status: number; code: string; detail: string };
+    expect([response.status, body.status, body.code]).toEqual([status, status, code]);
+    // The message of a server error can contain internal details.
+    if (status < 500) expect(body.detail).toBe('for the client');
+    else expect(JSON.stringify(body)).not.toContain('for the client');
     expect(response.headers.get('www-authenticate') !== null).toBe(status === 401);
   },
 );
+
+it('joins the messages of an exception and omits the name of its status', async () => {
+  const detailOf = async (path: string) =>
+    JSON.parse((await getOpen(`exceptions/${path}`))[3] as string).detail;
+  expect(await detailOf('list')).toBe('first. second');
+  expect(await detailOf('default')).toBe('The route or the resource does not exist.');
+});
+
+it('does not quote the path of an unknown route in a response', async () => {
+  expect((await getOpen('unknown?token=secret'))[3]).not.toContain('secret');
+});
 
 describe('response of a controller', () => {
   it('sends JSON with its length, and the same headers without a body for HEAD', async () => {

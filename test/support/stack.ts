@@ -1,6 +1,12 @@
+import { MikroORM } from '@mikro-orm/postgresql';
+import { ormOptions } from '../../mikro-orm.config.js';
+import { parseEnvironment } from '../../src/config/environment.js';
+import { withConnection } from '../../src/database/connection.js';
+import { inspectWith } from '../../src/database/inspect.js';
 import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import type { ServerOptions } from '../../tools/better-auth-server.ts';
-import { type RunningApp, startApp } from './test-app.js';
+import type { Extensions } from '../../src/extensions.js';
+import { NO_EXTENSIONS, type RunningApp, startApp } from './test-app.js';
 import { createDatabase, type TestDatabase } from './database.js';
 
 export interface Stack {
@@ -17,8 +23,10 @@ export interface Stack {
 export async function startStack(
   issuer: Partial<ServerOptions> = {},
   variables: Record<string, string> = {},
+  extensions: Partial<Extensions> = {},
 ): Promise<Stack> {
   const database = await createDatabase();
+  if (extensions.migrations) await applyMigrations(database, extensions);
   const auth = await startBetterAuth({ databaseUrl: database.url, ...issuer });
   const authWithSid = await startBetterAuth({
     databaseUrl: database.url,
@@ -26,11 +34,10 @@ export async function startStack(
     publicOrigin: auth.origin,
     ...issuer,
   });
-  const gatehouse = await startApp({
-    DATABASE_URL: database.url,
-    BETTER_AUTH_URL: auth.origin,
-    ...variables,
-  });
+  const gatehouse = await startApp(
+    { DATABASE_URL: database.url, BETTER_AUTH_URL: auth.origin, ...variables },
+    extensions,
+  );
   return {
     database,
     auth,
@@ -42,4 +49,15 @@ export async function startStack(
       await database.drop();
     },
   };
+}
+
+/** In a fork whose `src/extensions.ts` lists them, the template has them already. */
+async function applyMigrations(database: TestDatabase, own: Partial<Extensions>): Promise<void> {
+  const url = database.directUrl;
+  const environment = parseEnvironment({ NODE_ENV: 'test', DATABASE_URL: url });
+  const physical = await withConnection(url, (client) => inspectWith(client, environment));
+  const extensions = { ...NO_EXTENSIONS, ...own };
+  const orm = await MikroORM.init(ormOptions({ url, poolMax: 2, physical, extensions }));
+  await orm.migrator.up();
+  await orm.close(true);
 }

@@ -1,8 +1,7 @@
 import type { AddressInfo } from 'node:net';
-import type { Type } from '@nestjs/common';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import request from 'supertest';
-import { API_MODULES } from '../../src/app.module.js';
+import { type Extensions } from '../../src/extensions.js';
 import { createLogger } from '../../src/logging/logger.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
@@ -32,10 +31,13 @@ export interface CallOptions {
   headers?: Record<string, string>;
 }
 
-/** The application as `main.ts` makes it, on a port of its own, with its log kept. */
+/**
+ * The application as `main.ts` makes it, on a port of its own, with its log kept. Without
+ * `extensions` it has only the routes of Gatehouse.
+ */
 export async function startApp(
   variables: Record<string, string>,
-  ownModules: Type[] = [],
+  extensions: Partial<Extensions> = {},
 ): Promise<RunningApp> {
   const environment = parseEnvironment({
     NODE_ENV: 'test',
@@ -49,7 +51,10 @@ export async function startApp(
   const log = createLogger(environment, {
     write: (line) => {
       written.push(line);
-      lines.push(JSON.parse(line) as Record<string, unknown>);
+      const parsed = JSON.parse(line) as Record<string, unknown>;
+      lines.push(parsed);
+      // Shows the reason for a response 500 next to the failed test.
+      if (parsed['code'] === 'INTERNAL_ERROR' && 'err' in parsed) process.stderr.write(line);
     },
   });
   registerDatabase(environment.DATABASE_URL);
@@ -61,7 +66,7 @@ export async function startApp(
     environment,
     physical,
     log,
-    modules: [...API_MODULES, ...ownModules],
+    extensions: { ...NO_EXTENSIONS, ...extensions },
   });
   recordServer(app.getHttpServer());
   await app.listen(0, '127.0.0.1');
@@ -81,6 +86,13 @@ export async function startApp(
     close: () => app.close(),
   };
 }
+
+export const NO_EXTENSIONS: Extensions = {
+  modules: [],
+  schema: 'app',
+  entities: [],
+  migrations: [],
+};
 
 async function call(
   url: string,
