@@ -11,7 +11,7 @@ import type { Logger } from 'pino';
 import { LOG } from '../logging/logger.js';
 import { AccountsModule } from '../accounts/accounts.module.js';
 import { UnknownQueryGuard } from '../validation/unknown-query.guard.js';
-import { MINUTE_MS, RateLimiter } from '../rate-limit/rate-limiter.js';
+import { RateLimiter } from '../rate-limit/rate-limiter.js';
 import { Environment } from '../config/environment.js';
 import { AuthController } from './auth.controller.js';
 import { AuthEvents } from './auth-events.js';
@@ -22,7 +22,11 @@ import { OrmContextGuard } from '../database/orm-context.guard.js';
 import { DatabaseModule } from '../database/database.module.js';
 import { UserCache } from './user-cache.js';
 import { AuthRepository } from './auth.repository.js';
-import { DecoratedRoutes, RateLimitGuard } from '../rate-limit/rate-limit.guard.js';
+import {
+  DecoratedRoutes,
+  RateLimitGuard,
+  THROTTLER_OPTIONS,
+} from '../rate-limit/rate-limit.guard.js';
 import { ActorCheck } from '../access/actor-check.js';
 import { RolesGuard } from '../access/roles.guard.js';
 import { TokenActorCheck } from './token-actor-check.js';
@@ -46,16 +50,7 @@ class KeyRingLifecycle implements OnApplicationBootstrap, OnApplicationShutdown 
 /** Global, so that feature modules can inject the abstract `ActorCheck` without importing auth. */
 @Global()
 @Module({
-  imports: [
-    AccountsModule,
-    DatabaseModule,
-    ThrottlerModule.forRootAsync({
-      inject: [Environment],
-      useFactory: ({ RATE_LIMIT_PER_MINUTE }: Environment) => [
-        { limit: RATE_LIMIT_PER_MINUTE, ttl: MINUTE_MS },
-      ],
-    }),
-  ],
+  imports: [AccountsModule, DatabaseModule, ThrottlerModule.forRoot(THROTTLER_OPTIONS)],
   controllers: [AuthController],
   providers: [
     {

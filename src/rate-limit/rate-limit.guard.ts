@@ -12,6 +12,12 @@ import type { Request, Response } from 'express';
 import { memoizePerRoute } from '../http/memoize-per-route.js';
 import { addressKey, type RateLimitPolicy, RateLimiter, userKey } from './rate-limiter.js';
 
+/** What the throttler resolves for a route whose decorators set no limit or no window. */
+const UNSET = -1;
+
+/** The options of the `ThrottlerModule`. */
+export const THROTTLER_OPTIONS: ThrottlerModuleOptions = [{ limit: UNSET, ttl: UNSET }];
+
 /**
  * Lets the Nest throttler read `@Throttle()` and `@SkipThrottle()`, but counts in our RateLimiter.
  * The throttler's own storage keeps the time of every request of the last minute. Its headers
@@ -29,15 +35,25 @@ export class DecoratedRoutes extends ThrottlerGuard {
   }
 
   protected override handleRequest({ context, limit, ttl }: ThrottlerRequest): Promise<boolean> {
-    const route = `${context.getClass().name}.${context.getHandler().name}`;
-    count(this.limits, context, { route, limit, windowMs: ttl });
+    const { defaultPolicy } = this.limits;
+    if (limit === UNSET && ttl === UNSET) {
+      routeOf(context).usesDefaultLimit = true;
+      count(this.limits, context);
+    } else {
+      count(this.limits, context, {
+        route: `${context.getClass().name}.${context.getHandler().name}`,
+        limit: limit === UNSET ? defaultPolicy.limit : limit,
+        windowMs: ttl === UNSET ? defaultPolicy.windowMs : ttl,
+      });
+    }
     return Promise.resolve(true);
   }
 }
 
 /**
  * Runs after the AuthGuard, so that it can count by user: several users may share one address. Most
- * routes have no decorator of the throttler, and skip its asynchronous check.
+ * routes have the default limit. After their first request they skip the throttler, which is
+ * asynchronous and reads the metadata for each request.
  */
 @Injectable()
 export class RateLimitGuard implements CanActivate {
@@ -47,17 +63,13 @@ export class RateLimitGuard implements CanActivate {
   ) {}
 
   canActivate(context: ExecutionContext): true | Promise<boolean> {
-    if (isDecorated(context)) return this.decorated.canActivate(context);
+    if (!routeOf(context).usesDefaultLimit) return this.decorated.canActivate(context);
     count(this.limits, context);
     return true;
   }
 }
 
-const isDecorated = memoizePerRoute((controller, handler) =>
-  [handler, controller].some((target) =>
-    Reflect.getMetadataKeys(target).some((key) => String(key).startsWith('THROTTLER:')),
-  ),
-);
+const routeOf = memoizePerRoute(() => ({ usesDefaultLimit: false }));
 
 function count(limits: RateLimiter, context: ExecutionContext, policy?: RateLimitPolicy): void {
   const http = context.switchToHttp();

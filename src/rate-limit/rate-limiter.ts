@@ -46,7 +46,7 @@ export class RateLimiter {
    * above. An eviction here takes 10,000 other exhausted windows within the same minute.
    */
   private readonly exhausted = new LRUCache<string, Window>({ max: MAX_EXHAUSTED });
-  private readonly defaultPolicy: RateLimitPolicy;
+  readonly defaultPolicy: RateLimitPolicy;
   /** Separate, so that failures of an old token do not refuse the user's valid requests. */
   private readonly failurePolicy: RateLimitPolicy;
 
@@ -115,7 +115,7 @@ export class RateLimiter {
   }
 }
 
-export const MINUTE_MS = 60_000;
+const MINUTE_MS = 60_000;
 const MAX_KEYS = 100_000;
 const MAX_EXHAUSTED = 10_000;
 

@@ -17,6 +17,14 @@ class LimitedController {
   @Throttle({ default: { limit: 1, ttl: 30_000 } })
   strict(): void {}
 
+  @Get('limit-only')
+  @Throttle({ default: { limit: 2 } })
+  limitOnly(): void {}
+
+  @Get('window-only')
+  @Throttle({ default: { ttl: 30_000 } })
+  windowOnly(): void {}
+
   @Get('unlimited')
   @SkipThrottle()
   unlimited(): void {}
@@ -333,6 +341,18 @@ it('lets a route have its own limit, or no limit', async () => {
     repeat(200, LIMIT + 1),
   );
   expect(await statuses(LIMIT, token)).toEqual(repeat(200, LIMIT));
+});
+
+it.each([
+  ['strict', '"user";q=1;w=30'],
+  ['limit-only', '"user";q=2;w=60'],
+  ['window-only', `"user";q=${LIMIT};w=30`],
+])('applies the default to what the decorator of the route %s omits', async (route, policy) => {
+  const { token } = await signUp(stack.auth);
+  for (let call = 0; call < 2; call += 1) {
+    const { headers } = await gatehouse.call(`/api/v1/limited/${route}`, { token });
+    expect(headers.get('ratelimit-policy')).toBe(policy);
+  }
 });
 
 const isBusy = ({ reason }: Record<string, unknown>) => reason === 'signature-budget';
