@@ -2,6 +2,7 @@ import { createServer, IncomingMessage, ServerResponse } from 'node:http';
 import type { NestApplicationOptions } from '@nestjs/common';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import type { Express } from 'express';
+import { methodNotAllowed } from './method-not-allowed.js';
 
 /** Express on a Node server that has limits and creates Express' own message objects. */
 export class HttpAdapter extends ExpressAdapter {
@@ -16,6 +17,12 @@ export class HttpAdapter extends ExpressAdapter {
     // expectations (RFC 9110 §10.1.1). Node handles `100-continue` without this event.
     server.on('checkExpectation', (request, response) => server.emit('request', request, response));
     this.httpServer = server;
+  }
+
+  /** Nest calls this after all routes are registered. */
+  override setNotFoundHandler(...handler: Parameters<ExpressAdapter['setNotFoundHandler']>) {
+    this.use(methodNotAllowed(this.getInstance()));
+    return super.setNotFoundHandler(...handler);
   }
 }
 

@@ -10,7 +10,6 @@ import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
 import { isDatabaseUnavailable, isInvalidId } from '../database/postgres-errors.js';
 import { isRetryable } from '../database/transaction-runner.js';
-import { allowedMethods } from './allowed-methods.js';
 import { unauthorized } from '../problems/unauthorized.js';
 import { describeError } from '../logging/describe-error.js';
 import { LogThrottle } from '../logging/log-throttle.js';
@@ -107,7 +106,6 @@ function toProblem(thrown: unknown, request: Request): Problem {
 
   // Errors of Express and its parsers have a status and little else.
   const status = statusOf(thrown);
-  if (status === 404) return notFound(request);
   const isClientError = status >= 400 && status < 500;
   return problem(
     CODE_OF_STATUS[status] ?? (isClientError ? 'MALFORMED_REQUEST' : 'INTERNAL_ERROR'),
@@ -118,7 +116,7 @@ function toProblem(thrown: unknown, request: Request): Problem {
 function fromHttpException(thrown: HttpException, request: Request): Problem {
   const status = thrown.getStatus();
   // Nest itself throws this one for an unknown route, and quotes the path and the query.
-  if (status === 404 && request.route === undefined) return notFound(request);
+  if (status === 404 && request.route === undefined) return problem('NOT_FOUND');
   if (status === 503) return unavailable('The service is temporarily unavailable.');
   if (status >= 500) return problem('INTERNAL_ERROR');
   const detail = messageOf(thrown);
@@ -137,12 +135,6 @@ function messageOf(thrown: HttpException): string | undefined {
   return typeof text === 'string' && text !== STATUS_CODES[thrown.getStatus()] ? text : undefined;
 }
 
-function notFound(request: Request): Problem {
-  const methods = allowedMethods(request);
-  if (methods.length === 0) return problem('NOT_FOUND');
-  return problem('METHOD_NOT_ALLOWED', { headers: { Allow: methods.join(', ') } });
-}
-
 function statusOf(thrown: unknown): number {
   const status = thrown instanceof Error && 'status' in thrown ? thrown.status : undefined;
   return typeof status === 'number' ? status : 500;
@@ -150,8 +142,8 @@ function statusOf(thrown: unknown): number {
 
 const CODE_OF_STATUS: Record<number, ErrorCode> = {
   400: 'MALFORMED_REQUEST',
-  404: 'NOT_FOUND',
   403: 'AUTH_FORBIDDEN',
+  404: 'NOT_FOUND',
   409: 'CONFLICT',
   412: 'PRECONDITION_FAILED',
   413: 'PAYLOAD_TOO_LARGE',

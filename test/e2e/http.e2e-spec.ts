@@ -67,8 +67,22 @@ describe('error responses', () => {
     });
   });
 
-  it('lists the supported methods of a path in Allow', async () => {
-    await gatehouse.http.delete('/health').expect('Allow', 'GET, HEAD');
+  it.each([
+    ['DELETE', '/health', 'GET, HEAD'],
+    ['PUT', '/health/', 'GET, HEAD'],
+    ['POST', '/api/v1/docs/swagger-ui.css', 'GET, HEAD'],
+    ['POST', '/api/v1/users/42', 'GET, HEAD, PATCH'],
+    ['GET', '/api/v1/users/42/ban', 'DELETE, POST'],
+    ['HEAD', '/api/v1/users/42/ban', 'DELETE, POST'],
+  ])('lists the supported methods of %s %s in Allow', async (method, path, allow) => {
+    const { status, headers } = await fetch(gatehouse.url + path, { method });
+    expect([status, headers.get('allow')]).toEqual([405, allow]);
+  });
+
+  it('logs no route for a method that the path does not support', async () => {
+    await gatehouse.http.post('/api/v1/users/42').set('X-Request-Id', 'no-route');
+    const line = gatehouse.lines.find(({ clientRequestId }) => clientRequestId === 'no-route');
+    expect(line).toMatchObject({ status: 405, route: null, code: 'METHOD_NOT_ALLOWED' });
   });
 
   it.each([

@@ -1,3 +1,4 @@
+import { listRoutes } from '../../src/http/method-not-allowed.js';
 import { createDocument } from '../../src/openapi/document.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -5,19 +6,11 @@ let stack: Stack;
 beforeAll(async () => (stack = await startStack()));
 afterAll(() => stack.end());
 
-interface Layer {
-  route?: { path: string; methods: Record<string, boolean> };
-}
-
 /** Every route that is registered in Express, independent of decorators and document. */
 function routes(): string[] {
-  const { router } = stack.gatehouse.app.getHttpAdapter().getInstance() as unknown as {
-    router: { stack: Layer[] };
-  };
-  return router.stack
-    .flatMap(({ route }) =>
-      Object.keys(route?.methods ?? {}).map((method) => `${method.toUpperCase()} ${route?.path}`),
-    )
+  return listRoutes(stack.gatehouse.app.getHttpAdapter().getInstance())
+    .flatMap(({ path, methods = [] }) => methods.map((method) => `${method} ${path}`))
+    .filter((route) => !route.startsWith('HEAD '))
     .toSorted();
 }
 
