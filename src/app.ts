@@ -59,7 +59,7 @@ function setup(
   if (environment.DOCS_ENABLED) app.get(SwaggerUi).serveOn(app);
 
   const server: Server = app.getHttpServer();
-  server.on('clientError', onClientError(log));
+  server.on('clientError', onClientError(log, tracker));
   server.prependListener('request', normalizeTarget);
   server.prependListener('request', tracker.onRequest);
   return app;

@@ -1,28 +1,23 @@
 import { randomUUID } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Response } from 'express';
 import type { Logger } from 'pino';
 import { LogThrottles } from '../logging/log-throttle.js';
 import { type ErrorCode, problem, problemBody } from '../problems/problem.js';
 import { isDiscarding } from './discard-body.js';
 import { sendProblem } from './problem.filter.js';
+import type { RequestTracker } from './request-tracker.js';
 import { SECURITY_HEADERS } from './security-headers.js';
-
-/** Node stores the current response in its socket. The property is private, so it has no type. */
-interface ServerSocket extends Socket {
-  _httpMessage?: Response | null;
-}
 
 /**
  * Sends a problem and logs a line when Node rejects a request before Express receives it, or during
  * its body. Node alone would send only a status line.
  */
-export function onClientError(logger: Logger) {
+export function onClientError(logger: Logger, tracker: RequestTracker) {
   const throttles = new LogThrottles(logger, 'request.unreadable');
-  return (error: NodeJS.ErrnoException, socket: ServerSocket): void => {
+  return (error: NodeJS.ErrnoException, socket: Socket): void => {
     const rejection = problem(CODE_OF_CLIENT_ERROR[error.code ?? ''] ?? 'MALFORMED_REQUEST');
-    const response = socket._httpMessage;
+    const response = tracker.currentResponse(socket);
     // A client would take a second response to this request for the response to its next one.
     const isAnswered = response?.headersSent || isDiscarding(socket);
     if (error.code === 'ECONNRESET' || !socket.writable || isAnswered) {

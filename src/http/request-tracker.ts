@@ -94,6 +94,14 @@ export class RequestTracker implements OnApplicationShutdown {
     else requestReceivedAt.run(now, next);
   };
 
+  /** The response that Node sends on this connection now. Later pipelined ones have no socket. */
+  currentResponse(socket: Socket): Response | undefined {
+    for (const response of this.openResponses) {
+      if (response.socket === socket) return response;
+    }
+    return undefined;
+  }
+
   drain(): void {
     this.draining = true;
     // A connection that stays open after its last response would delay the shutdown.

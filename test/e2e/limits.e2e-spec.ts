@@ -130,6 +130,24 @@ it('responds to a valid request but not to invalid data behind it', async () => 
   expect(JSON.parse(answer.body)).toMatchObject({ status: 'error' });
 });
 
+it('returns a problem for the unreadable body of the second of two pipelined requests', async () => {
+  gatehouse.lines.length = 0;
+  const socket = connect(Number(new URL(gatehouse.url).port), '127.0.0.1');
+  let text = '';
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
+  const closed = new Promise((resolve) => socket.on('close', resolve));
+  const head = 'GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n';
+  socket.write(`${head}${POST}Transfer-Encoding: chunked\r\n\r\n2\r\n{"\r\n`);
+  await until(() => text.includes('"status":"ok"'), true);
+  socket.write('X\r\n');
+  await closed;
+  expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 400']);
+  const [, requestId] = /"requestId":"([^"]+)"/.exec(text) ?? [];
+  expect(gatehouse.lines).toContainEqual(
+    expect.objectContaining({ requestId, method: 'POST', code: 'MALFORMED_REQUEST' }),
+  );
+});
+
 it('times out the headers after ten seconds and the whole request after thirty', async () => {
   const [headers, body] = await Promise.all([
     sendRaw('GET / HTTP/1.1\r\nHost: a\r\n'),
