@@ -1,7 +1,6 @@
 import { MikroOrmModule } from '@mikro-orm/nestjs';
 import { type DynamicModule, Module, type Type } from '@nestjs/common';
 import { RouterModule } from '@nestjs/core';
-import type { Logger } from 'pino';
 import { ormOptions } from '../mikro-orm.config.js';
 import { AdministrationModule } from './administration/administration.module.js';
 import { AuthModule } from './auth/auth.module.js';
@@ -11,6 +10,7 @@ import { UsersModule } from './users/users.module.js';
 import { CoreModule } from './core.module.js';
 import type { Environment } from './config/environment.js';
 import { type Extensions, extensions as configuredExtensions } from './extensions.js';
+import type { ProcessLogger } from './logging/logger.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
 import { AccountsModule } from './accounts/accounts.module.js';
 import { HealthModule } from './health/health.module.js';
@@ -20,7 +20,7 @@ import { SwaggerUi } from './openapi/swagger-ui.js';
 export interface AppOptions {
   environment: Environment;
   physical: PhysicalSchema;
-  log: Logger;
+  log: ProcessLogger;
   /** The modules and entities of your own. The default is `src/extensions.ts`. */
   extensions?: Extensions;
 }

@@ -1,9 +1,8 @@
 import { type DynamicModule, Global, Module } from '@nestjs/common';
-import type { Logger } from 'pino';
 import { Environment } from './config/environment.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from './database/physical-schema.js';
 import { RequestTracker } from './http/request-tracker.js';
-import { LOG } from './logging/logger.js';
+import { LOG, type ProcessLogger } from './logging/logger.js';
 
 /** Makes the objects that exist before Nest starts injectable in every module. */
 @Global()
@@ -12,7 +11,7 @@ export class CoreModule {
   static forRoot(options: {
     environment: Environment;
     physical: PhysicalSchema;
-    log: Logger;
+    log: ProcessLogger;
   }): DynamicModule {
     return {
       module: CoreModule,

@@ -2,10 +2,9 @@ import { randomUUID } from 'node:crypto';
 import type { Socket } from 'node:net';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
-import type { Logger } from 'pino';
 import { requestReceivedAt } from '../database/request-received-at.js';
 import { LogThrottles } from '../logging/log-throttle.js';
-import { logRequest } from '../logging/logger.js';
+import type { ProcessLogger } from '../logging/logger.js';
 import { problem, unavailable } from '../problems/problem.js';
 import { sendProblem } from './problem.filter.js';
 import { discardBody } from './discard-body.js';
@@ -39,7 +38,7 @@ export class RequestTracker implements OnApplicationShutdown {
   /** Whether the service is shutting down and closes its connections. */
   private draining = false;
 
-  constructor(private readonly log: Logger) {
+  constructor(private readonly log: ProcessLogger) {
     this.anonymousThrottles = new LogThrottles(log, 'request');
   }
 
@@ -136,7 +135,7 @@ export class RequestTracker implements OnApplicationShutdown {
     if (level === 'debug' && !this.log.isLevelEnabled(level)) return;
     const className = level === 'debug' ? 'probe' : throttleClass(request, response);
     if (className !== undefined && !this.anonymousThrottles.allow(className)) return;
-    logRequest(this.log, level, 'request', {
+    this.log.logRequest(level, {
       requestId: request.requestId,
       clientRequestId: request.clientRequestId,
       method: request.method,

@@ -7,15 +7,21 @@ import { type LogStream, standardOutput } from './log-stream.js';
 /** `@Inject(LOG)`: the pino logger of the process, for events with fields of their own. */
 export const LOG = Symbol('LOG');
 
+/** pino's logger, and a faster method for the line of each request. */
+export interface ProcessLogger extends Logger {
+  logRequest(level: 'debug' | 'info', fields: object): void;
+}
+
 /**
  * The log of the process, on standard output. If the output fails (closed pipe, full disk, stopped
  * reader), lines are lost but the process runs on.
  */
 export function createLogger(
   environment: Environment,
-  output: LogStream = standardOutput(),
-): Logger {
+  destination: LogStream = standardOutput(),
+): ProcessLogger {
   const pretty = environment.logFormat === 'pretty' ? loadPrettifier() : undefined;
+  const output = pretty ? prettified(destination, pretty) : destination;
   const log = pino(
     {
       level: environment.LOG_LEVEL,
@@ -30,30 +36,26 @@ export function createLogger(
         },
       },
     },
-    pretty ? prettified(output, pretty) : output,
+    output,
   );
   if (environment.logFormat === 'pretty' && !pretty) {
     log.warn('LOG_FORMAT=pretty needs pino-pretty, which is not installed: the log is JSON');
   }
-  return log;
+  return Object.assign(log, { logRequest: requestLogger(log, output) });
 }
 
 /**
  * Writes the same line as pino would. Every request has one. In a busy process, pino's own path
  * costs a tenth of a request: it runs much code that the CPU caches no longer hold.
  */
-export function logRequest(
-  log: Logger,
-  level: 'debug' | 'info',
-  message: string,
-  fields: object,
-): void {
-  if (!log.isLevelEnabled(level)) return;
-  const rest = JSON.stringify(fields).slice(1, -1);
-  const output = Reflect.get(log, pino.symbols.streamSym) as LogStream;
-  output.write(
-    `{"level":"${level}","time":"${new Date().toISOString()}",${rest},"msg":"${message}"}\n`,
-  );
+function requestLogger(log: Logger, output: LogStream): ProcessLogger['logRequest'] {
+  return (level, fields) => {
+    if (!log.isLevelEnabled(level)) return;
+    const rest = JSON.stringify(fields).slice(1, -1);
+    output.write(
+      `{"level":"${level}","time":"${new Date().toISOString()}",${rest},"msg":"request"}\n`,
+    );
+  };
 }
 
 /** Resolves when every earlier line is written or has failed. */
