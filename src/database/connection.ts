@@ -1,6 +1,5 @@
-import type { EventEmitter } from 'node:events';
-import { createConnection, type Socket } from 'node:net';
-import { Client, type ClientBase, type ClientConfig, type Pool, type PoolClient } from 'pg';
+import { createConnection } from 'node:net';
+import { Client, type ClientConfig, type Pool, type PoolClient } from 'pg';
 import { isDatabaseUnavailable } from './postgres-errors.js';
 
 /** How long to wait for a new connection, for a free connection of the pool, and for a result. */
@@ -47,8 +46,14 @@ export async function withConnection<Result>(
 export class PooledClient extends Client {
   constructor(config?: ClientConfig) {
     super({ ...config, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
+    this.connection.once('backendKeyData', (key: BackendKey) => backendKeys.set(this, key));
   }
 }
+
+/** What a request to cancel the query of a connection must contain. */
+type BackendKey = Record<'processID' | 'secretKey', number>;
+
+const backendKeys = new WeakMap<Client, BackendKey>();
 
 /**
  * The `query_timeout` of `pg` gives a busy connection to the next caller. Here a query that times
@@ -108,11 +113,10 @@ export function discardReadOnlyConnections(pool: Pool): void {
   membersOf.set(pool, members);
   pool.on('connect', (client) => {
     members.add(client);
-    const { connection } = client as PoolClient & Internals;
-    connection.on('parameterStatus', ({ parameterName, parameterValue }) => {
+    client.connection.on('parameterStatus', ({ parameterName, parameterValue }: Setting) => {
       if (READ_ONLY_SETTING.test(parameterName) && parameterValue === 'on') expired.add(client);
     });
-    connection.on('errorMessage', ({ code }) => {
+    client.connection.on('errorMessage', ({ code }: { code?: string }) => {
       if (code === '25006') expired.add(client);
     });
   });
@@ -122,6 +126,8 @@ export function discardReadOnlyConnections(pool: Pool): void {
     if (expired.has(client)) void client.end();
   });
 }
+
+type Setting = Record<'parameterName' | 'parameterValue', string>;
 
 const READ_ONLY_SETTING = /^(default_transaction_read_only|in_hot_standby)$/;
 
@@ -136,36 +142,25 @@ export async function renewConnections(pool: Pool): Promise<void> {
   await Promise.allSettled(taken.map(async (client) => (await client).release()));
 }
 
-/** Members of `pg`'s client that its types omit. */
-interface Internals {
-  host: string;
-  port: number;
-  processID: number | null;
-  secretKey: number | null;
-  connection: EventEmitter<{
-    parameterStatus: [{ parameterName: string; parameterValue: string }];
-    errorMessage: [{ code?: string }];
-  }> & { stream: Socket };
-}
-
 /** Closes the socket without the protocol's termination. The connection's queries reject now. */
-export function destroyConnection(client: ClientBase): void {
-  (client as ClientBase & Internals).connection.stream.destroy();
+export function destroyConnection(client: Client): void {
+  client.connection.stream.destroy();
 }
 
 function cancelQuery(client: PoolClient): void {
-  const { host, port, processID, secretKey } = client as PoolClient & Internals;
+  const { host, port } = client;
   // The pool does not take it back.
   destroyConnection(client);
-  if (processID === null || secretKey === null) return;
+  const key = backendKeys.get(client);
+  if (!key) return;
 
   // PostgreSQL's CancelRequest: length, code, process, secret. The server sends no response. The
   // request is not encrypted, like psql's before version 17. If it is lost, the statement runs on.
   const request = Buffer.alloc(16);
   request.writeInt32BE(16, 0);
   request.writeInt32BE(80_877_102, 4);
-  request.writeInt32BE(processID, 8);
-  request.writeInt32BE(secretKey, 12);
+  request.writeInt32BE(key.processID, 8);
+  request.writeInt32BE(key.secretKey, 12);
   const socket = host.startsWith('/')
     ? createConnection(`${host}/.s.PGSQL.${port}`)
     : createConnection(port, host);
