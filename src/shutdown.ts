@@ -1,4 +1,5 @@
 import type { Server } from 'node:http';
+import type { NestApplicationContext } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { Logger } from 'pino';
 import { RequestTracker } from './http/request-tracker.js';
@@ -46,9 +47,10 @@ export function shutDownOnSignal(app: NestExpressApplication, log: Logger): void
   process.on('SIGINT', (signal) => void shutDown(signal));
 }
 
-/** The signal decides whether Terminus waits. Nest's types omit this parameter of `close`. */
+/** The signal decides whether Terminus waits. The interface of `app` omits this parameter. */
 function closeFor(signal: NodeJS.Signals, app: NestExpressApplication): Promise<void> {
-  return (app as { close(signal: string): Promise<void> }).close(signal);
+  const context: Pick<NestApplicationContext, 'close'> = app;
+  return context.close(signal);
 }
 
 function closeConnections(app: NestExpressApplication, log: Logger): void {
