@@ -63,15 +63,19 @@ export class SessionsRepository extends EntityRepository<Session> {
     return this.deleteReturning({ user: userId, id: sessionId });
   }
 
-  /** MikroORM's query builder omits `returning` from a DELETE, so this uses the native query. */
+  /** MikroORM's query builder omits `returning` from a DELETE, so it is appended here. */
   private async deleteReturning(where: QBFilterQuery<Session>): Promise<RevokedSession[]> {
     const em = this.getEntityManager();
     const meta = em.getMetadata().get<Session>(this.entityName);
     const { id, user, createdAt, expiresAt, impersonatedBy } = meta.properties;
-    const query = this.createQueryBuilder().delete(where).getNativeQuery();
-    const returned = [id, user, createdAt, expiresAt, impersonatedBy];
-    query.returning(returned.flatMap(({ fieldNames }) => fieldNames));
-    const rows = await em.execute<EntityDictionary<Session>[]>(query);
+    const { sql, params } = this.createQueryBuilder().delete(where).toQuery();
+    const returned = [id, user, createdAt, expiresAt, impersonatedBy]
+      .flatMap(({ fieldNames }) => fieldNames)
+      .map((name) => em.getPlatform().quoteIdentifier(name));
+    const rows = await em.execute<EntityDictionary<Session>[]>(
+      `${sql} returning ${returned.join(', ')}`,
+      params,
+    );
     return rows.map((row) => {
       const revoked = em.getDriver().mapResult<Session>(row, meta) as RevokedRow;
       return {
