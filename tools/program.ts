@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 
-const endWithParent = new URL('./end-with-parent.ts', import.meta.url).href;
+const exitWithParent = new URL('./exit-with-parent.ts', import.meta.url).href;
 
 export interface ProgramOptions {
   /** The file that Node runs. */
@@ -18,7 +18,7 @@ export interface ProgramOptions {
 export function startProgram({ file, args = [], env, output }: ProgramOptions): ChildProcess {
   return spawn(
     process.execPath,
-    ['--enable-source-maps', '--import', endWithParent, file, ...args],
+    ['--enable-source-maps', '--import', exitWithParent, file, ...args],
     {
       env,
       stdio: ['pipe', output, output],

@@ -14,7 +14,7 @@ import { Client } from 'pg';
 import { ApiProgram, watchSources } from './api-program.ts';
 import { BetterAuthError, startBetterAuth, type BetterAuth } from './better-auth.ts';
 import { errorCode, DevStackError, messageOf } from './errors.ts';
-import { lockFolder } from './lock.ts';
+import { lockFolder } from './folder-lock.ts';
 import { isPortInUse } from './ports.ts';
 import { startPostgres, type Postgres } from './postgres.ts';
 import { waitForExit, stopProgram, startProgram } from './program.ts';

@@ -3,9 +3,13 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { findFreePort } from '../../tools/ports.ts';
-import { type Daemon, findProgram, startDaemon } from '../support/daemon.ts';
+import {
+  type ExternalProgram,
+  findProgram,
+  startExternalProgram,
+} from '../support/external-program.ts';
 
-export interface HaProxy extends Daemon {
+export interface HaProxy extends ExternalProgram {
   url: string;
   /** Whether it sends requests to the replica of that number. */
   sendsTo(replica: number): Promise<boolean>;
@@ -46,16 +50,16 @@ backend replicas
   default-server check inter 500ms fall 2 rise 1
 ${servers.join('')}`,
   );
-  const daemon = startDaemon(program, ['-db', '-f', settings]);
+  const balancer = startExternalProgram(program, ['-db', '-f', settings]);
   const sendsTo = async (replica: number): Promise<boolean> => {
     const state = await sendCommand(socket, 'show stat').catch(() => '');
     const line = state.split('\n').find((entry) => entry.startsWith(`replicas,replica${replica},`));
     return line?.split(',')[17] === 'UP';
   };
-  await daemon.untilReady(
+  await balancer.untilReady(
     async () => (await sendCommand(socket, 'show stat').catch(() => '')) !== '',
   );
-  return { ...daemon, url: `http://127.0.0.1:${port}`, sendsTo };
+  return { ...balancer, url: `http://127.0.0.1:${port}`, sendsTo };
 }
 
 async function sendCommand(path: string, command: string): Promise<string> {

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { missingProgram } from '../support/daemon.ts';
+import { missingProgram } from '../support/external-program.ts';
 import type { Fault } from './fault.ts';
 import { type PgBouncer, startPgBouncer } from '../support/pgbouncer.ts';
 import type { FaultContext } from './fault-context.ts';

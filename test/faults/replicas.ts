@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startBalancer } from './balancer.ts';
 import type { AppProcess } from '../support/app-process.ts';
-import { findProgram } from '../support/daemon.ts';
+import { findProgram } from '../support/external-program.ts';
 import type { Fault } from './fault.ts';
 import { startHaProxy } from './haproxy.ts';
 import { HttpClient } from './http-client.ts';

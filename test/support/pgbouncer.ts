@@ -1,9 +1,9 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { findFreePort, isPortInUse } from '../../tools/ports.ts';
-import { type Daemon, findProgram, startDaemon } from './daemon.ts';
+import { type ExternalProgram, findProgram, startExternalProgram } from './external-program.ts';
 
-export interface PgBouncer extends Daemon {
+export interface PgBouncer extends ExternalProgram {
   port: number;
 }
 
@@ -40,7 +40,7 @@ server_login_retry = 0
   for (const path of [folder, users, settings]) chmodSync(path, path === folder ? 0o755 : 0o644);
   // It refuses to run as root, and gives its rights up by itself.
   const asNobody = process.getuid?.() === 0 ? ['-u', 'nobody'] : [];
-  const daemon = startDaemon(program, [...asNobody, settings]);
-  await daemon.untilReady(() => isPortInUse(port));
-  return { ...daemon, port };
+  const pooler = startExternalProgram(program, [...asNobody, settings]);
+  await pooler.untilReady(() => isPortInUse(port));
+  return { ...pooler, port };
 }

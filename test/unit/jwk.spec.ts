@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { generateKeyPairSync, type KeyObject, type webcrypto } from 'node:crypto';
 import { selectKeys } from '../../src/auth/jwk.js';
-import { JWKS, kidOf, NAMES } from '../support/token-catalogue.js';
+import { JWKS, kidOf, NAMES } from '../support/token-cases.js';
 
 const [ED25519, ES256, ES512, RS256, PS256] = JWKS;
 

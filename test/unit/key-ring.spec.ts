@@ -15,7 +15,7 @@ import {
   MAX_LIFETIME,
   NAMES,
   NOW,
-} from '../support/token-catalogue.js';
+} from '../support/token-cases.js';
 
 const [ED25519, ES256, ES512, RS256, PS256] = JWKS;
 const SPARE = { ...ED25519, kid: 'spare' };

@@ -29,7 +29,7 @@ import {
   publicKeyOf,
   SIGNING,
   signWith,
-} from '../support/token-catalogue.js';
+} from '../support/token-cases.js';
 
 const RULES: TokenRules = {
   issuer: ISSUER,
@@ -42,7 +42,7 @@ const RULES: TokenRules = {
 
 describe('TokenVerifier', () => {
   describe('valid tokens', () => {
-    // Signed by jose, so that the test does not depend on the code of the catalogue.
+    // Signed by jose, so that the test does not depend on the code of the test tokens.
     it.each(GOOD_TOKENS)(
       'accepts a valid token: $title',
       async ({ from = 'EdDSA', header, claims }) => {

@@ -3,9 +3,9 @@ import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { waitForExit, stopProgram, hasExited } from '../../tools/program.ts';
 
-export interface Daemon {
+export interface ExternalProgram {
   pid: number;
-  /** What it has said. */
+  /** The end of what it has written to its output. */
   output(): string;
   untilReady(isReady: () => Promise<boolean>): Promise<void>;
   stop(): Promise<void>;
@@ -15,26 +15,26 @@ export interface Daemon {
 const running = new Set<() => void>();
 process.on('exit', () => running.forEach((kill) => kill()));
 
-/** A program of Debian's in the foreground, which ends when we do. */
-export function startDaemon(program: string, args: string[]): Daemon {
+/** Starts an installed program in the foreground. It ends with this process. */
+export function startExternalProgram(program: string, args: string[]): ExternalProgram {
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  let said = '';
+  let output = '';
   for (const stream of [child.stdout, child.stderr]) {
-    stream.on('data', (chunk: Buffer) => (said = `${said}${chunk.toString()}`.slice(-10_000)));
+    stream.on('data', (chunk: Buffer) => (output = `${output}${chunk.toString()}`.slice(-10_000)));
   }
   const kill = (): void => void child.kill('SIGKILL');
   running.add(kill);
   void waitForExit(child).then(() => running.delete(kill));
   return {
     pid: child.pid ?? 0,
-    output: () => said,
+    output: () => output,
     untilReady: async (isReady) => {
       for (let attempt = 0; attempt < 200 && !hasExited(child); attempt += 1) {
         if (await isReady()) return;
         await sleep(50);
       }
       kill();
-      throw new Error(`${program} did not start: ${said}`);
+      throw new Error(`${program} did not start: ${output}`);
     },
     stop: () => stopProgram(child, 3000),
     kill: async () => {
@@ -44,13 +44,13 @@ export function startDaemon(program: string, args: string[]): Daemon {
   };
 }
 
-/** An ordinary user's PATH may not lead to it. */
+/** The PATH of an ordinary user may lack the folders of system programs. */
 export function findProgram(name: string): string | undefined {
   const folders = [...(process.env['PATH'] ?? '').split(':'), '/usr/local/sbin', '/usr/sbin'];
   return folders.map((folder) => `${folder}/${name}`).find((path) => existsSync(path));
 }
 
-/** For `impossible`. */
+/** Why a test that needs the program cannot run. Undefined if it can. */
 export function missingProgram(name: string): string | undefined {
   return findProgram(name) ? undefined : `${name} is not installed (apt-get install ${name})`;
 }
