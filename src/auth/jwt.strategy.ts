@@ -13,7 +13,8 @@ import type { UserWithSession, SessionLookup } from './auth.repository.js';
 import { parseBearer, requireBearer } from './bearer.js';
 import { InvalidTokenError } from './invalid-token.js';
 import { TokenVerifier } from './token-verifier.js';
-import { isAdmin, isBanned } from '../access/user-rules.js';
+import { type Verdict, verdict } from './verdict.js';
+import { isAdmin } from '../access/user-rules.js';
 
 /**
  * passport-jwt verifies with `jsonwebtoken`, which does not support EdDSA, Better-Auth's default.
@@ -97,41 +98,25 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
 
   /** Returns the principal without a query if the cache allows the token. Never refuses one. */
   authenticateFromCache(token: VerifiedToken): Principal | undefined {
-    if (this.lacksSessionClaim(token)) return undefined;
     const cached = this.users.get(token.subject, this.sessionLookupFor(token));
-    if (!cached) return undefined;
-    const now = new Date();
-    if (isBanned(cached.user, now) || !this.hasValidSession(cached, now)) return undefined;
+    if (!cached || verdict(token, cached, this.environment, new Date()) !== 'allowed') {
+      return undefined;
+    }
     return this.toPrincipal(token, cached);
   }
 
   /** Passport calls this with a verified token. The cache can allow it, only a query refuses it. */
   async validate(token: VerifiedToken): Promise<Principal> {
-    if (this.lacksSessionClaim(token)) {
-      throw new InvalidTokenError('invalid', 'no-session-claim');
+    const lookup = this.sessionLookupFor(token);
+    let found = this.users.get(token.subject, lookup) ?? null;
+    let result = verdict(token, found, this.environment, new Date());
+    // The session claim is a matter of the token. All else may have changed since it was cached.
+    if (result !== 'allowed' && result !== 'no-session-claim') {
+      found = await this.users.load(token.subject, lookup);
+      result = verdict(token, found, this.environment, new Date());
     }
-    const cached = this.authenticateFromCache(token);
-    if (cached) return cached;
-
-    const loaded = await this.users.load(token.subject, this.sessionLookupFor(token));
-    if (!loaded) throw new InvalidTokenError('invalid', 'no-such-user');
-
-    const now = new Date();
-    const { user } = loaded;
-    if (isBanned(user, now)) {
-      throw problem('USER_BANNED', {
-        members: {
-          banReason: user.banReason,
-          banExpires: user.banExpires?.toISOString() ?? null,
-        },
-      });
-    }
-    if (!this.hasValidSession(loaded, now)) throw unauthorized('AUTH_SESSION_REVOKED');
-    return this.toPrincipal(token, loaded);
-  }
-
-  private lacksSessionClaim({ sessionId }: VerifiedToken): boolean {
-    return sessionId === null && this.environment.SESSION_BINDING === 'require-sid';
+    if (!found || result !== 'allowed') throw refusal(result, found);
+    return this.toPrincipal(token, found);
   }
 
   /**
@@ -144,23 +129,6 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
     return sessionId === null ? { maxCreatedAt: latestSessionStart(token) } : { sessionId };
   }
 
-  private hasValidSession({ session, impersonator }: UserWithSession, now: Date): boolean {
-    if (this.environment.SESSION_BINDING === 'token-only') return true;
-    if (session === null || session.expiresAt <= now) return false;
-    return session.impersonatedBy === null || this.mayImpersonate(impersonator, now);
-  }
-
-  /**
-   * An impersonated session is valid while its impersonator is an admin and is not banned. The
-   * impersonator also needs an own session that existed when it started. Better-Auth itself checks
-   * none of this.
-   */
-  private mayImpersonate(impersonator: UserWithSession | null, now: Date): boolean {
-    if (!impersonator?.session || impersonator.session.impersonatedBy !== null) return false;
-    const { user, session } = impersonator;
-    return session.expiresAt > now && !isBanned(user, now) && isAdmin(user, this.environment);
-  }
-
   private toPrincipal(token: VerifiedToken, { user, session }: UserWithSession): Principal {
     const impersonatedBy = session === null ? null : session.impersonatedBy;
     const actsAsAdmin = impersonatedBy === null && isAdmin(user, this.environment);
@@ -168,6 +136,15 @@ export class JwtStrategy extends PassportStrategy(passportJwt.Strategy) {
       ? { user, session: null, token, binding: 'user', impersonatedBy, isAdmin: actsAsAdmin }
       : { user, session, token, binding: 'session', impersonatedBy, isAdmin: actsAsAdmin };
   }
+}
+
+function refusal(result: Verdict, found: UserWithSession | null): Problem {
+  if (result === 'no-session') return unauthorized('AUTH_SESSION_REVOKED');
+  if (result !== 'banned' || !found) return unauthorized('AUTH_TOKEN_INVALID', result);
+  const { banReason, banExpires } = found.user;
+  return problem('USER_BANNED', {
+    members: { banReason, banExpires: banExpires?.toISOString() ?? null },
+  });
 }
 
 /** passport-jwt reports a missing token only by this message. All other errors are ours. */
