@@ -1,78 +1,53 @@
-import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
+import { type ExecutionContext, Injectable } from '@nestjs/common';
+import { AuthGuard as PassportGuard } from '@nestjs/passport';
 import type { Request, Response } from 'express';
-import { CpuBudget } from '../rate-limit/cpu-budget.js';
-import { Problem } from '../problems/problem.js';
-import { addressKey, RateLimiter, userKey } from '../rate-limit/rate-limiter.js';
-import { AuthEvents } from './auth-events.js';
+import type { Principal } from '../access/principal.js';
 import { routeAccess } from '../access/route-access.js';
+import { AuthEvents } from './auth-events.js';
+import { AuthFailures } from './auth-failures.js';
+import { AuthService } from './auth.service.js';
+import { digestOf, parseBearer } from './bearer.js';
+import { toProblem } from './invalid-token.js';
 import { JwtStrategy } from './jwt.strategy.js';
-import type { Principal, VerifiedToken } from '../access/principal.js';
 
 /** Runs before every route. A route is private unless it has `@Public()`. */
 @Injectable()
-export class AuthGuard implements CanActivate {
-  /** The CPU budget for signatures. All addresses with an exhausted failure limit share it. */
-  private readonly signatureBudget = new CpuBudget(0.1);
-  /** The time of the last check of each token that failed, in milliseconds. */
-  private readonly failedTokens = new WeakMap<VerifiedToken, number>();
-
+export class AuthGuard extends PassportGuard() {
   constructor(
-    private readonly strategy: JwtStrategy,
+    strategy: JwtStrategy,
+    private readonly auth: AuthService,
+    private readonly failures: AuthFailures,
     private readonly events: AuthEvents,
-    private readonly limits: RateLimiter,
-  ) {}
-
-  canActivate(context: ExecutionContext): true | Promise<true> {
-    if (routeAccess(context).isPublic) return true;
-    const request = context.switchToHttp().getRequest<Request>();
-    const response = context.switchToHttp().getResponse<Response>();
-
-    const token = this.strategy.getCachedToken(request);
-    const principal = token && this.strategy.authenticateFromCache(token);
-    if (principal) return this.accept(principal, request);
-    return this.authenticate(request, response, token ?? this.strategy.getVerifiedToken(request));
+  ) {
+    // Passport takes a strategy in place of its name. Names belong to the process, and a second
+    // application in it would replace the strategy of the first.
+    super({ defaultStrategy: strategy, property: 'principal' });
   }
 
-  /**
-   * Counts failures, because each costs a signature check or a query. A failure of a token with a
-   * verified signature counts for its subject, every other failure for the address. Neither limit
-   * refuses a valid token:
-   * - For an exhausted subject, only tokens that failed in the last seconds are refused. A token
-   *   can become valid again, for example after a ban.
-   * - For an exhausted address, signatures are verified within a CPU budget.
-   */
-  private async authenticate(
-    request: Request,
-    response: Response,
-    verified: VerifiedToken | undefined,
-  ): Promise<true> {
+  /** A cached token needs no Passport and no promise. */
+  override canActivate(context: ExecutionContext): true | Promise<true> {
+    if (routeAccess(context).isPublic) return true;
+    const request = context.switchToHttp().getRequest<Request>();
+    const text = parseBearer(request.headers.authorization);
+    const digest = text === undefined ? '' : digestOf(text);
+    const principal = this.auth.authenticateFromCache(digest);
+    if (principal) return this.accept(principal, request);
+
+    request.bearer = { text, digest };
+    return this.authenticate(context, request);
+  }
+
+  private async authenticate(context: ExecutionContext, request: Request): Promise<true> {
     this.events.warnAboutIgnoredProxy(request);
-    const now = performance.now();
-    const checkedAt = verified && this.failedTokens.get(verified);
-    if (verified && checkedAt !== undefined) {
-      if (now - checkedAt < RECHECK_MS) {
-        this.limits.assertFailuresBelowLimit(userKey(verified.subject), response);
-      }
-      // Set before the check, so that concurrent requests are not checked, too.
-      this.failedTokens.set(verified, now);
-    }
-    const address = addressKey(request);
-    const isExhausted = !verified && this.limits.isExhausted(address);
-    if (isExhausted) request.signatureBudget = this.signatureBudget;
-    try {
-      const principal = await this.strategy.authenticateRequest(request);
-      if (verified) this.failedTokens.delete(verified);
-      return this.accept(principal, request);
-    } catch (error) {
-      if (isFailure(error)) {
-        const token = verified ?? this.strategy.getVerifiedToken(request);
-        if (token) this.failedTokens.set(token, now);
-        this.limits.countFailure(token ? userKey(token.subject) : address, response);
-        if (isExhausted && !token) this.limits.assertFailuresBelowLimit(address, response);
-      }
-      this.events.failed(error, request);
-      throw error;
-    }
+    const response = context.switchToHttp().getResponse<Response>();
+    await this.failures.limit(request, response, async () => super.canActivate(context));
+    return this.accept(request.principal as Principal, request);
+  }
+
+  /** Passport calls this with its result. `info` is the reason why there is no valid token. */
+  override handleRequest<User>(error: unknown, principal: User | false, info: unknown): User {
+    if (!principal) throw toProblem(error ?? info);
+    return principal;
   }
 
   private accept(principal: Principal, request: Request): true {
@@ -80,13 +55,4 @@ export class AuthGuard implements CanActivate {
     this.events.accepted(principal, request);
     return true;
   }
-}
-
-/** How long an exhausted subject waits until the same failed token is checked again. */
-const RECHECK_MS = 5000;
-
-/** Excludes outages, missing tokens (they cost nothing) and 429 (the token was not checked). */
-function isFailure(error: unknown): boolean {
-  if (!(error instanceof Problem) || error.getStatus() >= 500) return false;
-  return error.code !== 'AUTH_MISSING_TOKEN' && error.code !== 'RATE_LIMITED';
 }

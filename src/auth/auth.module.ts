@@ -15,7 +15,9 @@ import { RateLimiter } from '../rate-limit/rate-limiter.js';
 import { Environment } from '../config/environment.js';
 import { AuthController } from './auth.controller.js';
 import { AuthEvents } from './auth-events.js';
+import { AuthFailures } from './auth-failures.js';
 import { AuthGuard } from './auth.guard.js';
+import { AuthService } from './auth.service.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
 import { OrmContextGuard } from '../database/orm-context.guard.js';
@@ -89,9 +91,11 @@ class KeyRingLifecycle implements OnApplicationBootstrap, OnApplicationShutdown 
     KeyRingLifecycle,
     AuthRepository,
     UserCache,
+    AuthService,
     JwtStrategy,
     { provide: ActorCheck, useClass: TokenActorCheck },
     AuthEvents,
+    AuthFailures,
     RateLimiter,
     DecoratedRoutes,
     // These guards run in this order, before every route of every module.
@@ -101,6 +105,6 @@ class KeyRingLifecycle implements OnApplicationBootstrap, OnApplicationShutdown 
     { provide: APP_GUARD, useClass: RolesGuard },
     { provide: APP_GUARD, useClass: UnknownQueryGuard },
   ],
-  exports: [KeyRing, ActorCheck],
+  exports: [KeyRing, ActorCheck, AuthService],
 })
 export class AuthModule {}

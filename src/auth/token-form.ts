@@ -1,7 +1,7 @@
 import { refuse } from './invalid-token.js';
 import { isObject } from './jwk.js';
 
-export const MAX_TOKEN_LENGTH = 8 * 1024;
+const MAX_TOKEN_LENGTH = 8 * 1024;
 
 export type Members = ReadonlyMap<string, unknown>;
 

@@ -1,10 +1,10 @@
-import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { VerifiedToken } from '../access/principal.js';
 import type { CpuBudget } from '../rate-limit/cpu-budget.js';
+import { digestOf } from './bearer.js';
 import { InvalidTokenError, refuse } from './invalid-token.js';
 import { findAlgorithm, isKeyId, isOneLine, type Algorithm, type VerificationKey } from './jwk.js';
-import { MAX_TOKEN_LENGTH, type Members, readToken } from './token-form.js';
+import { type Members, readToken } from './token-form.js';
 
 /** The source of the issuer's keys. In production it is the KeyRing. */
 export interface KeySource {
@@ -57,16 +57,20 @@ export class TokenVerifier {
    * Resolves to the verified token, or rejects with InvalidTokenError and no other error. With a
    * budget, it verifies the signature only while the budget has CPU time left.
    */
-  async verify(text: string, budget?: SignatureBudget): Promise<VerifiedToken> {
-    const token = this.getVerified(text) ?? (await this.verifyUncached(text, budget));
+  async verify(
+    text: string,
+    budget?: SignatureBudget,
+    digest = digestOf(text),
+  ): Promise<VerifiedToken> {
+    const token = this.getVerified(digest) ?? (await this.verifyUncached(text, digest, budget));
     const error = this.timeError(token);
     if (error) throw error;
     return token;
   }
 
   /** Returns a cached token that is within its lifetime. Verifies no signature. */
-  getCached(text: string): VerifiedToken | undefined {
-    const token = this.getVerified(text);
+  getCached(digest: string): VerifiedToken | undefined {
+    const token = this.getVerified(digest);
     return token && !this.timeError(token) ? token : undefined;
   }
 
@@ -74,9 +78,7 @@ export class TokenVerifier {
    * Returns a cached token that may be expired or not yet valid. Everything else about it is
    * verified. An expired token stays cached, so that repeats of it cost no signature check.
    */
-  getVerified(text: string): VerifiedToken | undefined {
-    if (text.length > MAX_TOKEN_LENGTH) return undefined;
-    const digest = cacheKey(text);
+  getVerified(digest: string): VerifiedToken | undefined {
     const cached = this.verifiedTokens.get(digest);
     if (!cached) return undefined;
     if (this.keys.get(cached.token.keyId) === cached.key) return cached.token;
@@ -84,7 +86,11 @@ export class TokenVerifier {
     return undefined;
   }
 
-  private async verifyUncached(text: string, budget?: SignatureBudget): Promise<VerifiedToken> {
+  private async verifyUncached(
+    text: string,
+    digest: string,
+    budget?: SignatureBudget,
+  ): Promise<VerifiedToken> {
     const { header, claims, signingInput, signature } = readToken(text);
     const { algorithm, keyId } = this.checkHeader(header);
     const key = await this.keyFor(keyId);
@@ -95,7 +101,7 @@ export class TokenVerifier {
     if (isGenuine === undefined) throw new InvalidTokenError('busy', 'signature-budget');
     if (!isGenuine) refuse('signature');
     const token = this.checkClaims(claims, keyId);
-    this.verifiedTokens.set(cacheKey(text), { token, key });
+    this.verifiedTokens.set(digest, { token, key });
     return token;
   }
 
@@ -195,9 +201,4 @@ function requireOneLine(value: unknown, reason: string): string {
 /** RFC 7519 §2 allows fractions, but Better-Auth sends none. JSON also allows 1e400. */
 function requireSeconds(value: unknown, reason: string): number {
   return typeof value === 'number' && Number.isSafeInteger(value) ? value : refuse(reason);
-}
-
-// The hash keeps the cache small, and free of tokens that could be replayed.
-function cacheKey(token: string): string {
-  return hash('sha256', token, 'base64url');
 }

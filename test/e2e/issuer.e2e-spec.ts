@@ -143,3 +143,36 @@ describe('unreachable issuer', () => {
     }
   });
 });
+
+describe('two applications in one process', () => {
+  it('accepts only the tokens of its own issuer in each application', async () => {
+    const other = await createDatabase();
+    const issuers = await Promise.all(
+      [database, other].map(({ url }) => startBetterAuth({ databaseUrl: url })),
+    );
+    const applications: RunningApp[] = [];
+    try {
+      for (const [index, { url }] of [database, other].entries()) {
+        const origin = issuers[index]?.origin ?? '';
+        applications.push(await startApp({ DATABASE_URL: url, BETTER_AUTH_URL: origin }));
+      }
+      const users = await Promise.all(issuers.map((issuer) => signUp(issuer)));
+      // The second round answers from the caches.
+      for (let round = 0; round < 2; round += 1) {
+        const statuses = await Promise.all(
+          applications.map((application) =>
+            Promise.all(users.map(({ token }) => meStatus(application, token))),
+          ),
+        );
+        expect(statuses).toEqual([
+          [200, 401],
+          [401, 200],
+        ]);
+      }
+    } finally {
+      await Promise.all(applications.map((application) => application.close()));
+      await Promise.all(issuers.map((issuer) => issuer.stop()));
+      await other.drop();
+    }
+  });
+});

@@ -5,6 +5,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { KeyRing, type KeyRingOptions } from '../../src/auth/key-ring.js';
+import { digestOf } from '../../src/auth/bearer.js';
 import { KeysUnavailableError, TokenVerifier } from '../../src/auth/token-verifier.js';
 import {
   build,
@@ -239,7 +240,7 @@ describe('KeyRing', () => {
       issuer.publish([{ ...successor, kid: kidOf('EdDSA') }]);
       await ring.resolve('unknown');
 
-      expect(verifier.getCached(token)).toBeUndefined();
+      expect(verifier.getCached(digestOf(token))).toBeUndefined();
       await expect(verifier.verify(token)).rejects.toMatchObject({ failure: 'invalid' });
     });
 
@@ -255,8 +256,8 @@ describe('KeyRing', () => {
       issuer.publish([ED25519]);
       await ring.resolve('unknown');
 
-      expect(verifier.getCached(kept)).toMatchObject({ keyId: kidOf('EdDSA') });
-      expect(verifier.getCached(gone)).toBeUndefined();
+      expect(verifier.getCached(digestOf(kept))).toMatchObject({ keyId: kidOf('EdDSA') });
+      expect(verifier.getCached(digestOf(gone))).toBeUndefined();
       await expect(verifier.verify(gone)).rejects.toMatchObject({ failure: 'invalid' });
     });
   });
@@ -361,7 +362,7 @@ describe('KeyRing', () => {
       now = 24 * HOUR - 1;
       await expect(verifier.verify(build({}))).resolves.toMatchObject({ keyId: kidOf('EdDSA') });
       now = 24 * HOUR;
-      expect(verifier.getCached(build({}))).toBeUndefined();
+      expect(verifier.getCached(digestOf(build({})))).toBeUndefined();
       await expect(verifier.verify(build({}))).rejects.toMatchObject({
         failure: 'keys-unavailable',
       });
