@@ -34,7 +34,9 @@ export class RequestValidationPipe extends ValidationPipe {
         inherited.map((field) => ({ field, message: `property ${field} should not exist` })),
       );
     }
-    if (metadata.type === 'body' && !isPlainBody(value)) {
+    // `@Body('name')` and an argument of GraphQL can be a string or a number.
+    const isScalar = metadata.data !== undefined && !isObject(value);
+    if (metadata.type === 'body' && !isScalar && !isPlainBody(value)) {
       throw problem('MALFORMED_REQUEST', {
         detail: `The body must be a JSON object with at most ${MAX_DEPTH} levels of nesting.`,
       });
