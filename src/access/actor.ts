@@ -1,6 +1,7 @@
 import { createParamDecorator } from '@nestjs/common';
 import type { Request } from 'express';
 import { clientAddress } from '../http/client-address.js';
+import { requestOf } from '../http/request-of.js';
 import { principalOf } from './decorators.js';
 import type { Principal } from './principal.js';
 
@@ -14,9 +15,10 @@ export interface Actor {
 }
 
 export const CurrentActor = createParamDecorator((_: unknown, context): Actor => {
-  const request = context.switchToHttp().getRequest<Request>();
+  const principal = principalOf(context);
+  const request = requestOf(context) as Request;
   return {
-    principal: principalOf(context),
+    principal,
     requestId: request.requestId,
     clientRequestId: request.clientRequestId ?? null,
     ip: clientAddress(request),

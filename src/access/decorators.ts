@@ -5,7 +5,7 @@ import {
   SetMetadata,
 } from '@nestjs/common';
 import { ApiExtension } from '@nestjs/swagger';
-import type { Request } from 'express';
+import { requestOf } from '../http/request-of.js';
 import { Problems } from '../problems/problems.decorator.js';
 import type { Principal } from './principal.js';
 
@@ -49,7 +49,7 @@ export const CurrentSession = createParamDecorator(
 );
 
 export function principalOf(context: ExecutionContext): Principal {
-  const { principal } = context.switchToHttp().getRequest<Request>();
+  const principal = requestOf(context)?.principal;
   if (!principal)
     throw new Error(
       'A public route has no principal: remove @Public(), or do not inject the principal.',

@@ -1,5 +1,6 @@
 import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
 import type { Request } from 'express';
+import { isResolver, requestOf } from '../http/request-of.js';
 import { problem } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
 import { routeAccess } from './route-access.js';
@@ -12,14 +13,15 @@ export class RolesGuard implements CanActivate {
   constructor(private readonly environment: Environment) {}
 
   canActivate(context: ExecutionContext): boolean {
-    const { principal, params } = context.switchToHttp().getRequest<Request>();
-    if (!principal) return true;
+    const request = requestOf(context);
+    if (!request?.principal) return true;
+    const { principal } = request;
     const { user, isAdmin } = principal;
     const { verified, roles, self } = routeAccess(context);
 
     if (verified && !user.emailVerified) throw problem('EMAIL_NOT_VERIFIED');
     if (roles && !this.hasOneOf(principal, roles)) throw problem('AUTH_FORBIDDEN');
-    if (self && params[self] !== user.id && !isAdmin) {
+    if (self && parametersOf(context, request)[self] !== user.id && !isAdmin) {
       // The response is the same whether or not that user exists.
       throw problem('AUTH_FORBIDDEN');
     }
@@ -34,4 +36,9 @@ export class RolesGuard implements CanActivate {
       role === 'admin' ? isAdmin : own.includes(role) && (isAdmin || !ADMIN_ROLES.includes(role)),
     );
   }
+}
+
+/** The parameters of the path, or the arguments of the resolver. */
+function parametersOf(context: ExecutionContext, { params }: Request): Record<string, unknown> {
+  return isResolver(context) ? context.getArgByIndex(1) : params;
 }

@@ -1,8 +1,9 @@
 import { type ExecutionContext, Injectable } from '@nestjs/common';
 import { AuthGuard as PassportGuard } from '@nestjs/passport';
-import type { Request, Response } from 'express';
+import type { Request } from 'express';
 import type { Principal } from '../access/principal.js';
 import { routeAccess } from '../access/route-access.js';
+import { requestOf, responseOf } from '../http/request-of.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthFailures } from './auth-failures.js';
 import { AuthService } from './auth.service.js';
@@ -27,7 +28,7 @@ export class AuthGuard extends PassportGuard() {
   /** A cached token needs no Passport and no promise. */
   override canActivate(context: ExecutionContext): true | Promise<true> {
     if (routeAccess(context).isPublic) return true;
-    const request = context.switchToHttp().getRequest<Request>();
+    const request = this.getRequest(context);
     const text = parseBearer(request.headers.authorization);
     const digest = text === undefined ? '' : digestOf(text);
     const principal = this.auth.authenticateFromCache(digest);
@@ -39,9 +40,16 @@ export class AuthGuard extends PassportGuard() {
 
   private async authenticate(context: ExecutionContext, request: Request): Promise<true> {
     this.events.warnAboutIgnoredProxy(request);
-    const response = context.switchToHttp().getResponse<Response>();
-    await this.failures.limit(request, response, async () => super.canActivate(context));
+    const authenticate = async () => super.canActivate(context);
+    await this.failures.limit(request, responseOf(request), authenticate);
     return this.accept(request.principal as Principal, request);
+  }
+
+  /** Passport's guard asks for the request, and would assume a route. */
+  override getRequest(context: ExecutionContext): Request {
+    const request = requestOf(context);
+    if (!request) throw new Error(NO_REQUEST);
+    return request;
   }
 
   /** Passport calls this with its result. `info` is the reason why there is no valid token. */
@@ -56,3 +64,8 @@ export class AuthGuard extends PassportGuard() {
     return true;
   }
 }
+
+const NO_REQUEST =
+  'The guards protect HTTP routes and GraphQL resolvers, but not messages of a WebSocket or a ' +
+  'microservice. Authenticate the connection when it opens, by AuthService.authenticate(), and ' +
+  'mark its handlers with @Public().';

@@ -10,6 +10,7 @@ import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
 import { isDatabaseUnavailable, isInvalidId } from '../database/postgres-errors.js';
 import { isRetryable } from '../database/transaction-runner.js';
+import { isResolver, requestOf, responseOf } from './request-of.js';
 import { unauthorized } from '../problems/unauthorized.js';
 import { describeError } from '../logging/describe-error.js';
 import { LogThrottle } from '../logging/log-throttle.js';
@@ -35,9 +36,15 @@ export class ProblemFilter implements ExceptionFilter {
     this.invalidIds = new LogThrottle(log, 'invalid-id');
   }
 
-  catch(thrown: unknown, host: ArgumentsHost): void {
-    const request = host.switchToHttp().getRequest<Request>();
-    const response = host.switchToHttp().getResponse<Response>();
+  catch(thrown: unknown, host: ArgumentsHost): unknown {
+    const request = requestOf(host);
+    if (!request) throw thrown;
+    return isResolver(host)
+      ? this.problemOfResolver(thrown, request)
+      : this.respond(thrown, request, responseOf(request));
+  }
+
+  private respond(thrown: unknown, request: Request, response: Response): void {
     // The deadline has already sent a response. An internal error is logged nevertheless.
     const isLate = response.headersSent;
     if (isLate && (isHealthReport(thrown) || isHeadersSentError(thrown))) return;
@@ -51,6 +58,16 @@ export class ProblemFilter implements ExceptionFilter {
     const error = toProblem(thrown, request);
     this.report(thrown, error, request);
     if (!isLate) sendProblem(request, response, error);
+  }
+
+  /** Returned to GraphQL, which sends its extensions. GraphQL's own errors are for the client. */
+  private problemOfResolver(thrown: unknown, request: Request): unknown {
+    if (thrown instanceof Error && thrown.name === 'GraphQLError') return thrown;
+    const error = toProblem(thrown, request);
+    this.report(thrown, error, request);
+    request.problemCode = error.code;
+    const extensions = problemBody(error, pathOf(request), request.requestId);
+    return Object.assign(error, { extensions });
   }
 
   /** Logs internal errors in full. An outage affects every request, so its lines have no stack. */

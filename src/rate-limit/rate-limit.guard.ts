@@ -8,8 +8,8 @@ import {
   type ThrottlerRequest,
   type ThrottlerStorage,
 } from '@nestjs/throttler';
-import type { Request, Response } from 'express';
 import { memoizePerRoute } from '../http/memoize-per-route.js';
+import { requestOf, responseOf } from '../http/request-of.js';
 import { addressKey, type RateLimitPolicy, RateLimiter, userKey } from './rate-limiter.js';
 
 /** What the throttler resolves for a route whose decorators set no limit or no window. */
@@ -72,8 +72,9 @@ export class RateLimitGuard implements CanActivate {
 const routeOf = memoizePerRoute(() => ({ usesDefaultLimit: false }));
 
 function count(limits: RateLimiter, context: ExecutionContext, policy?: RateLimitPolicy): void {
-  const http = context.switchToHttp();
-  const request = http.getRequest<Request>();
+  const request = requestOf(context);
+  // Messages of a WebSocket are not counted.
+  if (!request) return;
   const key = request.userId === undefined ? addressKey(request) : userKey(request.userId);
-  limits.count(key, http.getResponse<Response>(), policy);
+  limits.count(key, responseOf(request), policy);
 }

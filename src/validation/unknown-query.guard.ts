@@ -14,7 +14,8 @@ import { MAX_ERRORS } from './validation.pipe.js';
 @Injectable()
 export class UnknownQueryGuard implements CanActivate {
   canActivate(context: ExecutionContext): true {
-    const request = context.switchToHttp().getRequest<Request>();
+    if (context.getType() !== 'http') return true;
+    const request = context.getArgByIndex<Request>(0);
     // Express parses the query at each access.
     if (!request.url.includes('?')) return true;
     const names = Object.keys(request.query);

@@ -38,6 +38,7 @@ export interface CallOptions {
 export async function startApp(
   variables: Record<string, string>,
   extensions: Partial<Extensions> = {},
+  prepare: (app: NestExpressApplication) => unknown = () => undefined,
 ): Promise<RunningApp> {
   const environment = parseEnvironment({
     NODE_ENV: 'test',
@@ -68,6 +69,7 @@ export async function startApp(
     log,
     extensions: { ...NO_EXTENSIONS, ...extensions },
   });
+  prepare(app);
   recordServer(app.getHttpServer());
   await app.listen(0, '127.0.0.1');
   const { port } = app.getHttpServer().address() as AddressInfo;
