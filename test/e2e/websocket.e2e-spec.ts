@@ -27,7 +27,7 @@ beforeAll(async () => {
   stack = await startStack();
   gatehouse = await startApp(
     { DATABASE_URL: stack.database.url, BETTER_AUTH_URL: stack.auth.origin },
-    [ChatModule, PrivateModule],
+    { modules: [ChatModule, PrivateModule] },
     (app) => app.useWebSocketAdapter(new WsAdapter(app)),
   );
 });
