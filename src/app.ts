@@ -5,10 +5,10 @@ import { Logger, PinoLogger } from 'nestjs-pino';
 import { AppModule, type AppOptions } from './app.module.js';
 import { onClientError } from './http/client-errors.js';
 import { HttpAdapter } from './http/http-adapter.js';
-import { jsonBody } from './http/json-body.js';
 import { replyWithPlainJson } from './http/plain-json.js';
 import { ProblemFilter } from './http/problem.filter.js';
 import { normalizeTarget } from './http/request-target.js';
+import { requireHost } from './http/require-host.js';
 import { RequestTracker } from './http/request-tracker.js';
 import { RequestValidationPipe } from './validation/validation.pipe.js';
 import { SwaggerUi } from './openapi/swagger-ui.js';
@@ -51,7 +51,7 @@ function setup(
       maxAge: 600,
     });
   }
-  app.use(jsonBody(environment.BODY_LIMIT, tracker.startDeadline));
+  app.use(requireHost(tracker.begin));
 
   app.useGlobalFilters(new ProblemFilter(log));
   app.useGlobalPipes(new RequestValidationPipe());

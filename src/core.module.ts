@@ -1,6 +1,7 @@
 import { type DynamicModule, Global, Module } from '@nestjs/common';
 import { Environment } from './config/environment.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from './database/physical-schema.js';
+import { BodyReader } from './http/body.guard.js';
 import { RequestTracker } from './http/request-tracker.js';
 import { LOG, type ProcessLogger } from './logging/logger.js';
 
@@ -20,8 +21,9 @@ export class CoreModule {
         { provide: PHYSICAL_SCHEMA, useValue: options.physical },
         { provide: LOG, useValue: options.log },
         { provide: RequestTracker, useFactory: () => new RequestTracker(options.log) },
+        BodyReader,
       ],
-      exports: [Environment, PHYSICAL_SCHEMA, LOG, RequestTracker],
+      exports: [Environment, PHYSICAL_SCHEMA, LOG, RequestTracker, BodyReader],
     };
   }
 }

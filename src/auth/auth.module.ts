@@ -10,6 +10,7 @@ import { ThrottlerModule } from '@nestjs/throttler';
 import type { Logger } from 'pino';
 import { LOG } from '../logging/logger.js';
 import { AccountsModule } from '../accounts/accounts.module.js';
+import { BodyGuard } from '../http/body.guard.js';
 import { UnknownQueryGuard } from '../validation/unknown-query.guard.js';
 import { RateLimiter } from '../rate-limit/rate-limiter.js';
 import { Environment } from '../config/environment.js';
@@ -103,6 +104,7 @@ class KeyRingLifecycle implements OnApplicationBootstrap, OnApplicationShutdown 
     { provide: APP_GUARD, useClass: AuthGuard },
     { provide: APP_GUARD, useClass: RateLimitGuard },
     { provide: APP_GUARD, useClass: RolesGuard },
+    { provide: APP_GUARD, useClass: BodyGuard },
     { provide: APP_GUARD, useClass: UnknownQueryGuard },
   ],
   exports: [KeyRing, ActorCheck, AuthService],

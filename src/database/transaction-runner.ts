@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
-import { requestReceivedAt } from './request-received-at.js';
+import { currentRequest } from './current-request.js';
 import { unavailable } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
 
@@ -19,12 +19,12 @@ export class TransactionRunner {
   /** Runs `work` in a transaction, and retries it after a conflict. */
   async run<Result>(work: (em: EntityManager) => Promise<Result>): Promise<Result> {
     // The client has waited longer: for its session lookup and for a connection of the pool.
-    const startedAt = requestReceivedAt.getStore() ?? performance.now();
+    const deadline = currentRequest.getStore()?.deadline ?? performance.now() + DEADLINE_MS;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.attempt(work, startedAt);
+        return await this.attempt(work, deadline);
       } catch (error) {
-        const isLast = attempt === MAX_ATTEMPTS || performance.now() - startedAt > RETRY_WINDOW_MS;
+        const isLast = attempt === MAX_ATTEMPTS || performance.now() > deadline - RETRY_MARGIN_MS;
         if (isLast || !isRetryable(error)) throw error;
         await sleep(Math.random() * attempt * 50);
       }
@@ -33,7 +33,7 @@ export class TransactionRunner {
 
   private attempt<Result>(
     work: (em: EntityManager) => Promise<Result>,
-    startedAt: number,
+    deadline: number,
   ): Promise<Result> {
     return this.em.fork().transactional(async (em) => {
       // Set inside the transaction: so it works behind a pooler and ends with the transaction.
@@ -48,7 +48,7 @@ export class TransactionRunner {
       const result = await work(em);
       await em.flush();
       // The client may already have a timeout response, so this change must not commit any more.
-      if (performance.now() - startedAt > COMMIT_DEADLINE_MS) {
+      if (performance.now() > deadline - COMMIT_MARGIN_MS) {
         throw unavailable('The change took too long.');
       }
       return result;
@@ -58,9 +58,11 @@ export class TransactionRunner {
 
 const MAX_ATTEMPTS = 4;
 const LOCK_TIMEOUT_MS = 1000;
-/** Both are well below the response deadline (`RESPONSE_DEADLINE_MS` in `request-tracker.ts`). */
-const RETRY_WINDOW_MS = 1200;
-const COMMIT_DEADLINE_MS = 2000;
+/** The deadline outside of a request. */
+const DEADLINE_MS = 2200;
+/** How long before the deadline no attempt begins, and none commits. */
+const RETRY_MARGIN_MS = 1000;
+const COMMIT_MARGIN_MS = 200;
 
 /** Whether an error is a deadlock, a serialization failure or a lock timeout. */
 export function isRetryable(error: unknown): boolean {

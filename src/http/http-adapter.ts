@@ -34,7 +34,7 @@ const LIMITS = {
   // Longer than the idle timeout of load balancers (AWS 60 s, nginx 60 s, HAProxy as configured).
   // If the server closed first, a request already on its way would fail.
   keepAliveTimeout: 75_000,
-  // `jsonBody` rejects requests without a host with a problem.
+  // `requireHost` rejects requests without a host with a problem.
   requireHostHeader: false,
 };
 

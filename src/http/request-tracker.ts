@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Socket } from 'node:net';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
-import { requestReceivedAt } from '../database/request-received-at.js';
+import { currentRequest } from '../database/current-request.js';
 import { LogThrottles } from '../logging/log-throttle.js';
 import type { ProcessLogger } from '../logging/logger.js';
 import { problem, unavailable } from '../problems/problem.js';
@@ -17,8 +17,10 @@ declare module 'express-serve-static-core' {
     /** The client's `X-Request-Id`, if it is valid. */
     clientRequestId?: string;
     startedAt: number;
-    /** When the tracker fails the request. Undefined until its body has arrived. */
+    /** When the tracker fails the request (`performance.now()`). */
     deadline?: number;
+    /** Since when the deadline stands still, because the body of the request arrives. */
+    pausedAt?: number | undefined;
     /** Additional members of the log line, set while the request is handled. */
     problemCode?: string;
     userId?: string;
@@ -86,11 +88,10 @@ export class RequestTracker implements OnApplicationShutdown {
    * Connections, queries and retries have timeouts of their own. This deadline limits their sum, so
    * that a response never takes longer, whatever the state of the database.
    */
-  readonly startDeadline = (request: Request, _response: Response, next: NextFunction): void => {
-    const now = performance.now();
-    request.deadline = now + RESPONSE_DEADLINE_MS;
+  readonly begin = (request: Request, _response: Response, next: NextFunction): void => {
+    request.deadline = performance.now() + RESPONSE_DEADLINE_MS;
     if (request.method === 'GET' || request.method === 'HEAD') next();
-    else requestReceivedAt.run(now, next);
+    else currentRequest.run(request, next);
   };
 
   /** The response that Node sends on this connection now. Later pipelined ones have no socket. */
@@ -121,6 +122,7 @@ export class RequestTracker implements OnApplicationShutdown {
       // Node before 25.9 emits no `close` for queued responses of a lost connection.
       if (request.socket.destroyed) this.onClose(request, response);
       if (headersSent || request.deadline === undefined || request.deadline > now) continue;
+      if (request.pausedAt !== undefined) continue;
       sendProblem(request, response, unavailable('The response took too long.'));
     }
   }
@@ -151,6 +153,18 @@ export class RequestTracker implements OnApplicationShutdown {
       code: request.problemCode,
     });
   }
+}
+
+/** While the body arrives, only Node's `requestTimeout` applies. */
+export function pauseDeadline(request: Request): void {
+  request.pausedAt = performance.now();
+}
+
+export function resumeDeadline(request: Request): void {
+  const { deadline, pausedAt } = request;
+  request.pausedAt = undefined;
+  if (deadline === undefined || pausedAt === undefined) return;
+  request.deadline = deadline + performance.now() - pausedAt;
 }
 
 /** Load balancers send probes every few seconds, so only failed ones are logged by default. */

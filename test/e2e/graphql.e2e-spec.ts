@@ -1,9 +1,10 @@
 import { ApolloDriver, type ApolloDriverConfig } from '@nestjs/apollo';
-import { Module } from '@nestjs/common';
+import { type MiddlewareConsumer, Module, type NestModule } from '@nestjs/common';
 import { Args, GraphQLModule, Query, Resolver } from '@nestjs/graphql';
 import { SkipThrottle, Throttle } from '@nestjs/throttler';
 import { GraphQLError } from 'graphql';
 import { CurrentUser, Public, Roles, SelfOrAdmin } from '../../src/access/decorators.js';
+import { JsonBodyMiddleware } from '../../src/http/json-body.middleware.js';
 import type { UserRow } from '../../src/access/principal.js';
 import { type Stack, startStack } from '../support/stack.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
@@ -62,7 +63,11 @@ class NotesResolver {
   ],
   providers: [NotesResolver],
 })
-class NotesModule {}
+class NotesModule implements NestModule {
+  configure(consumer: MiddlewareConsumer) {
+    consumer.apply(JsonBodyMiddleware).forRoutes('/graphql');
+  }
+}
 
 let stack: Stack;
 let gatehouse: RunningApp;

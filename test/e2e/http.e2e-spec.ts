@@ -2,6 +2,7 @@ import { type IncomingMessage, request as rawRequest, type ServerResponse } from
 import express, { type Express } from 'express';
 import { HttpAdapter } from '../../src/http/http-adapter.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
+import { OpenBodyModule } from '../support/open-body.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
 let database: TestDatabase;
@@ -9,11 +10,14 @@ let gatehouse: RunningApp;
 
 beforeAll(async () => {
   database = await createDatabase();
-  gatehouse = await startApp({
-    DATABASE_URL: database.url,
-    BETTER_AUTH_URL: 'http://127.0.0.1:9',
-    CORS_ORIGINS: 'https://app.example.com',
-  });
+  gatehouse = await startApp(
+    {
+      DATABASE_URL: database.url,
+      BETTER_AUTH_URL: 'http://127.0.0.1:9',
+      CORS_ORIGINS: 'https://app.example.com',
+    },
+    { modules: [OpenBodyModule] },
+  );
 });
 
 afterAll(async () => {
@@ -103,7 +107,10 @@ describe('error responses', () => {
       'PAYLOAD_TOO_LARGE',
     ],
   ])('refuses %s', async (_what, body, type, status, code) => {
-    const answer = await gatehouse.http.post('/health').set('Content-Type', type).send(body);
+    const answer = await gatehouse.http
+      .post('/api/v1/open-body')
+      .set('Content-Type', type)
+      .send(body);
     expect([answer.status, answer.body.code]).toEqual([status, code]);
   });
 

@@ -1,6 +1,7 @@
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type RunningApp, startApp } from '../support/test-app.js';
+import { OpenBodyModule } from '../support/open-body.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { killProcesses, startProcess, until } from '../support/app-process.js';
 
@@ -9,12 +10,15 @@ let gatehouse: RunningApp;
 
 beforeAll(async () => {
   database = await createDatabase();
-  gatehouse = await startApp({
-    // Successful probes are logged only at this level.
-    LOG_LEVEL: 'debug',
-    DATABASE_URL: database.url,
-    BETTER_AUTH_URL: 'http://127.0.0.1:9',
-  });
+  gatehouse = await startApp(
+    {
+      // Successful probes are logged only at this level.
+      LOG_LEVEL: 'debug',
+      DATABASE_URL: database.url,
+      BETTER_AUTH_URL: 'http://127.0.0.1:9',
+    },
+    { modules: [OpenBodyModule] },
+  );
 });
 
 afterAll(async () => {
@@ -41,7 +45,7 @@ function sendRaw(
   });
 }
 
-const POST = 'POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n';
+const POST = 'POST /api/v1/open-body HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n';
 
 it.each([
   ['a malformed header', 'GET / HTTP/1.1\r\nHost: a\r\nnone\r\n\r\n', 400, 'MALFORMED_REQUEST'],
@@ -155,7 +159,10 @@ it('times out the headers after ten seconds and the whole request after thirty',
   ]);
   expect([headers.status, body.status]).toEqual([408, 408]);
   expect(JSON.parse(headers.body)).toMatchObject({ code: 'REQUEST_TIMEOUT' });
-  expect(JSON.parse(body.body)).toMatchObject({ code: 'REQUEST_TIMEOUT', instance: '/health' });
+  expect(JSON.parse(body.body)).toMatchObject({
+    code: 'REQUEST_TIMEOUT',
+    instance: '/api/v1/open-body',
+  });
   expect(headers.ms).toBeGreaterThan(9500);
   expect(headers.ms).toBeLessThan(13_000);
   expect(body.ms).toBeGreaterThan(29_500);

@@ -3,27 +3,24 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePort } from '../../tools/ports.ts';
+import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
+import { type TestUser, signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase, withDirectUrl } from '../support/database.js';
-import {
-  killProcesses,
-  type KeySet,
-  startProcess,
-  type AppProcess,
-  startKeySet,
-  until,
-} from '../support/app-process.js';
+import { killProcesses, startProcess, type AppProcess, until } from '../support/app-process.js';
 
 let database: TestDatabase;
-let issuer: KeySet;
+let issuer: BetterAuth;
+let ada: TestUser;
 
 beforeAll(async () => {
   database = await createDatabase();
-  issuer = await startKeySet();
+  issuer = await startBetterAuth({ databaseUrl: database.url });
+  ada = await signUp(issuer);
 });
 
 afterAll(async () => {
   killProcesses();
-  issuer.close();
+  await issuer.stop();
   await database.drop();
 });
 
@@ -31,7 +28,7 @@ const start = (delayMs: number, port?: number): Promise<AppProcess> =>
   startProcess(
     {
       DATABASE_URL: database.url,
-      BETTER_AUTH_URL: issuer.url,
+      BETTER_AUTH_URL: issuer.origin,
       SHUTDOWN_DELAY_MS: String(delayMs),
     },
     port === undefined ? {} : { port },
@@ -52,7 +49,7 @@ it('shuts down when npm receives SIGTERM', async () => {
       NODE_ENV: 'production',
       PORT: String(port),
       SHUTDOWN_DELAY_MS: '0',
-      ...withDirectUrl({ DATABASE_URL: database.url, BETTER_AUTH_URL: issuer.url }),
+      ...withDirectUrl({ DATABASE_URL: database.url, BETTER_AUTH_URL: issuer.origin }),
     },
     stdio: 'ignore',
     detached: true,
@@ -74,16 +71,18 @@ it('shuts down when npm receives SIGTERM', async () => {
   }
 });
 
-/** Starts a POST request and lets the caller finish its body later. */
-async function beginPost(served: AppProcess) {
+/** Starts a request with a body and lets the caller finish the body later. */
+async function beginPatch(served: AppProcess) {
   const socket = connect(served.port, '127.0.0.1');
   await once(socket, 'connect');
   let answer = '';
   socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
   socket.on('error', () => undefined);
   const closed = once(socket, 'close').then(() => answer);
-  socket.write('POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n');
-  socket.write('Content-Length: 2\r\n\r\n{');
+  socket.write(
+    `PATCH /api/v1/users/${ada.id} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${ada.token}\r\n`,
+  );
+  socket.write('Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{');
   await sleep(200);
   return { finish: () => socket.write('}'), closed };
 }
@@ -114,12 +113,12 @@ describe('shutdown on SIGTERM', () => {
 
   it('finishes a pending request after SIGTERM and then closes its connection', async () => {
     const served = await start(0);
-    const post = await beginPost(served);
+    const patch = await beginPatch(served);
     served.child.kill('SIGTERM');
     await sleep(700);
-    post.finish();
-    const response = await post.closed;
-    expect(response).toMatch(/^HTTP\/1\.1 405 [^]*\r\nConnection: close\r\n/);
+    patch.finish();
+    const response = await patch.closed;
+    expect(response).toMatch(/^HTTP\/1\.1 200 [^]*\r\nConnection: close\r\n/);
     expect(await served.end()).toMatchObject({ code: 0 });
     const messages = served.lines().map(({ msg }) => msg);
     expect(messages.slice(-2)).toEqual(['request', 'shutdown complete']);
@@ -127,9 +126,9 @@ describe('shutdown on SIGTERM', () => {
 
   it('aborts a request that takes longer than ten seconds after SIGTERM', async () => {
     const served = await start(300);
-    const post = await beginPost(served);
+    const patch = await beginPatch(served);
     const { code, ms } = await served.end('SIGTERM');
-    expect(await post.closed).toBe('');
+    expect(await patch.closed).toBe('');
     expect(code).toBe(0);
     expect(ms).toBeGreaterThan(10_000);
     expect(ms).toBeLessThan(12_000);
