@@ -1,4 +1,8 @@
+import { parse as parseForm } from 'node:querystring';
 import { problem } from '../problems/problem.js';
+
+/** The metadata key under which a route declares what it accepts as its body. */
+export const BODY = 'gatehouse:body';
 
 /** What a route accepts as its body. */
 export interface BodyRules {
@@ -25,6 +29,37 @@ export const JSON_BODY: BodyRules = {
   types: ['application/json'],
   text: true,
   parse: parseJson,
+};
+
+export const FORM_BODY: BodyRules = {
+  ...DEFAULT_LIMITS,
+  types: ['application/x-www-form-urlencoded'],
+  text: true,
+  // The validation pipe rejects the first field over the limit. Further ones need not be parsed.
+  parse: (bytes, { maxEntries }) =>
+    parseForm(UTF_8.decode(bytes), '&', '=', { maxKeys: maxEntries + 1 }),
+};
+
+export const TEXT_BODY: BodyRules = {
+  ...DEFAULT_LIMITS,
+  types: ['text/plain'],
+  text: true,
+  parse: (bytes) => UTF_8.decode(bytes),
+  opaque: true,
+};
+
+export const BYTES_BODY: BodyRules = {
+  ...DEFAULT_LIMITS,
+  types: ['application/octet-stream'],
+  text: false,
+  parse: (bytes) => bytes,
+  opaque: true,
+};
+
+export const MULTIPART_BODY: BodyRules = {
+  ...DEFAULT_LIMITS,
+  types: ['multipart/form-data'],
+  text: false,
 };
 
 function parseJson(bytes: Buffer): unknown {

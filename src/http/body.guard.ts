@@ -1,8 +1,10 @@
 import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
 import type { Request } from 'express';
 import { Environment } from '../config/environment.js';
-import { type BodyRules, JSON_BODY } from './body-rules.js';
-import { checkBodyHeaders, hasUnreadBody, readBody } from './read-body.js';
+import { BODY, type BodyRules, JSON_BODY } from './body-rules.js';
+import { memoizePerRoute } from './memoize-per-route.js';
+import { checkBodyHeaders, hasUnreadBody, limitUnreadBody, readBody } from './read-body.js';
 import { pauseDeadline, resumeDeadline } from './request-tracker.js';
 
 declare module 'express-serve-static-core' {
@@ -19,11 +21,18 @@ declare module 'express-serve-static-core' {
 export class BodyReader {
   constructor(private readonly environment: Environment) {}
 
-  async read(request: Request, rules: BodyRules): Promise<true> {
+  read(request: Request, rules: BodyRules): true | Promise<true> {
     const limit = rules.limit ?? this.environment.BODY_LIMIT;
     checkBodyHeaders(request, rules, limit);
     request.bodyRules = rules;
     pauseDeadline(request);
+    if (rules.parse) return this.parse(request, rules, limit);
+    request.once('end', () => resumeDeadline(request));
+    limitUnreadBody(request, limit);
+    return true;
+  }
+
+  private async parse(request: Request, rules: BodyRules, limit: number): Promise<true> {
     request.rawBody = await readBody(request, limit);
     resumeDeadline(request);
     request.body = rules.parse?.(request.rawBody, rules);
@@ -43,6 +52,13 @@ export class BodyGuard implements CanActivate {
     // GraphQL has read its body before it calls a resolver.
     if (context.getType() !== 'http') return true;
     const request = context.getArgByIndex<Request>(0);
-    return hasUnreadBody(request) ? this.reader.read(request, JSON_BODY) : true;
+    return hasUnreadBody(request) ? this.reader.read(request, rulesOf(context)) : true;
   }
 }
+
+const reflector = new Reflector();
+
+const rulesOf = memoizePerRoute(
+  (controller, handler): BodyRules =>
+    reflector.getAllAndOverride<BodyRules | undefined>(BODY, [handler, controller]) ?? JSON_BODY,
+);

@@ -15,6 +15,8 @@ export function discardBody(request: IncomingMessage): void {
     size += chunk.length;
     if (size > MAX_DISCARD_BYTES) socket.destroy();
   });
+  // The route may have paused it, and not have read it.
+  request.resume();
   request.once('close', () => clearTimeout(timer));
 }
 

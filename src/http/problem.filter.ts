@@ -45,6 +45,7 @@ export class ProblemFilter implements ExceptionFilter {
   }
 
   private respond(thrown: unknown, request: Request, response: Response): void {
+    if (isAbortedUpload(thrown, request)) return;
     // The deadline has already sent a response. An internal error is logged nevertheless.
     const isLate = response.headersSent;
     if (isLate && (isHealthReport(thrown) || isHeadersSentError(thrown))) return;
@@ -91,6 +92,11 @@ export function sendProblem(request: Request, response: Response, error: Problem
     .set(error.details.headers ?? {})
     .type('application/problem+json')
     .send(JSON.stringify(problemBody(error, pathOf(request), request.requestId)));
+}
+
+/** Multer throws these errors when the connection of an upload closes. Nobody gets a response. */
+function isAbortedUpload(thrown: unknown, { destroyed }: Request): boolean {
+  return destroyed && thrown instanceof Error && /^Request (aborted|closed)$/.test(thrown.message);
 }
 
 /** Node throws this error when a handler responds after the deadline. */

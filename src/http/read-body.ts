@@ -46,11 +46,25 @@ export async function readBody(request: Request, limit: number): Promise<Buffer>
   }
 }
 
+/** Limits a body that an interceptor reads later. */
+export function limitUnreadBody(request: Request, limit: number): void {
+  // A listener would start the stream before the interceptor reads it. Its `pipe` resumes it.
+  request.pause();
+  limitBody(request, limit, (error) => {
+    // The interceptor never sees the end, so that it does not call the handler.
+    request.unpipe();
+    // Nest's interceptors close the connection if the body is not complete.
+    responseOf(request).setHeader('Connection', 'close');
+    sendProblem(request, responseOf(request), error);
+    request.resume();
+  });
+}
+
 /**
  * Calls `reject` at the first byte over the limit. A chunk of one byte takes as much time as a
  * large chunk, so the number of small chunks is limited.
  */
-export function limitBody(request: Request, limit: number, reject: (error: Problem) => void): void {
+function limitBody(request: Request, limit: number, reject: (error: Problem) => void): void {
   let [size, chunks] = [0, 0];
   const count = (chunk: Buffer) => {
     size += chunk.length;

@@ -41,10 +41,11 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
   const schemas = Object.values(document.components?.schemas ?? {});
   for (const schema of schemas) completeIntegers(schema as Schema);
   for (const [, { requestBody }] of operationsOf(document)) {
-    const { $ref = '' } = requestBody?.content['application/json']?.schema ?? {};
-    const schema = document.components?.schemas?.[$ref.slice(SCHEMAS.length)];
-    // `RequestValidationPipe` rejects unknown fields.
-    if (schema) Object.assign(schema, { additionalProperties: false });
+    for (const { schema: { $ref = '' } = {} } of Object.values(requestBody?.content ?? {})) {
+      const schema = document.components?.schemas?.[$ref.slice(SCHEMAS.length)];
+      // `RequestValidationPipe` rejects unknown fields.
+      if (schema) Object.assign(schema, { additionalProperties: false });
+    }
   }
   const headers = Object.entries(HEADERS).map(([name, header]) => [
     name,

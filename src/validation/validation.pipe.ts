@@ -4,6 +4,8 @@ import {
   type ValidationError,
   ValidationPipe,
 } from '@nestjs/common';
+import { currentRequest } from '../database/current-request.js';
+import { type BodyRules, JSON_BODY } from '../http/body-rules.js';
 import { type FieldError, problem } from '../problems/problem.js';
 
 /** Converts bodies and queries to DTOs. Throws a problem with each invalid or unknown field. */
@@ -21,10 +23,13 @@ export class RequestValidationPipe extends ValidationPipe {
   override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
     // The value of a custom parameter decorator is not input of the client.
     if (metadata.type === 'custom') return value;
+    const rules = metadata.type === 'body' ? bodyRules() : JSON_BODY;
+    if (rules.opaque) return value;
     // The time of class-transformer and `@ArrayUnique` is quadratic in the number of entries.
-    if (countEntries(value, MAX_ENTRIES) > MAX_ENTRIES) {
+    const { maxEntries, maxDepth } = rules;
+    if (countEntries(value, maxEntries) > maxEntries) {
       throw problem('VALIDATION_ERROR', {
-        detail: `A request is limited to ${MAX_ENTRIES} fields and array items in total.`,
+        detail: `A request is limited to ${maxEntries} fields and array items in total.`,
       });
     }
     // class-transformer omits these names, so that later validation could not reject them.
@@ -36,9 +41,10 @@ export class RequestValidationPipe extends ValidationPipe {
     }
     // `@Body('name')` and an argument of GraphQL can be a string or a number.
     const isScalar = metadata.data !== undefined && !isObject(value);
-    if (metadata.type === 'body' && !isScalar && !isPlainBody(value)) {
+    const isWanted = isPlainBody(value, maxDepth, metadata.metatype === Array);
+    if (metadata.type === 'body' && !isScalar && !isWanted) {
       throw problem('MALFORMED_REQUEST', {
-        detail: `The body must be a JSON object with at most ${MAX_DEPTH} levels of nesting.`,
+        detail: `The body must be a JSON object with at most ${maxDepth} levels of nesting.`,
       });
     }
     return (await super.transform(value, metadata)) as unknown;
@@ -67,19 +73,24 @@ function countEntries(value: unknown, max: number): number {
     if (!isObject(next)) continue;
     const inner: unknown[] = Object.values(next);
     count += inner.length;
-    if (count <= max) pending.push(...inner);
+    // Not spread: a route can allow more items than a call can have arguments.
+    if (count <= max) for (const item of inner) pending.push(item);
   }
   return count;
 }
 
 export const MAX_ERRORS = 50;
-const MAX_ENTRIES = 50;
-const MAX_DEPTH = 5;
+
+/** The rules of the body of this request. */
+function bodyRules(): BodyRules {
+  return currentRequest.getStore()?.bodyRules ?? JSON_BODY;
+}
 
 /** class-transformer recurses without a limit, and treats an array as several bodies. */
-function isPlainBody(value: unknown): boolean {
+function isPlainBody(value: unknown, maxDepth: number, isArrayWanted: boolean): boolean {
   if (value === undefined) return true;
-  return isObject(value) && !Array.isArray(value) && !isDeeper(value, MAX_DEPTH);
+  if (!isObject(value) || (Array.isArray(value) && !isArrayWanted)) return false;
+  return !isDeeper(value, maxDepth);
 }
 
 function isDeeper(value: unknown, levels: number): boolean {
