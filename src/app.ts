@@ -46,7 +46,7 @@ function setup(
       origin: environment.CORS_ORIGINS,
       credentials: true,
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      allowedHeaders: ['Authorization', 'Content-Type', 'If-Match', 'X-Request-Id'],
+      allowedHeaders: [...ALLOWED_HEADERS, ...environment.CORS_ALLOWED_HEADERS],
       exposedHeaders: EXPOSED_HEADERS,
       maxAge: 600,
     });
@@ -65,4 +65,5 @@ function setup(
   return app;
 }
 
+const ALLOWED_HEADERS = ['Authorization', 'Content-Type', 'If-Match', 'X-Request-Id'];
 const EXPOSED_HEADERS = ['ETag', 'X-Request-Id', 'RateLimit', 'RateLimit-Policy', 'Retry-After'];

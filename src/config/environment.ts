@@ -125,6 +125,10 @@ export class Environment {
   @Origins()
   CORS_ORIGINS: string[] = [];
 
+  @List()
+  @Matches(/^[\w!#$%&'*+.^`|~-]+$/, { each: true, message: 'must list names of headers' })
+  CORS_ALLOWED_HEADERS: string[] = [];
+
   @TrustedProxies()
   TRUST_PROXY = 'false';
 

@@ -73,7 +73,13 @@ describe('environment errors', () => {
   it('reports all errors at once, each with the name of its variable', () => {
     const named = errorsOf(invalid).map((error) => error.split(' ')[0]);
     // Lists accept any text. The rules about several variables are separate.
-    const anyText = ['DATABASE_SCHEMA', 'JWT_AUDIENCE', 'ROLES', 'ADMIN_USER_IDS'];
+    const anyText = [
+      'DATABASE_SCHEMA',
+      'JWT_AUDIENCE',
+      'ROLES',
+      'ADMIN_USER_IDS',
+      'CORS_ALLOWED_HEADERS',
+    ];
     expect(named).toEqual(
       NAMES.filter((name) => !anyText.includes(name) && name !== 'ADMIN_ROLES'),
     );
@@ -119,6 +125,7 @@ describe('environment errors', () => {
     { CORS_ORIGINS: 'https://app.example.com/' },
     { CORS_ORIGINS: '*' },
     { CORS_ORIGINS: 'https://*.example.com' },
+    { CORS_ALLOWED_HEADERS: 'X-Tenant:1' },
     { DATABASE_SCHEMA: 'a?b' },
     { JWKS_REFRESH_SECONDS: '300', JWKS_MAX_STALE_SECONDS: '299' },
   ])('rejects %o with one error', (variables) => {
