@@ -1,6 +1,13 @@
-import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
+import {
+  applyDecorators,
+  type CanActivate,
+  type ExecutionContext,
+  Injectable,
+  SetMetadata,
+} from '@nestjs/common';
 import { ROUTE_ARGS_METADATA } from '@nestjs/common/constants.js';
 import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
+import { ApiQuery } from '@nestjs/swagger';
 import type { Request } from 'express';
 import { routeAccess } from '../access/route-access.js';
 import { memoizePerRoute } from '../http/memoize-per-route.js';
@@ -18,8 +25,10 @@ export class UnknownQueryGuard implements CanActivate {
     const request = context.getArgByIndex<Request>(0);
     // Express parses the query at each access.
     if (!request.url.includes('?')) return true;
-    const names = Object.keys(request.query);
-    if (names.length === 0 || readsQuery(context) || routeAccess(context).isPublic) return true;
+    const { readsQuery, allowed } = queryOf(context);
+    if (readsQuery || routeAccess(context).isPublic) return true;
+    const names = Object.keys(request.query).filter((name) => !allowed.includes(name));
+    if (names.length === 0) return true;
     throw problem('VALIDATION_ERROR', {
       errors: names
         .slice(0, MAX_ERRORS)
@@ -30,12 +39,28 @@ export class UnknownQueryGuard implements CanActivate {
 
 const QUERY_READERS = new Set([RouteParamtypes.QUERY, RouteParamtypes.REQUEST].map(String));
 
-/** Whether the handler has a `@Query()` or `@Req()` parameter. */
-const readsQuery = memoizePerRoute((controller, handler) => {
+const queryOf = memoizePerRoute((controller, handler) => {
   const parameters = Reflect.getMetadata(ROUTE_ARGS_METADATA, controller, handler.name) as
     object | undefined;
-  return Object.keys(parameters ?? {}).some((key) => {
-    const [kind = ''] = key.split(':', 1);
-    return QUERY_READERS.has(kind);
-  });
+  return {
+    /** Whether the handler has a `@Query()` or `@Req()` parameter. */
+    readsQuery: Object.keys(parameters ?? {}).some((key) => {
+      const [kind = ''] = key.split(':', 1);
+      return QUERY_READERS.has(kind);
+    }),
+    allowed: (Reflect.getMetadata(ALLOWED_QUERY, handler) as string[] | undefined) ?? [],
+  };
 });
+
+/**
+ * The route reads these query parameters without `@Query()`, for example by a parameter decorator
+ * of its own. They are optional, and not validated.
+ */
+export function AllowQuery(...names: [string, ...string[]]) {
+  return applyDecorators(
+    SetMetadata(ALLOWED_QUERY, names),
+    ...names.map((name) => ApiQuery({ name, required: false, type: String })),
+  );
+}
+
+const ALLOWED_QUERY = 'gatehouse:allowed-query';
