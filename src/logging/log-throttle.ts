@@ -18,9 +18,9 @@ export class LogThrottle {
   allow(): boolean {
     const now = performance.now();
     if (now >= this.windowEndsAt) {
-      const leftOut = this.attempted - this.maxPerMinute;
-      if (leftOut > 0) {
-        this.log.warn({ event: 'log.lines_left_out', of: this.of, leftOut }, 'log.lines_left_out');
+      const suppressed = this.attempted - this.maxPerMinute;
+      if (suppressed > 0) {
+        this.log.warn({ event: 'log.suppressed', of: this.of, suppressed }, 'log.suppressed');
       }
       this.windowEndsAt = now + 60_000;
       this.attempted = 0;
