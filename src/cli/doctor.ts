@@ -23,10 +23,6 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
     const pending = await pendingMigrations(migrationNames(), (sql) =>
       client.query(sql).then(({ rows }) => rows),
     );
-    const warnings = [
-      ...configurationWarnings(environment, environmentNames()),
-      ...(await databaseWarnings(client, environment, physical)),
-    ];
     const advice = [
       ...physical.errors,
       ...(pending.length > 0 && physical.errors.length === 0
@@ -39,7 +35,12 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       environment.CHANGE_FEED && advice.length === 0
         ? await whyUncached(client, physical)
         : undefined;
-    const remarks = [
+    const configured = [
+      ...configurationWarnings(environment, environmentNames()),
+      ...(await databaseWarnings(client, environment, physical)),
+    ];
+    const warnings = [
+      ...configured.map(({ message }) => message),
       ...physical.warnings,
       ...(uncached === undefined ? [] : [uncached]),
       ...(await oversizedUsers(client, physical)),
@@ -52,8 +53,7 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       ...tokens(environment),
       '',
       ...advice.map((line) => `FAULT   ${line}`),
-      ...warnings.map(({ message }) => `warning ${message}`),
-      ...remarks.map((line) => `remark  ${line}`),
+      ...warnings.map((line) => `warning ${line}`),
       advice.length === 0
         ? 'Gatehouse can run on this database.'
         : 'Gatehouse cannot run on this database yet.',

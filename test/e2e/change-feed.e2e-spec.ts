@@ -380,7 +380,7 @@ describe('changes that fire no ordinary trigger', () => {
       });
       expect(code).toBe(0);
       expect(stdout).toMatch(reason);
-      expect(stdout).toContain('remark  The change feed cannot be used');
+      expect(stdout).toContain('warning The change feed cannot be used');
     } finally {
       await stack.database.sql(drop);
     }

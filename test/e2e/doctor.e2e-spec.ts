@@ -136,15 +136,15 @@ describe('search_path', () => {
 });
 
 describe('databases with unknown tables and columns', () => {
-  it('accepts a newer column that may be empty without a remark', async () => {
+  it('accepts a newer column that may be empty without a warning', async () => {
     await database.sql(KYSELY);
     await database.sql('alter table "user" add "phoneNumber" text');
     expect(await migrate({ DATABASE_URL: database.url })).toMatchObject({ code: 0, stderr: '' });
     const { code, stdout } = await doctor({ DATABASE_URL: database.url });
-    expect({ code, remarks: linesWith('remark', stdout) }).toEqual({ code: 0, remarks: [] });
+    expect({ code, warnings: linesWith('warning', stdout) }).toEqual({ code: 0, warnings: [] });
   });
 
-  it('reports users with an oversized name or picture in a remark', async () => {
+  it('reports users with an oversized name or picture in a warning', async () => {
     await database.sql(KYSELY);
     const variables = { DATABASE_URL: database.url };
     expect((await migrate(variables)).code).toBe(0);
@@ -155,24 +155,24 @@ describe('databases with unknown tables and columns', () => {
          ('c', 'Cid', 'cid@example.com', true, null)`,
     );
     const { code, stdout } = await doctor(variables);
-    expect({ code, remarks: linesWith('remark', stdout) }).toEqual({
+    expect({ code, warnings: linesWith('warning', stdout) }).toEqual({
       code: 0,
-      remarks: [
+      warnings: [
         expect.stringMatching(
-          /^remark  The name and the picture of 1 users have more than 4096 bytes \(the largest: 90000003\)\./,
+          /^warning The name and the picture of 1 users have more than 4096 bytes \(the largest: 90000003\)\./,
         ),
       ],
     });
   });
 
-  it('reports a required column that Better-Auth may not fill in a remark', async () => {
+  it('reports a required column that Better-Auth may not fill in a warning', async () => {
     await database.sql(KYSELY);
     await database.sql('alter table "user" add tenant text not null');
     expect(await migrate({ DATABASE_URL: database.url })).toMatchObject({ code: 0, stderr: '' });
     const { code, stdout } = await doctor({ DATABASE_URL: database.url });
     expect(code).toBe(0);
-    expect(linesWith('remark', stdout)).toEqual([
-      expect.stringMatching(/^remark  user\.tenant is required and has no default\. .*refuse/),
+    expect(linesWith('warning', stdout)).toEqual([
+      expect.stringMatching(/^warning user\.tenant is required and has no default\. .*refuse/),
     ]);
   });
 
@@ -192,7 +192,8 @@ describe('databases with unknown tables and columns', () => {
     expect(await migrate(variables)).toMatchObject({ code: 0, stderr: '' });
     const { code, stdout } = await doctor(variables);
     expect(code).toBe(0);
-    expect(linesWith('remark', stdout)).toEqual([
+    expect(linesWith('warning', stdout)).toEqual([
+      expect.stringContaining('SESSION_BINDING=token-only'),
       expect.stringMatching(/no table "session".*do not reach it/),
       expect.stringContaining('no table "verification"'),
     ]);
