@@ -112,7 +112,7 @@ function rowsOf(of: Record<string, CostReport>): Row[] {
     };
   };
   return [
-    row('auth/me, warm: to a bare Express handler', 'warm', 'express', 0.35),
+    row('auth/me, warm: to a bare Express handler', 'warm', 'express', 0.5),
     { ...row('auth/me, warm: to a bare node:http server', 'warm', 'http', 0), wanted: '-' },
     row("auth/me, warm: to Better-Auth's get-session", 'warm', 'session', 20),
     row("auth/me, a new token each time: to Better-Auth's get-session", 'fresh', 'session', 3),

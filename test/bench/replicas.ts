@@ -69,9 +69,9 @@ async function delayOfRefusal(
     (await fetch(url + ME, { headers: { authorization: `Bearer ${token}` } })).status;
   for (let time = 0; time < 2; time += 1) if ((await ask()) !== 200) throw new Error('not let in');
   const changed = change().then(() => performance.now());
-  const giveUp = performance.now() + 5000;
+  const deadline = performance.now() + 5000;
   while ((await ask()) === 200) {
-    if (performance.now() > giveUp) throw new Error('A change was not seen within five seconds.');
+    if (performance.now() > deadline) throw new Error('A change was not seen within five seconds.');
   }
   const refused = performance.now();
   return Math.max(0, refused - (await changed));
