@@ -27,8 +27,22 @@ export function isInvalidValue(error: unknown): boolean {
   return error instanceof Error && 'code' in error && /^22...$/.test(String(error.code));
 }
 
-/** Whether PostgreSQL cannot read a text as an id, such as `abc` for a uuid or an integer. */
-export function isInvalidId(error: unknown): boolean {
-  // 22P02: invalid_text_representation. 22003: numeric_value_out_of_range.
-  return error instanceof Error && 'code' in error && /^(22P02|22003)$/.test(String(error.code));
+export type RejectedValue = 'unreadable-id' | 'nul-character' | 'too-long' | 'constraint';
+
+/** Why PostgreSQL rejected the values of a query, if it did. */
+export function rejectedValue(error: unknown): RejectedValue | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  // `pg` sends texts with a NUL character in such a way that the message itself is invalid.
+  const isMessage = error.code === '08P01' && /invalid message format/.test(error.message);
+  return isMessage ? 'nul-character' : REJECTED_VALUES[String(error.code)];
 }
+
+const REJECTED_VALUES: Record<string, RejectedValue> = {
+  // A text such as `abc` for a uuid or an integer.
+  '22P02': 'unreadable-id',
+  '22003': 'unreadable-id',
+  '22021': 'nul-character',
+  '22001': 'too-long',
+  '23503': 'constraint',
+  '23505': 'constraint',
+};

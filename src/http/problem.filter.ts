@@ -6,9 +6,14 @@ import {
   HttpException,
   ServiceUnavailableException,
 } from '@nestjs/common';
+import { NotFoundError } from '@mikro-orm/core';
 import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { isDatabaseUnavailable, isInvalidId } from '../database/postgres-errors.js';
+import {
+  isDatabaseUnavailable,
+  rejectedValue,
+  type RejectedValue,
+} from '../database/postgres-errors.js';
 import { isRetryable } from '../database/transaction-runner.js';
 import { isResolver, requestOf, responseOf } from './request-of.js';
 import { unauthorized } from '../problems/unauthorized.js';
@@ -28,12 +33,12 @@ import {
 export class ProblemFilter implements ExceptionFilter {
   private readonly internalErrors: LogThrottle;
   private readonly outages: LogThrottle;
-  private readonly invalidIds: LogThrottle;
+  private readonly rejectedValues: LogThrottle;
 
   constructor(private readonly log: Logger) {
     this.internalErrors = new LogThrottle(log, 'fault');
     this.outages = new LogThrottle(log, 'unavailable');
-    this.invalidIds = new LogThrottle(log, 'invalid-id');
+    this.rejectedValues = new LogThrottle(log, 'rejected-value');
   }
 
   catch(thrown: unknown, host: ArgumentsHost): unknown {
@@ -76,8 +81,8 @@ export class ProblemFilter implements ExceptionFilter {
     if (code === 'INTERNAL_ERROR' && this.internalErrors.allow()) {
       this.log.error({ err: thrown, requestId, code });
     }
-    if (isInvalidId(thrown) && this.invalidIds.allow()) {
-      this.log.info({ err: thrown, requestId, code }, 'PostgreSQL rejected an id');
+    if (rejectedValue(thrown) && this.rejectedValues.allow()) {
+      this.log.info({ err: thrown, requestId, code }, 'PostgreSQL rejected a value');
     }
     if (code !== 'SERVICE_UNAVAILABLE' || !this.outages.allow()) return;
     const { stack: _, ...cause } = describeError(thrown);
@@ -121,10 +126,12 @@ function pathOf({ originalUrl, url }: Request): string {
 
 function toProblem(thrown: unknown, request: Request): Problem {
   if (thrown instanceof Problem) return thrown;
+  const rejected = rejectedValue(thrown);
+  if (rejected) return PROBLEM_OF_VALUE[rejected]();
+  if (thrown instanceof NotFoundError) return problem('NOT_FOUND');
   if (isDatabaseUnavailable(thrown)) return unavailable('The database is unavailable.');
   // The retries of the transaction have failed.
   if (isRetryable(thrown)) return unavailable('A concurrent change prevented this change.');
-  if (isInvalidId(thrown)) return problem('NOT_FOUND');
   if (thrown instanceof HttpException) return fromHttpException(thrown, request);
 
   // Errors of Express and its parsers have a status and little else.
@@ -173,4 +180,13 @@ const CODE_OF_STATUS: Record<number, ErrorCode> = {
   415: 'UNSUPPORTED_MEDIA_TYPE',
   422: 'UNPROCESSABLE',
   429: 'RATE_LIMITED',
+};
+
+/** Defaults for your own tables. Check a value first if the client needs to know more. */
+const PROBLEM_OF_VALUE: Record<RejectedValue, () => Problem> = {
+  'unreadable-id': () => problem('NOT_FOUND'),
+  'nul-character': () =>
+    problem('MALFORMED_REQUEST', { detail: 'A text contains a NUL character.' }),
+  'too-long': () => problem('UNPROCESSABLE', { detail: 'A text is too long.' }),
+  constraint: () => problem('CONFLICT'),
 };

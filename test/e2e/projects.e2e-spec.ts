@@ -2,7 +2,11 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Migration } from '@mikro-orm/migrations';
-import { MikroORM, type Constructor } from '@mikro-orm/postgresql';
+import { InjectRepository, MikroOrmModule } from '@mikro-orm/nestjs';
+import { type Constructor, EntityRepository, MikroORM } from '@mikro-orm/postgresql';
+import { Controller, Get, Module, Param } from '@nestjs/common';
+import { CurrentUser } from '../../src/access/decorators.js';
+import type { UserRow } from '../../src/access/principal.js';
 import { ormOptions } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
@@ -13,6 +17,7 @@ import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import type { ServerOptions } from '../../tools/better-auth-server.ts';
 import { Project } from '../docs/projects/project.entity.js';
 import { ProjectsModule } from '../docs/projects/projects.module.js';
+import { Problems } from '../../src/problems/problems.decorator.js';
 import { runBuilt } from '../support/built-program.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
@@ -22,6 +27,38 @@ const file = (name: string) =>
   readFileSync(new URL(`../schemas/${name}.sql`, import.meta.url), 'utf8');
 
 const KYSELY = file('kysely-1.7.24-full');
+
+@Controller('rejected')
+@Problems('CONFLICT', 'NOT_FOUND', 'UNPROCESSABLE')
+class RejectedController {
+  constructor(@InjectRepository(Project) private readonly projects: EntityRepository<Project>) {}
+
+  @Get('unknown-reference/:owner')
+  unknownReference(@Param('owner') owner: string) {
+    return this.insert({ name: 'Engine', owner });
+  }
+
+  @Get('long-text')
+  longText(@CurrentUser() { id }: UserRow) {
+    return this.insert({ name: 'x'.repeat(101), owner: id });
+  }
+
+  @Get('missing-row')
+  missingRow() {
+    return this.projects.findOneOrFail({ name: 'none' });
+  }
+
+  private insert(values: { name: string; owner: string }) {
+    this.projects.create(values);
+    return this.projects.getEntityManager().flush();
+  }
+}
+
+@Module({
+  imports: [MikroOrmModule.forFeature([Project])],
+  controllers: [RejectedController],
+})
+class RejectedModule {}
 
 interface Layout {
   name: string;
@@ -86,7 +123,7 @@ it.each([
 describe.each(LAYOUTS)('example module with a table of its own ($name)', (layout) => {
   const { name, ddl, issuer = {}, schema, users = 'public."user"', idType } = layout;
   const extensions: Extensions = {
-    modules: [ProjectsModule],
+    modules: [ProjectsModule, RejectedModule],
     schema: 'app',
     entities: [Project],
     migrations: [],
@@ -241,6 +278,18 @@ describe.each(LAYOUTS)('example module with a table of its own ($name)', (layout
       });
       expect([response.status, response.body.code]).toEqual([404, 'NOT_FOUND']);
     }
+  });
+
+  it(`responds with a client error to values that PostgreSQL rejects (${name})`, async () => {
+    const responseTo = async (path: string) => {
+      const response = await gatehouse.call(`/api/v1/rejected/${path}`, { token: ada.token });
+      return [response.status, response.body.code];
+    };
+    const unknown = idType === 'uuid' ? '0190a3c4-0000-7000-8000-000000000000' : '2147483647';
+    expect(await responseTo(`unknown-reference/${unknown}`)).toEqual([409, 'CONFLICT']);
+    expect(await responseTo('missing-row')).toEqual([404, 'NOT_FOUND']);
+    expect(await responseTo('long-text')).toEqual([422, 'UNPROCESSABLE']);
+    expect(await send('POST', '', ada, { name: 'a\0b' })).toEqual([400, 'MALFORMED_REQUEST']);
   });
 
   it(`deletes the rows of a user that Better-Auth deletes (${name})`, async () => {

@@ -13,11 +13,14 @@ export interface RouteMatrix {
   /**
    * A table of routes and callers. The first line names the callers, in this order: admin, self,
    * other, no-token, banned, demoted and revoked. Each other line has a method, a path and the
-   * response to each caller: a success status, or a key of `MEANING`.
+   * response to each caller: a success status, or a key of `MEANING` such as `FORBIDDEN`.
    */
   matrix: string;
-  /** The bodies by route, such as `POST /api/v1/projects`. */
-  bodies?: Record<string, object>;
+  /**
+   * The bodies by route, such as `POST /api/v1/projects`. A function receives the values of path
+   * parameters, and `id`, the id of the user.
+   */
+  bodies?: Record<string, object | ((values: Record<string, string>) => object)>;
   /** Only the documented paths with this prefix. The table must list all of them. */
   prefix?: string;
   extensions?: Partial<Extensions>;
@@ -107,9 +110,8 @@ export function describeRouteMatrix({
           `gives no caller more access to ${row.route} with %s`,
           async (_name, respell, isSameRoute) => {
             for (const caller of callers) {
-              const { actor, path } = await prepare(caller, row);
+              const { actor, path, body } = await prepare(caller, row);
               const [method, respelled] = respell(row.method, path);
-              const body = bodies[row.route];
               const status = await send(stack, method, respelled, actor?.token, body);
               const expected = Number(row.expected[caller]?.slice(0, 3));
               // An unknown route returns 404. A changed id is another id, so 403 is possible.
@@ -123,21 +125,21 @@ export function describeRouteMatrix({
         );
       });
 
-      const prepare = async (caller: string, { template }: Row) => {
+      const prepare = async (caller: string, { template, route }: Row) => {
         await fixtures.restore();
         const { actor, target } = fixtures.requests[caller]!;
-        const values: Record<string, string | undefined> = {
+        const values: Record<string, string> = {
           id: target.id,
-          sessionId: fixtures.sessionIds.get(target),
+          sessionId: fixtures.sessionIds.get(target) ?? 'none',
           ...(await parameters?.(stack, target)),
         };
         const path = template.replaceAll(/\{(\w+)\}/g, (_, key: string) => values[key] ?? 'none');
-        return { actor, path };
+        const body = bodies[route];
+        return { actor, path, body: typeof body === 'function' ? body(values) : body };
       };
 
       const sendAs = async (caller: string, row: Row) => {
-        const { actor, path } = await prepare(caller, row);
-        const body = bodies[row.route];
+        const { actor, path, body } = await prepare(caller, row);
         // The tests of the health routes check the bodies of probes.
         if (row.template.startsWith('/health')) {
           return { status: await send(stack, row.method, path, actor?.token), body: {} };
