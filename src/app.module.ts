@@ -14,7 +14,6 @@ import type { ProcessLogger } from './logging/logger.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
 import { AccountsModule } from './accounts/accounts.module.js';
 import { HealthModule } from './health/health.module.js';
-import { SwaggerUi } from './openapi/swagger-ui.js';
 
 /** The values that exist before Nest creates the first module. */
 export interface AppOptions {
@@ -61,11 +60,9 @@ export class AppModule {
         }),
         AuthModule,
         ...modules,
-        // After the API, because Express matches routes in order (see `swagger-ui.ts`).
         HealthModule,
         RouterModule.register(modules.map((module) => ({ path: 'api/v1', module }))),
       ],
-      providers: [SwaggerUi],
     };
   }
 }

@@ -11,7 +11,7 @@ import { normalizeTarget } from './http/request-target.js';
 import { requireHost } from './http/require-host.js';
 import { RequestTracker } from './http/request-tracker.js';
 import { RequestValidationPipe } from './validation/validation.pipe.js';
-import { SwaggerUi } from './openapi/swagger-ui.js';
+import { serveSwaggerUi } from './openapi/swagger-ui.js';
 
 /** Creates the whole application, ready to listen. `main.ts` and the tests use the same one. */
 export async function createApp(options: AppOptions): Promise<NestExpressApplication> {
@@ -56,7 +56,7 @@ function setup(
   app.useGlobalFilters(new ProblemFilter(log));
   app.useGlobalPipes(new RequestValidationPipe());
 
-  if (environment.DOCS_ENABLED) app.get(SwaggerUi).serveOn(app);
+  if (environment.DOCS_ENABLED) serveSwaggerUi(app);
 
   const server: Server = app.getHttpServer();
   server.on('clientError', onClientError(log, tracker));

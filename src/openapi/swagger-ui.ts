@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, extname, join } from 'node:path';
-import { Injectable, type OnModuleInit } from '@nestjs/common';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import type { Express } from 'express';
@@ -10,51 +9,36 @@ import { RateLimiter } from '../rate-limit/rate-limiter.js';
 import { swaggerHeaders } from '../http/security-headers.js';
 import { createDocument, withoutExamples } from './document.js';
 
-/**
- * Serves Swagger UI and its document. Express matches a path against every earlier route, so these
- * routes come after the API, whose routes exist when Nest calls `onModuleInit`. A route of yours
- * that matches `/api/v1/docs` takes precedence.
- */
-@Injectable()
-export class SwaggerUi implements OnModuleInit {
-  private app: NestExpressApplication | undefined;
-  private document: OpenAPIObject | undefined;
-
-  serveOn(app: NestExpressApplication): void {
-    this.app = app;
+/** Serves Swagger UI and its document. The document is created at the first request for it. */
+export function serveSwaggerUi(app: NestExpressApplication): void {
+  // Nest's guards do not cover these routes, so the rate limit is applied here.
+  const { countAddress } = app.get(RateLimiter);
+  app.use(['/api/v1/docs', '/api/v1/openapi.json'], countAddress);
+  app.use('/api/v1/docs', swaggerHeaders);
+  const express: Express = app.getHttpAdapter().getInstance();
+  express.get('/', countAddress, (_request, response) => response.redirect('/api/v1/docs'));
+  let document: OpenAPIObject | undefined;
+  const describe = () => (document ??= createDocument(app));
+  express.get(
+    '/api/v1/openapi.json',
+    fixedContent('json', () => JSON.stringify(describe())),
+  );
+  express.get(
+    UI_DOCUMENT,
+    fixedContent('json', () => JSON.stringify(withoutExamples(describe()))),
+  );
+  const folder = swaggerUiFolder();
+  for (const file of SWAGGER_UI_FILES) {
+    const content = fixedContent(extname(file), () => readFile(join(folder, file)));
+    express.get(`/api/v1/docs/${file}`, content);
   }
-
-  onModuleInit(): void {
-    const { app } = this;
-    if (!app) return;
-    // Nest's guards do not cover these routes, so the rate limit is applied here.
-    const { countAddress } = app.get(RateLimiter);
-    app.use(['/api/v1/docs', '/api/v1/openapi.json'], countAddress);
-    app.use('/api/v1/docs', swaggerHeaders);
-    const express: Express = app.getHttpAdapter().getInstance();
-    express.get('/', countAddress, (_request, response) => response.redirect('/api/v1/docs'));
-    const describe = () => (this.document ??= createDocument(app));
-    express.get(
-      '/api/v1/openapi.json',
-      fixedContent('json', () => JSON.stringify(describe())),
-    );
-    express.get(
-      UI_DOCUMENT,
-      fixedContent('json', () => JSON.stringify(withoutExamples(describe()))),
-    );
-    const folder = swaggerUiFolder();
-    for (const file of SWAGGER_UI_FILES) {
-      const content = fixedContent(extname(file), () => readFile(join(folder, file)));
-      express.get(`/api/v1/docs/${file}`, content);
-    }
-    // The page fetches the document. Nest would render it into a script for each request.
-    SwaggerModule.setup('api/v1/docs', app, {} as OpenAPIObject, {
-      raw: false,
-      swaggerUrl: UI_DOCUMENT,
-      customSiteTitle: 'Gatehouse API',
-      swaggerOptions: { persistAuthorization: true },
-    });
-  }
+  // The page fetches the document. Nest would render it into a script for each request.
+  SwaggerModule.setup('api/v1/docs', app, {} as OpenAPIObject, {
+    raw: false,
+    swaggerUrl: UI_DOCUMENT,
+    customSiteTitle: 'Gatehouse API',
+    swaggerOptions: { persistAuthorization: true },
+  });
 }
 
 const UI_DOCUMENT = '/api/v1/docs/openapi.json';
