@@ -14,6 +14,10 @@ export function hasUnreadBody(request: Request): boolean {
 /** Rejects a body by its headers, before its first byte is read. */
 export function checkBodyHeaders(request: Request, { types, text }: BodyRules, limit: number) {
   const { headers } = request;
+  const coding = headers['transfer-encoding'];
+  // RFC 9112 §6.1: other codings, and chunks in HTTP/1.0, can mean another body to a proxy.
+  if (coding !== undefined && (coding.toLowerCase() !== 'chunked' || request.httpVersion === '1.0'))
+    throw problem('MALFORMED_REQUEST', { detail: 'The transfer coding is not supported.' });
   if (Number(headers['content-length']) > limit) throw tooLarge(limit);
   if (request.is(types) === false) throw problem('UNSUPPORTED_MEDIA_TYPE');
   const charsets = text ? (headers['content-type']?.matchAll(CHARSET) ?? []) : [];
@@ -53,6 +57,8 @@ export function limitUnreadBody(request: Request, limit: number): void {
   limitBody(request, limit, (error) => {
     // The interceptor never sees the end, so that it does not call the handler.
     request.unpipe();
+    // The reader refused the body before its end. A second response is not possible.
+    if (responseOf(request).headersSent) return void request.destroy();
     // Nest's interceptors close the connection if the body is not complete.
     responseOf(request).setHeader('Connection', 'close');
     sendProblem(request, responseOf(request), error);
@@ -75,7 +81,9 @@ function limitBody(request: Request, limit: number, reject: (error: Problem) => 
     }
     if (chunks <= MAX_SMALL_CHUNKS + size / MIN_CHUNK_BYTES) return;
     request.off('data', count);
-    sendProblem(request, responseOf(request), problem('PAYLOAD_TOO_LARGE', TOO_SMALL_CHUNKS));
+    if (!responseOf(request).headersSent) {
+      sendProblem(request, responseOf(request), problem('PAYLOAD_TOO_LARGE', TOO_SMALL_CHUNKS));
+    }
     // The rest of the body would take the same time.
     request.destroy();
   };

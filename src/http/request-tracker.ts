@@ -121,6 +121,8 @@ export class RequestTracker implements OnApplicationShutdown {
       const { req: request, headersSent } = response;
       // Node before 25.9 emits no `close` for queued responses of a lost connection.
       if (request.socket.destroyed) this.onClose(request, response);
+      // The body may have arrived without a reader that takes it.
+      if (request.pausedAt !== undefined && request.complete) resumeDeadline(request);
       if (headersSent || request.deadline === undefined || request.deadline > now) continue;
       if (request.pausedAt !== undefined) continue;
       sendProblem(request, response, unavailable('The response took too long.'));

@@ -1,8 +1,10 @@
 import { createHmac } from 'node:crypto';
 import { connect } from 'node:net';
 import {
+  BadRequestException,
   Body,
   Controller,
+  type ExecutionContext,
   HttpCode,
   Module,
   ParseArrayPipe,
@@ -13,6 +15,7 @@ import {
 } from '@nestjs/common';
 import { FileInterceptor } from '@nestjs/platform-express';
 import { ApiBody } from '@nestjs/swagger';
+import type { Request } from 'express';
 import { IsInt, IsOptional, IsString } from 'class-validator';
 import { Public } from '../../src/access/decorators.js';
 import {
@@ -98,7 +101,30 @@ class KindsController {
   }
 }
 
-@Module({ controllers: [KindsController] })
+/** Readers of a body by an application, which can stop before its end. */
+@Controller('readers')
+@MultipartBody({ limit: 200_000 })
+class ReadersController {
+  @Post('refuses')
+  @UseInterceptors({
+    intercept: (context: ExecutionContext) =>
+      new Promise<never>((_, reject) => {
+        const request = context.switchToHttp().getRequest<Request>();
+        request.on('data', () => reject(new BadRequestException('not a picture'))).resume();
+      }),
+  })
+  refuses() {
+    return {};
+  }
+
+  @Post('hangs')
+  @UseInterceptors({ intercept: () => new Promise<never>(() => undefined) })
+  hangs() {
+    return {};
+  }
+}
+
+@Module({ controllers: [KindsController, ReadersController] })
 class KindsModule {}
 
 let stack: Stack;
@@ -109,6 +135,45 @@ beforeAll(async () => {
   ada = await signUp(stack.auth);
 });
 afterAll(() => stack.end());
+
+/** Sends an upload with these framing headers in parts, and returns all that the server sends. */
+async function sendRaw(path: string, framing: string, parts: string[], version = '1.1') {
+  const socket = connect(Number(new URL(stack.gatehouse.url).port), '127.0.0.1');
+  let received = '';
+  socket.on('data', (chunk: Buffer) => (received += chunk.toString())).on('error', () => undefined);
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  socket.write(
+    `POST /api/v1/${path} HTTP/${version}\r\nHost: x\r\nAuthorization: Bearer ${ada.token}\r\n` +
+      `Content-Type: multipart/form-data; boundary=x\r\n${framing}\r\n\r\n${parts[0]}`,
+  );
+  await until(async () => received.includes('\r\n\r\n{'), true);
+  for (const part of parts.slice(1)) socket.write(part);
+  if (parts.length > 1) await closed;
+  socket.destroy();
+  return [...received.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
+}
+
+const CHUNKED = 'Transfer-Encoding: chunked';
+const FIRST = '5\r\nabcde\r\n';
+
+it.each([
+  ['a chunk over the limit', `${(250_000).toString(16)}\r\n${'x'.repeat(250_000)}\r\n`],
+  ['too many small chunks', '1\r\nx\r\n'.repeat(1000)],
+])('sends one response when a reader refuses a body that continues with %s', async (_, rest) => {
+  expect(await sendRaw('readers/refuses', CHUNKED, [FIRST, rest])).toEqual([400]);
+  expect((await send('bytes', 'application/octet-stream', 'a'))[0]).toBe(200);
+});
+
+it('fails a request at its deadline when nobody reads a body that has arrived', async () => {
+  expect(await sendRaw('readers/hangs', 'Content-Length: 5', ['abcde'])).toEqual([503]);
+});
+
+it.each([
+  ['another transfer coding', 'Transfer-Encoding: gzip, chunked', '1.1'],
+  ['chunks in HTTP/1.0', CHUNKED, '1.0'],
+])('rejects a body with %s', async (_, framing, version) => {
+  expect(await sendRaw('kinds/upload', framing, [FIRST], version)).toEqual([400]);
+});
 
 async function send(
   kind: string,
