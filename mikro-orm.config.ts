@@ -32,7 +32,7 @@ import { Session } from './src/better-auth/session.entity.js';
 import { User } from './src/better-auth/user.entity.js';
 
 const ENTITIES = [User, Session, Account, Verification, AuditEvent];
-const BUILT_IN: ReadonlySet<string> = new Set(ENTITIES.map(({ name }) => name));
+const BUILT_IN: ReadonlySet<unknown> = new Set(ENTITIES);
 
 /** In the order in which they run. The name of a released migration never changes. */
 const MIGRATIONS = [
@@ -78,7 +78,7 @@ export function ormOptions({
     schema: physical.schema,
     discovery: {
       onMetadata: (meta) =>
-        BUILT_IN.has(meta.className) ? mapToPhysical(meta, physical) : placeInSchema(meta, schema),
+        BUILT_IN.has(meta.class) ? mapToPhysical(meta, physical) : placeInSchema(meta, schema),
     },
     pool: { min: 0, max: poolMax },
     driverOptions: {

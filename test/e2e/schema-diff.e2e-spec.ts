@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { defineEntity, p } from '@mikro-orm/core';
+import { defineEntity, type EntityMetadata, p } from '@mikro-orm/core';
 import { MikroORM } from '@mikro-orm/postgresql';
 import { ormOptions, type OrmSetting } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
@@ -125,6 +125,24 @@ describe.each(KINDS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) 
       expect(await withNote.schema.getUpdateSchemaSQL({ wrap: false })).toBe('');
     } finally {
       await withNote.close(true);
+    }
+  });
+
+  it(`keeps an entity of an extension apart that has the name of one of Gatehouse (${name})`, async () => {
+    const Account = defineEntity({
+      name: 'Account',
+      schema: 'own',
+      properties: { id: p.integer().primary() },
+    });
+    const extensions = { modules: [], schema: 'own', entities: [Account], migrations: [] };
+    const withAccount = await MikroORM.init(ormOptions({ ...setting, extensions }));
+    try {
+      const table = ({ schema: own, tableName }: EntityMetadata) => `${own}.${tableName}`;
+      const tables = [...withAccount.getMetadata().getAll().values()].map(table);
+      expect(tables.filter((found) => found === 'own.account')).toHaveLength(1);
+      expect(new Set(tables).size).toBe(tables.length);
+    } finally {
+      await withAccount.close(true);
     }
   });
 
