@@ -7,3 +7,6 @@ import type { Request } from 'express';
  * its own limits. Reads skip the cost.
  */
 export const currentRequest = new AsyncLocalStorage<Request>();
+
+/** The documented limit is 2500. The margin covers the sweep, a busy process and the network. */
+export const RESPONSE_DEADLINE_MS = 2200;

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
-import { currentRequest } from './current-request.js';
+import { currentRequest, RESPONSE_DEADLINE_MS } from './current-request.js';
 import { unavailable } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
 
@@ -19,7 +19,8 @@ export class TransactionRunner {
   /** Runs `work` in a transaction, and retries it after a conflict. */
   async run<Result>(work: (em: EntityManager) => Promise<Result>): Promise<Result> {
     // The client has waited longer: for its session lookup and for a connection of the pool.
-    const deadline = currentRequest.getStore()?.deadline ?? performance.now() + DEADLINE_MS;
+    const deadline =
+      currentRequest.getStore()?.deadline ?? performance.now() + RESPONSE_DEADLINE_MS;
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.attempt(work, deadline);
@@ -58,8 +59,6 @@ export class TransactionRunner {
 
 const MAX_ATTEMPTS = 4;
 const LOCK_TIMEOUT_MS = 1000;
-/** The deadline outside of a request. */
-const DEADLINE_MS = 2200;
 /** How long before the deadline no attempt begins, and none commits. */
 const RETRY_MARGIN_MS = 1000;
 const COMMIT_MARGIN_MS = 200;

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Socket } from 'node:net';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { NextFunction, Request, Response } from 'express';
-import { currentRequest } from '../database/current-request.js';
+import { currentRequest, RESPONSE_DEADLINE_MS } from '../database/current-request.js';
 import { LogThrottles } from '../logging/log-throttle.js';
 import type { ProcessLogger } from '../logging/logger.js';
 import { problem, unavailable } from '../problems/problem.js';
@@ -205,6 +205,4 @@ const TOO_MANY_PIPELINED = {
   headers: { 'Retry-After': '1' },
 };
 const CLIENT_ID = /^[A-Za-z0-9._:-]{1,128}$/;
-/** The documented limit is 2500. The margin covers the sweep, a busy process and the network. */
-const RESPONSE_DEADLINE_MS = 2200;
 const SWEEP_MS = 50;
