@@ -4,12 +4,13 @@ import { pathToFileURL } from 'node:url';
 import type { Migration } from '@mikro-orm/migrations';
 import { InjectRepository, MikroOrmModule } from '@mikro-orm/nestjs';
 import { type Constructor, EntityRepository, MikroORM } from '@mikro-orm/postgresql';
-import { Controller, Get, Module, Param } from '@nestjs/common';
+import { ConflictException, Controller, Get, Module, Param } from '@nestjs/common';
 import { CurrentUser } from '../../src/access/decorators.js';
 import type { UserRow } from '../../src/access/principal.js';
 import { ormOptions } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
+import { WithoutOrm } from '../../src/database/orm-context.guard.js';
 import { grantToRuntimeRole } from '../../src/database/runtime-role.js';
 import { inspectWith } from '../../src/database/inspect.js';
 import type { Extensions } from '../../src/extensions.js';
@@ -41,6 +42,20 @@ class RejectedController {
   @Get('long-text')
   longText(@CurrentUser() { id }: UserRow) {
     return this.insert({ name: 'x'.repeat(101), owner: id });
+  }
+
+  /** Changes a row and fails before it is saved. */
+  @Get('change-and-fail/:id')
+  async changeAndFail(@Param('id') id: string): Promise<never> {
+    const project = await this.projects.findOneOrFail(id);
+    project.name = 'Never saved';
+    throw new ConflictException();
+  }
+
+  @Get('without-context')
+  @WithoutOrm()
+  withoutContext() {
+    return this.projects.findAll();
   }
 
   @Get('missing-row')
@@ -290,6 +305,34 @@ describe.each(LAYOUTS)('example module with a table of its own ($name)', (layout
     expect(await responseTo('missing-row')).toEqual([404, 'NOT_FOUND']);
     expect(await responseTo('long-text')).toEqual([422, 'UNPROCESSABLE']);
     expect(await send('POST', '', ada, { name: 'a\0b' })).toEqual([400, 'MALFORMED_REQUEST']);
+  });
+
+  it(`keeps the unsaved changes of a failed request out of later requests (${name})`, async () => {
+    const [, { id }] = await send('POST', '', ada, { name: 'Engine' });
+    const path = `/api/v1/rejected/change-and-fail/${id}`;
+    expect((await gatehouse.call(path, { token: ada.token })).status).toBe(409);
+    // This request writes all changes of its own identity map.
+    await send('POST', '', ada, { name: 'Other' });
+    expect(await database.sql('select name from app.project where id = $1', [id])).toEqual([
+      { name: 'Engine' },
+    ]);
+  });
+
+  it(`logs why a repository failed in a route with @WithoutOrm() (${name})`, async () => {
+    const path = '/api/v1/rejected/without-context';
+    const { status, body } = await gatehouse.call(path, { token: ada.token });
+    expect([status, body.code]).toEqual([500, 'INTERNAL_ERROR']);
+    const line = gatehouse.lines.find(
+      (found) => found['requestId'] === body.requestId && found['err'],
+    );
+    expect(JSON.stringify(line)).toContain('Using global EntityManager instance methods');
+  });
+
+  it(`does not start with an entity that src/extensions.ts does not list (${name})`, async () => {
+    const variables = { DATABASE_URL: database.url, BETTER_AUTH_URL: auth.origin };
+    await expect(startApp(variables, { modules: [ProjectsModule] })).rejects.toThrow(
+      'Metadata for entity Project not found',
+    );
   });
 
   it(`deletes the rows of a user that Better-Auth deletes (${name})`, async () => {
