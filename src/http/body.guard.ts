@@ -41,8 +41,8 @@ export class BodyReader {
 }
 
 /**
- * Runs after authentication, rate limit and roles. Nobody reads the body of a request that they
- * refuse, or that has no route.
+ * Runs after authentication, rate limit and roles. The body of a request that they refuse, or that
+ * has no route, is not read.
  */
 @Injectable()
 export class BodyGuard implements CanActivate {

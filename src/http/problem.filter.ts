@@ -99,7 +99,7 @@ export function sendProblem(request: Request, response: Response, error: Problem
     .send(JSON.stringify(problemBody(error, pathOf(request), request.requestId)));
 }
 
-/** Multer throws these errors when the connection of an upload closes. Nobody gets a response. */
+/** Multer throws these errors when the connection of an upload closes. No response is possible. */
 function isAbortedUpload(thrown: unknown, { destroyed }: Request): boolean {
   return destroyed && thrown instanceof Error && /^Request (aborted|closed)$/.test(thrown.message);
 }

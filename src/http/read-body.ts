@@ -4,7 +4,7 @@ import type { BodyRules } from './body-rules.js';
 import { sendProblem } from './problem.filter.js';
 import { responseOf } from './request-of.js';
 
-/** Whether a body follows the headers that nobody has read. */
+/** Whether the request has a body that is not read yet. */
 export function hasUnreadBody(request: Request): boolean {
   const { 'transfer-encoding': coding, 'content-length': length } = request.headers;
   if (coding === undefined && length === undefined) return false;

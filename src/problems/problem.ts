@@ -30,7 +30,7 @@ export const PROBLEMS = {
     status: 401,
     title: 'The token is invalid',
     meaning:
-      'The token is malformed, was not issued by this issuer or for this audience, or its user was deleted. Sign in again.',
+      'The token is malformed, was not issued by this issuer or for this audience, or its user was deleted. Sign in again. If that does not help, the log of the server has the reason.',
   },
   AUTH_TOKEN_EXPIRED: {
     status: 401,
@@ -102,12 +102,13 @@ export const PROBLEMS = {
   PAYLOAD_TOO_LARGE: {
     status: 413,
     title: 'The body is too large',
-    meaning: 'The default limit is 16 KB. `BODY_LIMIT` sets another one.',
+    meaning: 'The default limit is 16 KB. `BODY_LIMIT` or the route can set another one.',
   },
   UNSUPPORTED_MEDIA_TYPE: {
     status: 415,
     title: 'The body has an unsupported media type',
-    meaning: 'Send `Content-Type: application/json` in UTF-8 without compression.',
+    meaning:
+      'Send `Content-Type: application/json` in UTF-8 without compression, unless the route documents another type.',
   },
   UNPROCESSABLE: {
     status: 422,
@@ -134,7 +135,7 @@ export const PROBLEMS = {
     status: 503,
     title: 'Service temporarily unavailable',
     meaning:
-      'The database or the token issuer is unavailable. Try again after `Retry-After` seconds.',
+      'The database or the token issuer is unavailable, or the response took too long. Try again after `Retry-After` seconds.',
   },
   CLIENT_ERROR: {
     status: 400,

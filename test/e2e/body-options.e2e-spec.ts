@@ -164,7 +164,7 @@ it.each([
   expect((await send('bytes', 'application/octet-stream', 'a'))[0]).toBe(200);
 });
 
-it('fails a request at its deadline when nobody reads a body that has arrived', async () => {
+it('fails a request at its deadline when its body has arrived but is not read', async () => {
   expect(await sendRaw('readers/hangs', 'Content-Length: 5', ['abcde'])).toEqual([503]);
 });
 
