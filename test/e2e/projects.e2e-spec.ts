@@ -15,19 +15,14 @@ import { grantToRuntimeRole } from '../../src/database/runtime-role.js';
 import { inspectWith } from '../../src/database/inspect.js';
 import type { Extensions } from '../../src/extensions.js';
 import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
-import type { ServerOptions } from '../../tools/better-auth-server.ts';
 import { Project } from '../docs/projects/project.entity.js';
 import { ProjectsModule } from '../docs/projects/projects.module.js';
 import { Problems } from '../../src/problems/problems.decorator.js';
 import { runBuilt } from '../support/built-program.js';
+import { TABLE_LAYOUTS } from '../support/table-layouts.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { signUp, type TestUser } from '../support/users.js';
-
-const file = (name: string) =>
-  readFileSync(new URL(`../schemas/${name}.sql`, import.meta.url), 'utf8');
-
-const KYSELY = file('kysely-1.7.24-full');
 
 @Controller('rejected')
 @Problems('CONFLICT', 'NOT_FOUND', 'UNPROCESSABLE')
@@ -75,46 +70,6 @@ class RejectedController {
 })
 class RejectedModule {}
 
-interface Layout {
-  name: string;
-  ddl: string;
-  issuer?: Partial<ServerOptions>;
-  schema?: string;
-  users?: string;
-  idType: string;
-}
-
-const LAYOUTS: Layout[] = [
-  { name: 'camelCase columns and text ids', ddl: KYSELY, idType: 'text' },
-  {
-    name: 'snake_case columns and plural tables',
-    ddl: file('drizzle-1.7.7-full').replace(/"(user|session|account|verification|jwks)"/g, '"$1s"'),
-    issuer: { columns: 'snake', plural: true },
-    users: 'public.users',
-    idType: 'text',
-  },
-  {
-    name: 'uuid ids',
-    ddl: file('kysely-1.7.24-uuid'),
-    issuer: { idType: 'uuid' },
-    idType: 'uuid',
-  },
-  {
-    name: 'integer ids',
-    ddl: file('kysely-1.7.24-serial'),
-    issuer: { idType: 'serial' },
-    idType: 'integer',
-  },
-  {
-    name: 'tables in a separate schema',
-    ddl: `create schema "Sign in"; ${KYSELY.replaceAll('public.', '"Sign in".')}`,
-    issuer: { schema: 'Sign in' },
-    schema: 'Sign in',
-    users: '"Sign in"."user"',
-    idType: 'text',
-  },
-];
-
 it.each([
   'project.entity.ts',
   'project.dto.ts',
@@ -135,15 +90,15 @@ it.each([
   expect(readFileSync('docs/nest-developers.md', 'utf8')).toContain(shown);
 });
 
-describe.each(LAYOUTS)('example module with a table of its own ($name)', (layout) => {
-  const { name, ddl, issuer = {}, schema, users = 'public."user"', idType } = layout;
+describe.each(TABLE_LAYOUTS)('example module with a table of its own ($name)', (layout) => {
+  const { name, ddl, issuer, schema, users, idType } = layout;
   const extensions: Extensions = {
     modules: [ProjectsModule, RejectedModule],
     schema: 'app',
     entities: [Project],
     migrations: [],
   };
-  const role = `projects_${process.pid}_${LAYOUTS.indexOf(layout)}`;
+  const role = `projects_${process.pid}_${TABLE_LAYOUTS.indexOf(layout)}`;
   let database: TestDatabase;
   let variables: Record<string, string>;
   let auth: BetterAuth;

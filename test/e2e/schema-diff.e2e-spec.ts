@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defineEntity, type EntityMetadata, p } from '@mikro-orm/core';
@@ -10,28 +10,8 @@ import { inspectWith } from '../../src/database/inspect.js';
 import { readCatalog } from '../support/pg-catalog.js';
 import { User } from '../../src/better-auth/user.entity.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { TABLE_LAYOUTS } from '../support/table-layouts.js';
 import { runBuilt } from '../support/built-program.js';
-
-const file = (name: string) =>
-  readFileSync(new URL(`../schemas/${name}.sql`, import.meta.url), 'utf8');
-
-const DRIZZLE = file('drizzle-1.7.7-full');
-
-const KINDS: { name: string; ddl: string; schema?: string }[] = [
-  { name: 'camelCase with plugins', ddl: file('kysely-1.7.24-full') },
-  {
-    name: 'snake_case, plural',
-    ddl: DRIZZLE.replace(/"(user|session|account|verification|jwks)"/g, '"$1s"'),
-  },
-  { name: 'integer ids', ddl: file('kysely-1.7.24-serial') },
-  { name: 'uuid ids', ddl: file('kysely-1.7.24-uuid') },
-  { name: 'Prisma', ddl: file('prisma-1.7.7-full') },
-  {
-    name: 'a separate schema',
-    ddl: `create schema "Sign in"; ${file('kysely-1.7.24-full').replaceAll('public.', '"Sign in".')}`,
-    schema: 'Sign in',
-  },
-];
 
 /** Objects of an application beside Better-Auth's tables and in its own schema. */
 const applicationDdl = (schema: string) => `
@@ -44,7 +24,7 @@ const applicationDdl = (schema: string) => `
   create table app.project (id serial primary key, name text);
   create function app.nothing() returns int language sql as 'select 0'`;
 
-describe.each(KINDS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) => {
+describe.each(TABLE_LAYOUTS)('schema diff of MikroORM ($name)', ({ name, ddl, schema }) => {
   let database: TestDatabase;
   let setting: OrmSetting;
   let orm: MikroORM;

@@ -1,7 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { MikroORM } from '@mikro-orm/postgresql';
 import { type BetterAuth, type BetterAuthUser, startBetterAuth } from '../../tools/better-auth.ts';
-import type { ServerOptions } from '../../tools/better-auth-server.ts';
 import { ormOptions } from '../../mikro-orm.config.js';
 import { Account } from '../../src/better-auth/account.entity.js';
 import { parseEnvironment } from '../../src/config/environment.js';
@@ -14,84 +12,44 @@ import { startApp } from '../support/test-app.js';
 import { readCatalog } from '../support/pg-catalog.js';
 import { type TestUser, signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { readDdl, TABLE_LAYOUTS } from '../support/table-layouts.js';
 import { runBuilt } from '../support/built-program.js';
 
-/** One real layout of Better-Auth's tables. */
-interface Layout {
-  name: string;
-  ddl: string;
-  issuer?: Partial<ServerOptions>;
-  /** The schema of the tables, if it is not `public`. */
-  schema?: string;
+interface DoctorExpectation {
   /** A pattern for one line of the doctor's report. */
   doctor: string;
   impossibleIds?: string[];
 }
 
-const file = (name: string) =>
-  readFileSync(new URL(`../schemas/${name}.sql`, import.meta.url), 'utf8');
-
-const KYSELY = file('kysely-1.7.24-admin-jwt-bearer');
-const DRIZZLE = file('drizzle-1.7.7-full');
-
-const LAYOUTS: Layout[] = [
-  {
-    name: "Better-Auth's own migrator",
-    ddl: KYSELY,
+const EXPECTED: Record<string, DoctorExpectation> = {
+  "Better-Auth's own migrator": {
     doctor: 'user.banExpires .* user.banExpires .* timestamp with time zone',
   },
-  {
-    name: "Better-Auth's own migrator, with the tables of many plugins",
-    ddl: file('kysely-1.7.24-full'),
+  "Better-Auth's own migrator, with the tables of many plugins": {
     doctor: 'session.userId .* session.userId .* text',
   },
-  {
-    name: "Better-Auth's own migrator, uuid ids",
-    ddl: file('kysely-1.7.24-uuid'),
-    issuer: { idType: 'uuid' },
+  "Better-Auth's own migrator, uuid ids": {
     doctor: 'session.userId .* session.userId .* uuid',
     impossibleIds: ['abc', '1', '0190a3c4-0000-7000-8000-00000000000', 'x'.repeat(10_000)],
   },
-  {
-    name: "Better-Auth's own migrator, integer ids",
-    ddl: file('kysely-1.7.24-serial'),
-    issuer: { idType: 'serial' },
+  "Better-Auth's own migrator, integer ids": {
     doctor: 'session.userId .* session.userId .* integer',
     impossibleIds: ['abc', '1.5', '1e0', '01', '-1', '99999999999', '2147483648', '1 or true'],
   },
-  {
-    name: 'Prisma',
-    ddl: file('prisma-1.7.7-full'),
-    doctor: 'user.createdAt .* user.createdAt .* timestamp\\(3\\) without time zone',
-  },
-  {
-    name: 'Drizzle',
-    ddl: DRIZZLE,
-    issuer: { columns: 'snake' },
-    doctor: 'user.banExpires .* user.ban_expires .* timestamp without time zone',
-  },
-  {
-    name: 'Drizzle, plural',
-    ddl: DRIZZLE.replace(/"(user|session|account|verification|jwks)"/g, '"$1s"'),
-    issuer: { columns: 'snake', plural: true },
-    doctor: 'user.emailVerified .* users.email_verified .* boolean',
-  },
-  {
-    name: 'tables in a separate schema',
-    ddl: `create schema "Sign in"; ${KYSELY.replaceAll('public.', '"Sign in".')}`,
-    issuer: { schema: 'Sign in' },
-    schema: 'Sign in',
-    doctor: 'schema "Sign in"',
-  },
-];
+  Prisma: { doctor: 'user.createdAt .* user.createdAt .* timestamp\\(3\\) without time zone' },
+  Drizzle: { doctor: 'user.banExpires .* user.ban_expires .* timestamp without time zone' },
+  'Drizzle, plural': { doctor: 'user.emailVerified .* users.email_verified .* boolean' },
+  'tables in a separate schema': { doctor: 'schema "Sign in"' },
+};
 
 it('runs the tests in a time zone other than UTC', () => {
   // In UTC a confusion of local time and UTC would stay unnoticed.
   expect(new Date('2026-01-01T00:00:00Z').getTimezoneOffset()).toBe(300);
 });
 
-describe.each(LAYOUTS)('tables of Better-Auth ($name)', (layout) => {
-  const { name, ddl, issuer = {}, schema, doctor, impossibleIds = ['', '\0'] } = layout;
+describe.each(TABLE_LAYOUTS)('tables of Better-Auth ($name)', (layout) => {
+  const { name, ddl, issuer, schema, users } = layout;
+  const { doctor, impossibleIds = ['', '\0'] } = EXPECTED[name] as DoctorExpectation;
   let database: TestDatabase;
   let variables: Record<string, string>;
   let before: unknown;
@@ -219,7 +177,7 @@ describe.each(LAYOUTS)('tables of Better-Auth ($name)', (layout) => {
         const [row] = await database.sql(
           `select role, extract(epoch from ${column('banExpires')})::float8 as "banExpires",
              extract(epoch from ${column('updatedAt')})::float8 as "updatedAt"
-           from "${schema ?? 'public'}"."${issuer.plural ? 'users' : 'user'}" where id::text = $1`,
+           from ${users} where id::text = $1`,
           [ada.id],
         );
         expect(row).toMatchObject({
@@ -322,7 +280,7 @@ describe('tables of Better-Auth 1.7.1', () => {
   it('migrates, checks and reads the tables of Better-Auth 1.7.1, whose accounts have an issuer', async () => {
     const database = await createDatabase({ empty: true });
     try {
-      await database.sql(file('kysely-1.7.1-admin-jwt-bearer'));
+      await database.sql(readDdl('kysely-1.7.1-admin-jwt-bearer'));
       await useForeignZone(database);
       const before = await readCatalog(database);
       const variables = { DATABASE_URL: database.url };
