@@ -6,7 +6,8 @@ checks every request against the current data.
 
 **Authentication.** A signed-in client gets a token from Better-Auth (\`GET /api/auth/token\`)
 and sends it as \`Authorization: Bearer <token>\`. The token becomes invalid when it expires,
-its session ends, or its user is banned or deleted.
+or when its user is banned or deleted. A token with a session id also becomes invalid when that
+session ends.
 
 **Errors** are \`application/problem+json\` (RFC 9457). Base decisions on \`code\`, which is
 stable. Quote \`requestId\` in support requests. The server creates it and logs it together with
