@@ -74,9 +74,12 @@ export function enforceQueryTimeout(pool: Pool, timeoutMs: number): void {
 }
 
 /**
- * Kysely runs MikroORM's transactions. It never releases a connection whose `rollback` fails
- * (https://github.com/kysely-org/kysely/issues/1990), and on a lost connection it always fails.
- * Each such connection would stay in the pool for ever, and the pool could no longer be closed.
+ * Kysely runs MikroORM's queries, and does not release every connection:
+ * - One whose `rollback` fails (https://github.com/kysely-org/kysely/issues/1990). On a lost
+ *   connection it always fails.
+ * - One that is being opened when the pool begins to close: Kysely has forgotten the pool by then.
+ *
+ * Each such connection would stay in the pool for ever, and the pool could not be closed.
  */
 export function releaseLostConnections(pool: Pool): void {
   const inUse = new WeakSet<PoolClient>();
@@ -89,6 +92,7 @@ export function releaseLostConnections(pool: Pool): void {
       // `pg-pool` throws on a second release, so a later one must do nothing.
       client.release = () => undefined;
     });
+    if (pool.ending) void client.end();
   });
 }
 

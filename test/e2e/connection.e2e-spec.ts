@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
+import { setImmediate } from 'node:timers/promises';
 import { MikroORM } from '@mikro-orm/postgresql';
 import { ormOptions } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
@@ -146,6 +147,22 @@ it('survives a backend that is terminated between two queries of a transaction',
   });
   expect(isDatabaseUnavailable((await failureOf(broken)).error)).toBe(true);
   expect(await execute('select 1 as one')).toEqual([{ one: 1 }]);
+});
+
+it('closes the pool while queries open new connections', async () => {
+  const environment = parseEnvironment({ NODE_ENV: 'test', DATABASE_URL: database.url });
+  const physical = await withConnection(database.url, (client) => inspectWith(client, environment));
+  const other = await MikroORM.init(ormOptions({ url: database.url, poolMax: 5, physical }));
+  const connection = other.em.getDriver().getConnection();
+  const pool = await connection.getNativeClient();
+  const queries = [1, 2, 3, 4, 5].map(() => connection.execute('select 1'));
+  const outcomes = Promise.allSettled(queries);
+  await setImmediate();
+  expect(pool.totalCount).toBe(5);
+  await other.close(true);
+  expect(pool.totalCount).toBe(0);
+  // Kysely gives up these connections. Without one, this test would prove nothing.
+  expect((await outcomes).map(({ status }) => status)).toContain('rejected');
 });
 
 it.each([2, 3])(
