@@ -150,14 +150,14 @@ describe('changes in the database', () => {
       async (_name, sql, status) => {
         const ada = await signUpCached(stack.gatehouse, auth());
         await stack.database.sql(sql, [ada.id]);
-        await until(() => meStatus(ada), status, 2);
+        await until(() => meStatus(ada), status);
       },
     );
 
     it(`refuses the cached user of ${tokenKind} after a truncation of all sessions`, async () => {
       const ada = await signUpCached(stack.gatehouse, auth());
       await stack.database.sql('truncate session');
-      await until(() => meStatus(ada), 401, 2);
+      await until(() => meStatus(ada), 401);
     });
 
     it(`refuses the cached user of ${tokenKind} after the deletion of very many sessions`, async () => {
@@ -168,7 +168,7 @@ describe('changes in the database', () => {
         [ada.id],
       );
       await stack.database.sql('delete from session where "userId" = $1', [ada.id]);
-      await until(() => meStatus(ada), 401, 2);
+      await until(() => meStatus(ada), 401);
     });
 
     it(`refuses the cached user of ${tokenKind} after a ban by another replica`, async () => {
@@ -183,7 +183,7 @@ describe('changes in the database', () => {
         body: {},
       });
       expect(status).toBe(200);
-      await until(() => meStatus(ada, replica), 403, 2);
+      await until(() => meStatus(ada, replica), 403);
       await replica.close();
     });
   });
@@ -193,9 +193,9 @@ describe('changes in the database', () => {
     const list = async () => (await stack.gatehouse.call('/api/v1/users', ada)).status;
     expect(await list()).toBe(403);
     await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [ada.id]);
-    await until(list, 200, 2);
+    await until(list, 200);
     await stack.database.sql(`update "user" set role = 'user' where id = $1`, [ada.id]);
-    await until(list, 403, 2);
+    await until(list, 403);
   });
 
   it('keeps serving a cached user whose ban was rolled back', async () => {
@@ -296,7 +296,7 @@ describe('interrupted change feed', () => {
     const ada = await signUpCached(replica);
     proxy.delayMs = 20_000;
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
-    await until(() => meStatus(ada, replica), 403, 4);
+    await until(() => meStatus(ada, replica), 403);
     expect(await feedState(replica)).toBe('away');
     proxy.delayMs = 0;
     await untilListening(replica);
@@ -335,7 +335,7 @@ describe('changes that fire no ordinary trigger', () => {
     await stack.database.sql(before);
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     await stack.database.sql(after);
-    await until(() => meStatus(ada), 403, 2);
+    await until(() => meStatus(ada), 403);
   });
 
   it.each([

@@ -19,6 +19,9 @@ import { isDatabaseUnavailable } from '../../src/database/postgres-errors.js';
 import { inspectWith } from '../../src/database/inspect.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
+/** Much longer than each timeout, so that a busy machine cannot reach half of it. */
+const SLEEP_SECONDS = 30;
+
 let database: TestDatabase;
 let orm: MikroORM;
 
@@ -57,9 +60,9 @@ async function failureOf(work: Promise<unknown>): Promise<{ error: unknown; took
   throw new Error('The promise did not reject.');
 }
 
-/** Returns whether `check` becomes true within a second. */
+/** Returns whether `check` becomes true within ten seconds. */
 async function becomesTrue(check: () => Promise<boolean>): Promise<boolean> {
-  for (const deadline = Date.now() + 1000; Date.now() < deadline;) {
+  for (const deadline = Date.now() + 10_000; Date.now() < deadline;) {
     if (await check()) return true;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
@@ -68,26 +71,24 @@ async function becomesTrue(check: () => Promise<boolean>): Promise<boolean> {
 
 it('cancels a query that exceeds the query timeout, also on the server', async () => {
   const pid = await backendPid();
-  const { error, tookMs } = await failureOf(execute('select pg_sleep(30)'));
+  const { error, tookMs } = await failureOf(execute(`select pg_sleep(${SLEEP_SECONDS})`));
   expect(isDatabaseUnavailable(error)).toBe(true);
   expect(tookMs).toBeGreaterThanOrEqual(QUERY_TIMEOUT_MS - 10);
-  expect(tookMs).toBeLessThan(QUERY_TIMEOUT_MS + 150);
+  expect(tookMs).toBeLessThan(SLEEP_SECONDS * 500);
   expect(await becomesTrue(async () => (await activeQueries(pid)).length === 0)).toBe(true);
 });
 
 it('does not reuse a connection whose query timed out', async () => {
   const pid = await backendPid();
-  await failureOf(execute('select pg_sleep(30)'));
-  const start = Date.now();
-  // The pool has one connection: the busy one has left it.
+  await failureOf(execute(`select pg_sleep(${SLEEP_SECONDS})`));
+  // The pool has one connection, and waiting for it would time out: the busy one has left it.
   expect(await backendPid()).not.toBe(pid);
-  expect(Date.now() - start).toBeLessThan(500);
 });
 
 it('keeps a connection whose query ends in time', async () => {
   const pid = await backendPid();
-  await execute(`select pg_sleep(${QUERY_TIMEOUT_MS / 1000 - 0.3})`);
-  await new Promise((resolve) => setTimeout(resolve, 500));
+  await execute(`select pg_sleep(${QUERY_TIMEOUT_MS / 2000})`);
+  await new Promise((resolve) => setTimeout(resolve, QUERY_TIMEOUT_MS));
   expect(await backendPid()).toBe(pid);
 });
 
@@ -96,11 +97,11 @@ it('rolls back the transaction of a query that timed out, and releases its locks
   const { error, tookMs } = await failureOf(
     orm.em.transactional(async (em) => {
       await em.execute('update counter set value = 2');
-      await em.execute('select pg_sleep(30)');
+      await em.execute(`select pg_sleep(${SLEEP_SECONDS})`);
     }),
   );
   expect(isDatabaseUnavailable(error)).toBe(true);
-  expect(tookMs).toBeLessThan(QUERY_TIMEOUT_MS + 200);
+  expect(tookMs).toBeLessThan(SLEEP_SECONDS * 500);
   await database.sql(`set lock_timeout = '1s'`);
   expect(await database.sql('update counter set value = value + 10 returning value')).toEqual([
     { value: 11 },
@@ -123,7 +124,8 @@ it('waits longer for a free place in the pool than for a new connection', async 
   const { error, tookMs } = await failureOf(unreachable.connect());
   expect(isDatabaseUnavailable(error)).toBe(true);
   expect(tookMs).toBeGreaterThanOrEqual(CONNECT_TIMEOUT_MS - 10);
-  expect(tookMs).toBeLessThan(POOL_WAIT_TIMEOUT_MS - 200);
+  // This is the message of the client. The pool has one of its own.
+  expect(String(error)).toContain('timeout expired');
   await unreachable.end();
   silentServer.close();
 });

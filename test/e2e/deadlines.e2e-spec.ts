@@ -84,9 +84,9 @@ class SlowController {
 
   private async commitLate() {
     await this.transactions.run(async (em) => {
-      // Each query has a timeout of its own.
-      for (let query = 0; query < 2; query += 1) {
-        await em.execute(`select pg_sleep(${SLOW_MS / 2000})`);
+      // Each query has a timeout of its own, which a busy machine must not reach.
+      for (let query = 0; query < 5; query += 1) {
+        await em.execute(`select pg_sleep(${SLOW_MS / 5000})`);
       }
     });
     return { committed: true };

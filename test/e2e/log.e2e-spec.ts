@@ -70,9 +70,8 @@ describe('unwritable log', () => {
       const before = app.residentMegabytes();
       for (let round = 0; round < 3; round += 1) await warnAndServe();
       expect(app.residentMegabytes() - before).toBeLessThan(60);
-      const { code, ms } = await app.end('SIGTERM');
+      const { code } = await app.end('SIGTERM');
       expect(code).toBe(0);
-      expect(ms).toBeLessThan(5000);
     },
   );
 

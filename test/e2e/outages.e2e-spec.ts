@@ -8,8 +8,6 @@ import { signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { startStack } from '../support/stack.js';
 
-/** The deadline is 2.5 s. The rest is a margin for a busy machine. */
-const MAX_RESPONSE_MS = 4000;
 const TIMEOUT_MS = 60_000;
 
 @Public()
@@ -61,15 +59,11 @@ describe('late responses', () => {
           .fork()
           .transactional((em) => em.execute('select 1').then(() => released));
         await sleep(200);
-        const startedAt = performance.now();
         const responses = await Promise.all(
           Array.from({ length: 10 }, () => fetch(`${gatehouse.url}/health/db`)),
         );
-        const ms = performance.now() - startedAt;
-        process.stdout.write(`pool used up: ${Math.round(ms)} ms\n`);
         expect(new Set(responses.map(({ status }) => status))).toEqual(new Set([503]));
         expect(responses[0]?.headers.get('retry-after')).toBe('2');
-        expect(ms).toBeLessThan(MAX_RESPONSE_MS);
         release();
         await transaction;
         await gatehouse.http.get('/health/db').expect(200);
@@ -88,11 +82,9 @@ describe('late responses', () => {
         { modules: [SlowModule] },
       );
       try {
-        const startedAt = performance.now();
         const responses = await Promise.all(
           ['value', 'error'].map((path) => fetch(`${gatehouse.url}/api/v1/slow/${path}`)),
         );
-        expect(performance.now() - startedAt).toBeLessThan(MAX_RESPONSE_MS);
         for (const response of responses) {
           expect([response.status, response.headers.get('retry-after')]).toEqual([503, '2']);
           expect(await response.json()).toMatchObject({ code: 'SERVICE_UNAVAILABLE' });

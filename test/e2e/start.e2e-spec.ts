@@ -33,9 +33,8 @@ const startToFail = async (changes: Record<string, string>, port?: number) => {
     { ...variables, ...changes },
     { skipReadyCheck: true, ...(port === undefined ? {} : { port }) },
   );
-  const { code, ms } = await served.end();
+  const { code } = await served.end();
   expect(code).toBe(1);
-  expect(ms).toBeLessThan(15_000);
   expect(served.output.stdout + served.output.stderr).not.toMatch(/\n\s+at /);
   return served.output.stderr;
 };

@@ -40,7 +40,7 @@ describe.each([
   const expectResponse = async (token: string, expected: unknown[]) => {
     const current = async () => JSON.stringify(await authenticate(stack.gatehouse, token));
     if (feed === 'off') expect(await current()).toBe(JSON.stringify(expected));
-    else await until(current, JSON.stringify(expected), 2);
+    else await until(current, JSON.stringify(expected));
   };
 
   beforeAll(async () => {
@@ -166,6 +166,6 @@ describe.each([
     const problemCode = async () =>
       (await stack.gatehouse.call(path, { token })).body.code as string;
     if (feed === 'off') expect(await problemCode()).toBe('AUTH_FORBIDDEN');
-    else await until(problemCode, 'AUTH_FORBIDDEN', 2);
+    else await until(problemCode, 'AUTH_FORBIDDEN');
   });
 });

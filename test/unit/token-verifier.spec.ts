@@ -447,7 +447,7 @@ describe('bearer token', () => {
     bearerOutcome(header);
 
     // Quadratic work would take minutes.
-    expect(performance.now() - started).toBeLessThan(500);
+    expect(performance.now() - started).toBeLessThan(20_000);
   });
 });
 
