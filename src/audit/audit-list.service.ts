@@ -8,13 +8,9 @@ import { decodeCursor, encodeCursor } from '../validation/cursor.js';
 import { describeError } from '../logging/describe-error.js';
 import { LOG } from '../logging/logger.js';
 import { problem } from '../problems/problem.js';
+import type { AuditEvent } from './audit-event.entity.js';
 import { type AuditEventList, AuditEventRead, type AuditQuery } from './audit.dto.js';
-import {
-  type AuditFilter,
-  type AuditLines,
-  AuditRepository,
-  type AuditRow,
-} from './audit.repository.js';
+import { type AuditFilter, type AuditLines, AuditRepository } from './audit.repository.js';
 
 @Injectable()
 export class AuditListService {
@@ -116,7 +112,7 @@ const NO_LINES: AuditLines = { text: '', next: null };
 const SORT = '-id';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function cursorOf({ id }: AuditRow) {
+function cursorOf({ id }: AuditEvent) {
   return { sort: SORT, value: id, id };
 }
 

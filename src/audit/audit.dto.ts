@@ -5,8 +5,7 @@ import { CursorPagination } from '../validation/pagination.dto.js';
 import { EXAMPLE_CURSOR, EXAMPLE_USER_ID } from '../openapi/parameters.js';
 import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
-import { AUDIT_ACTIONS, type AuditAction } from './audit-event.entity.js';
-import type { AuditRow } from './audit.repository.js';
+import { AUDIT_ACTIONS, type AuditAction, type AuditEvent } from './audit-event.entity.js';
 
 /** All filters must match. */
 export class AuditQuery {
@@ -138,7 +137,7 @@ export class AuditEventRead {
   @ApiProperty({ type: String, nullable: true })
   userAgent: string | null;
 
-  static of(event: AuditRow): AuditEventRead {
+  static of(event: AuditEvent): AuditEventRead {
     return {
       id: event.id,
       at: event.at.toISOString(),
