@@ -15,8 +15,13 @@ export default {
   // connections to the server and its messages.
   testPathIgnorePatterns: process.env.TEST_PGBOUNCER ? ['/test/e2e/(connection|doctor)'] : [],
   extensionsToTreatAsEsm: ['.ts'],
-  // TypeScript's ESM style imports './x.js' where the file is './x.ts'.
-  moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
+  moduleNameMapper: {
+    // The application has no extensions, also in a fork. A test imports them by another path, and
+    // passes them. `test/support/without-extensions.ts` does the same for programs of the build.
+    '^(\\.{1,2}|\\./src)/extensions\\.js$': '<rootDir>/test/support/no-extensions.ts',
+    // TypeScript's ESM style imports './x.js' where the file is './x.ts'.
+    '^(\\.{1,2}/.*)\\.js$': '$1',
+  },
   transform: {
     '^.+\\.ts$': [
       '@swc/jest',

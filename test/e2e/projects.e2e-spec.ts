@@ -85,7 +85,7 @@ it.each([
   const shown = code
     .replaceAll('../../../src/', '../')
     .replaceAll('../../support/', '../support/')
-    .replaceAll('./extensions.js', '../../src/extensions.js')
+    .replaceAll('./projects.extensions.js', '../../src/extensions.js')
     .trim();
   expect(readFileSync('docs/nest-developers.md', 'utf8')).toContain(shown);
 });

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePort } from '../../tools/ports.ts';
+import { WITHOUT_EXTENSIONS } from './built-program.ts';
 import { withDirectUrl } from './database.ts';
 import type { TestResponse } from './openapi-check.ts';
 import {
@@ -61,17 +62,21 @@ export async function startProcess(
   const stdio = typeof kind === 'number' ? kind : 'pipe';
   const recording = openUnlinkedFile();
   const preload = isLeakDetectorActive ? ['--import', './test/support/recorded-process.ts'] : [];
-  const child = spawn(process.execPath, [...preload, ...PRODUCTION_ARGUMENTS], {
-    env: {
-      PATH: process.env['PATH'],
-      NODE_ENV: 'production',
-      HOST: '127.0.0.1',
-      PORT: String(port),
-      RATE_LIMIT_PER_MINUTE: '1000000',
-      ...withDirectUrl(variables),
+  const child = spawn(
+    process.execPath,
+    [...WITHOUT_EXTENSIONS, ...preload, ...PRODUCTION_ARGUMENTS],
+    {
+      env: {
+        PATH: process.env['PATH'],
+        NODE_ENV: 'production',
+        HOST: '127.0.0.1',
+        PORT: String(port),
+        RATE_LIMIT_PER_MINUTE: '1000000',
+        ...withDirectUrl(variables),
+      },
+      stdio: ['ignore', stdio, stdio, recording],
     },
-    stdio: ['ignore', stdio, stdio, recording],
-  });
+  );
   running.add(child);
   const ended = once(child, 'close').then(() => running.delete(child));
   const output = { stdout: '', stderr: '' };

@@ -1,6 +1,9 @@
 import { spawn } from 'node:child_process';
 import { withDirectUrl } from './database.ts';
 
+/** The arguments of Node for a program of the build. */
+export const WITHOUT_EXTENSIONS = ['--import', './test/support/without-extensions.ts'];
+
 export interface ProgramResult {
   code: number | null;
   stdout: string;
@@ -9,7 +12,7 @@ export interface ProgramResult {
 
 /** Runs a program of the build, as a user of the command line would, to its end. */
 export function runBuilt(path: string, variables: Record<string, string>): Promise<ProgramResult> {
-  const child = spawn(process.execPath, [`dist/${path}`], {
+  const child = spawn(process.execPath, [...WITHOUT_EXTENSIONS, `dist/${path}`], {
     env: { PATH: process.env['PATH'], NODE_ENV: 'test', ...withDirectUrl(variables) },
   });
   let stdout = '';

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startPostgres, type Postgres } from '../../tools/postgres.ts';
+import { WITHOUT_EXTENSIONS } from './built-program.ts';
 import { type PgBouncer, startPgBouncer } from './pgbouncer.ts';
 
 let postgres: Postgres;
@@ -22,14 +23,18 @@ export default async function globalSetup(): Promise<void> {
     },
   });
   await postgres.createDatabase('template_gatehouse');
-  const { status, stderr } = spawnSync(process.execPath, ['dist/src/cli/migrate.js'], {
-    env: {
-      PATH: process.env['PATH'],
-      NODE_ENV: 'test',
-      DATABASE_URL: postgres.url('template_gatehouse'),
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    [...WITHOUT_EXTENSIONS, 'dist/src/cli/migrate.js'],
+    {
+      env: {
+        PATH: process.env['PATH'],
+        NODE_ENV: 'test',
+        DATABASE_URL: postgres.url('template_gatehouse'),
+      },
+      encoding: 'utf8',
     },
-    encoding: 'utf8',
-  });
+  );
   if (status !== 0) {
     await globalTeardown();
     throw new Error(`The template could not be migrated: ${stderr}`);

@@ -6,7 +6,8 @@ import { inspectWith } from '../../src/database/inspect.js';
 import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import type { ServerOptions } from '../../tools/better-auth-server.ts';
 import type { Extensions } from '../../src/extensions.js';
-import { NO_EXTENSIONS, type RunningApp, startApp } from './test-app.js';
+import { extensions as noExtensions } from './no-extensions.js';
+import { type RunningApp, startApp } from './test-app.js';
 import { createDatabase, type TestDatabase } from './database.js';
 
 export interface Stack {
@@ -51,12 +52,11 @@ export async function startStack(
   };
 }
 
-/** In a fork whose `src/extensions.ts` lists them, the template has them already. */
 async function applyMigrations(database: TestDatabase, own: Partial<Extensions>): Promise<void> {
   const url = database.directUrl;
   const environment = parseEnvironment({ NODE_ENV: 'test', DATABASE_URL: url });
   const physical = await withConnection(url, (client) => inspectWith(client, environment));
-  const extensions = { ...NO_EXTENSIONS, ...own };
+  const extensions = { ...noExtensions, ...own };
   const orm = await MikroORM.init(ormOptions({ url, poolMax: 2, physical, extensions }));
   await orm.migrator.up();
   await orm.close(true);

@@ -8,6 +8,7 @@ import { withConnection } from '../../src/database/connection.js';
 import { inspectWith } from '../../src/database/inspect.js';
 import { createDocument } from '../../src/openapi/document.js';
 import { createApp } from '../../src/app.js';
+import { extensions as noExtensions } from './no-extensions.js';
 import { withDirectUrl } from './database.js';
 import { type TestResponse, createOpenApiCheck } from './openapi-check.js';
 import { addOutputSource, recordServer, registerDatabase } from './leak-detector.js';
@@ -67,7 +68,7 @@ export async function startApp(
     environment,
     physical,
     log,
-    extensions: { ...NO_EXTENSIONS, ...extensions },
+    extensions: { ...noExtensions, ...extensions },
   });
   prepare(app);
   recordServer(app.getHttpServer());
@@ -88,13 +89,6 @@ export async function startApp(
     close: () => app.close(),
   };
 }
-
-export const NO_EXTENSIONS: Extensions = {
-  modules: [],
-  schema: 'app',
-  entities: [],
-  migrations: [],
-};
 
 async function call(
   url: string,

@@ -1,4 +1,4 @@
-import { extensions } from './extensions.js';
+import { extensions } from './projects.extensions.js';
 import { describeRouteMatrix } from '../../support/route-matrix.js';
 import { type Stack, startStack } from '../../support/stack.js';
 import { signUp } from '../../support/users.js';
