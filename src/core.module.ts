@@ -1,4 +1,5 @@
 import { type DynamicModule, Global, Module } from '@nestjs/common';
+import { AccessPolicy } from './access/access-policy.js';
 import { Environment } from './config/environment.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from './database/physical-schema.js';
 import { BodyReader } from './http/body.guard.js';
@@ -18,12 +19,13 @@ export class CoreModule {
       module: CoreModule,
       providers: [
         { provide: Environment, useValue: options.environment },
+        { provide: AccessPolicy, useValue: new AccessPolicy(options.environment) },
         { provide: PHYSICAL_SCHEMA, useValue: options.physical },
         { provide: LOG, useValue: options.log },
         { provide: RequestTracker, useFactory: () => new RequestTracker(options.log) },
         BodyReader,
       ],
-      exports: [Environment, PHYSICAL_SCHEMA, LOG, RequestTracker, BodyReader],
+      exports: [Environment, AccessPolicy, PHYSICAL_SCHEMA, LOG, RequestTracker, BodyReader],
     };
   }
 }

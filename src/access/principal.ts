@@ -1,3 +1,5 @@
+import type { Permissions, RequiredPermissions } from './permissions.js';
+
 /** The authenticated user of a request, with the token and the session. */
 export interface Principal {
   readonly user: UserRow;
@@ -12,6 +14,10 @@ export interface Principal {
   readonly impersonatedBy: string | null;
   /** Whether the user acts as an admin. Always false in an impersonated session. */
   readonly isAdmin: boolean;
+  /** What the user may do. An impersonated session has no permissions. */
+  readonly permissions: Permissions;
+  /** `can({ user: ['ban'] })`: whether one role of the user allows all these actions. */
+  readonly can: (required: RequiredPermissions) => boolean;
 }
 
 /** The claims of a token whose signature is verified. Times are in seconds since 1970. */

@@ -1,14 +1,23 @@
 import { Reflector } from '@nestjs/core';
 import { memoizePerRoute } from '../http/memoize-per-route.js';
-import { PUBLIC, ROLES, SELF, VERIFIED } from './decorators.js';
+import {
+  PERMISSIONS,
+  type PermissionRule,
+  PUBLIC,
+  ROLES,
+  SELF,
+  type SelfRule,
+  VERIFIED,
+} from './decorators.js';
 
 /** The access rules of a route, from its decorators and those of its controller. */
 export interface RouteAccess {
   isPublic: boolean;
   /** The user needs one of these roles. */
   roles: string[] | undefined;
-  /** The path parameter that must be the user's own id. */
-  self: string | undefined;
+  permissions: PermissionRule | undefined;
+  /** The path parameter that must be the user's own id, and who may pass another one. */
+  self: SelfRule | undefined;
   verified: boolean;
 }
 
@@ -18,13 +27,14 @@ export const routeAccess = memoizePerRoute((controller, handler): RouteAccess =>
   const metadata = (name: string): unknown =>
     reflector.getAllAndOverride(name, [handler, controller]);
   // A route with an access rule is never public, even in a class with `@Public()`.
-  const hasOwnRule = [ROLES, SELF, VERIFIED].some(
+  const hasOwnRule = [ROLES, PERMISSIONS, SELF, VERIFIED].some(
     (name) => reflector.get(name, handler) !== undefined,
   );
   return {
     isPublic: metadata(PUBLIC) === true && !hasOwnRule,
     roles: metadata(ROLES) as string[] | undefined,
-    self: metadata(SELF) as string | undefined,
+    permissions: metadata(PERMISSIONS) as PermissionRule | undefined,
+    self: metadata(SELF) as SelfRule | undefined,
     verified: metadata(VERIFIED) === true,
   };
 });

@@ -1,6 +1,6 @@
 import { Controller, Get, Param, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { SelfOrAdmin } from '../access/decorators.js';
+import { SelfOrPermissions } from '../access/decorators.js';
 import { ApiUserId } from '../openapi/parameters.js';
 import { Problems } from '../problems/problems.decorator.js';
 import { AccountFilter, AccountList } from './account.dto.js';
@@ -12,12 +12,12 @@ export class AccountsController {
   constructor(private readonly accounts: AccountsService) {}
 
   @Get()
-  @SelfOrAdmin()
+  @SelfOrPermissions({ user: ['get'] })
   @ApiUserId()
   @ApiOperation({
     operationId: 'listUserAccounts',
     summary: 'List the linked sign-in accounts of a user',
-    description: 'For the user and for admins. Never returns a password or a token of a provider.',
+    description: 'Never returns a password or a token of a provider.',
   })
   @ApiOkResponse({ type: AccountList })
   @Problems('VALIDATION_ERROR', 'NOT_FOUND')

@@ -1,7 +1,7 @@
 import { Body, Controller, Delete, HttpCode, Param, Post, Put } from '@nestjs/common';
 import { ApiBody, ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { type Actor, CurrentActor } from '../access/actor.js';
-import { Roles } from '../access/decorators.js';
+import { RequirePermissions } from '../access/decorators.js';
 import { IfMatch } from '../http/etag.js';
 import { ApiUserId } from '../openapi/parameters.js';
 import { Problems } from '../problems/problems.decorator.js';
@@ -12,7 +12,6 @@ import { AdministrationService } from './administration.service.js';
 
 @Controller('users/:id')
 @ApiTags('Users')
-@Roles('admin')
 @ApiUserId()
 @SendsEtag()
 @AcceptsIfMatch()
@@ -21,12 +20,13 @@ export class AdministrationController {
   constructor(private readonly administration: AdministrationService) {}
 
   @Put('role')
+  @RequirePermissions({ user: ['set-role'] })
   @Problems('SELF_DEMOTION', 'LAST_ADMIN')
   @ApiOperation({
     operationId: 'changeUserRole',
     summary: 'Change the roles of a user',
     description:
-      "For admins. It takes effect on the user's next request. When a user loses the admin role, the sessions in which they impersonate others end. You cannot remove your own admin role, nor that of the last admin.",
+      "It takes effect on the user's next request. When a user loses `user:impersonate`, the sessions in which they impersonate others end. You cannot remove your own `user:set-role`, nor that of the last user who has it.",
   })
   @ApiOkResponse({ type: UserRead })
   changeRole(
@@ -39,13 +39,14 @@ export class AdministrationController {
   }
 
   @Post('ban')
+  @RequirePermissions({ user: ['ban'] })
   @HttpCode(200)
   @Problems('SELF_BAN', 'LAST_ADMIN')
   @ApiOperation({
     operationId: 'banUser',
     summary: 'Ban a user and end all their sessions',
     description:
-      'For admins. In the same transaction, it ends every session of the user and every session in which the user impersonates others. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still rejects the user. Banning a banned user replaces the reason and the expiry. Omitted fields are cleared. You cannot ban yourself or the last admin.',
+      'In the same transaction, it ends every session of the user and every session in which the user impersonates others. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still rejects the user. Banning a banned user replaces the reason and the expiry. Omitted fields are cleared. You cannot ban yourself or the last admin.',
   })
   @ApiBody({ type: BanRequest, required: false })
   @ApiOkResponse({ type: UserRead })
@@ -59,11 +60,12 @@ export class AdministrationController {
   }
 
   @Delete('ban')
+  @RequirePermissions({ user: ['ban'] })
   @ApiOperation({
     operationId: 'unbanUser',
     summary: 'Lift the ban of a user',
     description:
-      'For admins. The user can sign in again, but ended sessions stay ended. You can repeat the request safely.',
+      'The user can sign in again, but ended sessions stay ended. You can repeat the request safely.',
   })
   @ApiOkResponse({ type: UserRead })
   unban(

@@ -1,7 +1,9 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
-import { isAdmin, isBanned } from '../access/user-rules.js';
+import { AccessPolicy } from '../access/access-policy.js';
+import type { RequiredPermissions } from '../access/permissions.js';
+import { isBanned } from '../access/user-rules.js';
 import type { RevokedSession } from '../better-auth/revoked-session.js';
 import { Session } from '../better-auth/session.entity.js';
 import { User } from '../better-auth/user.entity.js';
@@ -12,29 +14,31 @@ import { snapshotOf, UserChangeService } from '../users/user-change.service.js';
 import type { UserWithEtag } from '../users/user-etag.js';
 import type { BanRequest } from './administration.dto.js';
 
-/** The changes that only admins make: roles and bans. Each one is a single transaction. */
+/** The changes to other users: roles and bans. Each one is a single transaction. */
 @Injectable()
 export class AdministrationService {
   constructor(
     private readonly changes: UserChangeService,
     private readonly environment: Environment,
+    private readonly policy: AccessPolicy,
     @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
   ) {}
 
-  /** Replaces the roles of a user. A user who loses the admin role stops impersonating others. */
+  /** Replaces the roles of a user. A user who may no longer impersonate others stops doing so. */
   changeRole(actor: Actor, id: string, roles: string[], ifMatch?: string): Promise<UserWithEtag> {
     this.requireConfiguredRoles(roles);
     return this.changes.run(async (em) => {
-      const user = await this.changes.lockAsAdmin(em, actor, id, ifMatch);
+      const user = await this.changes.lockAsAdmin(em, actor, id, SET_ROLE, ifMatch);
       const before = snapshotOf(user);
-      const wasAdmin = this.isAdmin(user);
+      const had = this.policy.permissionsOf(user);
       user.role = roles.join(',');
-      const isDemoted = wasAdmin && !this.isAdmin(user);
-      if (isDemoted) {
+      const has = this.policy.permissionsOf(user);
+      if (had.can(SET_ROLE) && !has.can(SET_ROLE)) {
         if (user.id === actor.principal.user.id) throw problem('SELF_DEMOTION');
         await this.requireAnotherAdmin(em, user);
       }
-      const revoked = isDemoted ? await this.revokeImpersonations(em, user) : [];
+      const mustEnd = had.can(IMPERSONATE) && !has.can(IMPERSONATE);
+      const revoked = mustEnd ? await this.revokeImpersonations(em, user) : [];
       const action = 'user.role_changed';
       return this.changes.record(em, actor, user, before, { action, revoked });
     });
@@ -49,10 +53,10 @@ export class AdministrationService {
   ): Promise<UserWithEtag> {
     const banExpires = futureTime(expiresAt);
     return this.changes.run(async (em) => {
-      const user = await this.changes.lockAsAdmin(em, actor, id, ifMatch);
+      const user = await this.changes.lockAsAdmin(em, actor, id, BAN, ifMatch);
       // Compares the id from the row, because a uuid has more than one spelling.
       if (user.id === actor.principal.user.id) throw problem('SELF_BAN');
-      if (this.isAdmin(user)) await this.requireAnotherAdmin(em, user);
+      if (this.canSetRole(user)) await this.requireAnotherAdmin(em, user);
       const before = snapshotOf(user);
       Object.assign(user, { banned: true, banReason: reason ?? null, banExpires });
       const revoked = await this.revokeSessions(em, user);
@@ -69,7 +73,7 @@ export class AdministrationService {
   /** Lifts a ban. Revoked sessions stay revoked. */
   unban(actor: Actor, id: string, ifMatch?: string): Promise<UserWithEtag> {
     return this.changes.run(async (em) => {
-      const user = await this.changes.lockAsAdmin(em, actor, id, ifMatch);
+      const user = await this.changes.lockAsAdmin(em, actor, id, BAN, ifMatch);
       const before = snapshotOf(user);
       Object.assign(user, { banned: false, banReason: null, banExpires: null });
       return this.changes.record(em, actor, user, before, { action: 'user.unbanned' });
@@ -83,13 +87,14 @@ export class AdministrationService {
     throw problem('VALIDATION_ERROR', { errors: [{ field: 'role', message }] });
   }
 
-  /** At least one other admin who is not banned must remain. */
+  /** At least one other user who can change roles and is not banned must remain. */
   private async requireAnotherAdmin(em: EntityManager, user: User): Promise<void> {
-    const { ADMIN_ROLES, ADMIN_USER_IDS } = this.environment;
-    const candidates = await em.getRepository(User).findByRoles(ADMIN_ROLES, ADMIN_USER_IDS);
+    const { ADMIN_USER_IDS } = this.environment;
+    const roles = this.policy.rolesThatCan(SET_ROLE);
+    const candidates = await em.getRepository(User).findByRoles(roles, ADMIN_USER_IDS);
     const now = new Date();
     const hasAnotherAdmin = candidates.some(
-      (other) => other.id !== user.id && this.isAdmin(other) && !isBanned(other, now),
+      (other) => other.id !== user.id && this.canSetRole(other) && !isBanned(other, now),
     );
     if (!hasAnotherAdmin) throw problem('LAST_ADMIN');
   }
@@ -107,10 +112,14 @@ export class AdministrationService {
     return this.physical.tables.session !== undefined;
   }
 
-  private isAdmin(user: User): boolean {
-    return isAdmin(user, this.environment);
+  private canSetRole(user: User): boolean {
+    return this.policy.permissionsOf(user).can(SET_ROLE);
   }
 }
+
+const SET_ROLE: RequiredPermissions = { user: ['set-role'] };
+const BAN: RequiredPermissions = { user: ['ban'] };
+const IMPERSONATE: RequiredPermissions = { user: ['impersonate'] };
 
 function futureTime(text: string | null | undefined): Date | null {
   if (text == null) return null;

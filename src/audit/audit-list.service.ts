@@ -87,7 +87,7 @@ export class AuditListService {
         yield bytes.subarray(offset, offset + CHUNK_BYTES);
       }
       if (next === null) return;
-      await this.actorCheck.requireAdmin(principal);
+      await this.actorCheck.requirePermissions(principal, { audit: ['export'] });
       batch = await this.events.findLinesBefore(filter, next, BATCH_SIZE);
     }
   }

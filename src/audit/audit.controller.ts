@@ -7,10 +7,12 @@ import {
   getSchemaPath,
 } from '@nestjs/swagger';
 import type { Request } from 'express';
-import { CurrentPrincipal, Roles } from '../access/decorators.js';
+import { CurrentPrincipal, RequirePermissions } from '../access/decorators.js';
 import type { Principal } from '../access/principal.js';
 import { AuditListService } from './audit-list.service.js';
 import { AuditEventList, AuditEventRead, AuditQuery } from './audit.dto.js';
+
+const NDJSON = 'application/x-ndjson';
 
 @Controller('audit-events')
 @ApiTags('Audit')
@@ -19,12 +21,12 @@ export class AuditController {
   constructor(private readonly events: AuditListService) {}
 
   @Get()
-  @Roles('admin')
+  @RequirePermissions({ audit: ['list'] }, { [NDJSON]: { audit: ['export'] } })
   @ApiOperation({
     operationId: 'listAuditEvents',
     summary: 'List audit events, newest first',
     description:
-      'For admins. Each change and its event are one transaction. Events cannot be changed or removed. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each.',
+      'Each change and its event are one transaction. Events cannot be changed or removed. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each.',
   })
   @ApiOkResponse({
     description: 'A page, or every matching event with `Accept: application/x-ndjson`',
@@ -44,5 +46,3 @@ export class AuditController {
       : this.events.list(query);
   }
 }
-
-const NDJSON = 'application/x-ndjson';

@@ -29,9 +29,9 @@ export class CurrentSessionRead {
   @ApiProperty({ type: UserRead })
   user: UserRead;
 
-  static of({ user, session, token, binding, isAdmin }: Principal, now: Date): CurrentSessionRead {
+  static of({ user, session, token, binding, can }: Principal, now: Date): CurrentSessionRead {
     return {
-      session: session && SessionRead.of(session, session.id, isAdmin),
+      session: session && SessionRead.of(session, session.id, can({ session: ['list'] })),
       token: {
         issuedAt: new Date(token.issuedAt * 1000).toISOString(),
         expiresAt: new Date(token.expiresAt * 1000).toISOString(),

@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import { AccessPolicy } from '../access/access-policy.js';
 import type { Principal, VerifiedToken } from '../access/principal.js';
 import { latestSessionStart } from '../access/session-rules.js';
 import { isAdmin } from '../access/user-rules.js';
@@ -22,6 +23,7 @@ export class AuthService {
     private readonly verifier: TokenVerifier,
     private readonly users: UserCache,
     private readonly environment: Environment,
+    private readonly policy: AccessPolicy,
   ) {}
 
   /**
@@ -42,7 +44,7 @@ export class AuthService {
   authenticateFromCache(tokenDigest: string): Principal | undefined {
     const token = this.verifier.getCached(tokenDigest);
     const found = token && this.users.get(token.subject, this.sessionLookupFor(token));
-    if (!found || verdict(token, found, this.environment, new Date()) !== 'allowed')
+    if (!found || verdict(token, found, this.environment, this.policy, new Date()) !== 'allowed')
       return undefined;
     return this.toPrincipal(token, found);
   }
@@ -51,11 +53,11 @@ export class AuthService {
   async resolve(token: VerifiedToken): Promise<Principal> {
     const lookup = this.sessionLookupFor(token);
     let found = this.users.get(token.subject, lookup) ?? null;
-    let result = verdict(token, found, this.environment, new Date());
+    let result = verdict(token, found, this.environment, this.policy, new Date());
     // The session claim is a matter of the token. All else may have changed since it was cached.
     if (result !== 'allowed' && result !== 'no-session-claim') {
       found = await this.users.load(token.subject, lookup);
-      result = verdict(token, found, this.environment, new Date());
+      result = verdict(token, found, this.environment, this.policy, new Date());
     }
     if (!found || result !== 'allowed') throw refusal(result, found);
     return this.toPrincipal(token, found);
@@ -73,10 +75,18 @@ export class AuthService {
 
   private toPrincipal(token: VerifiedToken, { user, session }: UserWithSession): Principal {
     const impersonatedBy = session === null ? null : session.impersonatedBy;
-    const actsAsAdmin = impersonatedBy === null && isAdmin(user, this.environment);
-    return token.sessionId === null
-      ? { user, session: null, token, binding: 'user', impersonatedBy, isAdmin: actsAsAdmin }
-      : { user, session, token, binding: 'session', impersonatedBy, isAdmin: actsAsAdmin };
+    const isOwn = impersonatedBy === null;
+    const permissions = isOwn ? this.policy.permissionsOf(user) : this.policy.none;
+    return {
+      user,
+      session: token.sessionId === null ? null : session,
+      token,
+      binding: token.sessionId === null ? 'user' : 'session',
+      impersonatedBy,
+      isAdmin: isOwn && isAdmin(user, this.environment),
+      permissions,
+      can: permissions.can,
+    };
   }
 }
 

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { ActorCheck } from '../access/actor-check.js';
+import { requirePermissions, type RequiredPermissions } from '../access/permissions.js';
 import type { Principal } from '../access/principal.js';
-import { problem } from '../problems/problem.js';
 import { AuthService } from './auth.service.js';
 
 @Injectable()
@@ -11,8 +11,8 @@ export class TokenActorCheck extends ActorCheck {
   }
 
   /** Looks up the user and the session again. The token was verified once and may have expired. */
-  async requireAdmin({ token }: Principal): Promise<void> {
-    const { isAdmin } = await this.auth.resolve(token);
-    if (!isAdmin) throw problem('AUTH_FORBIDDEN');
+  async requirePermissions({ token }: Principal, required: RequiredPermissions): Promise<void> {
+    const { permissions } = await this.auth.resolve(token);
+    requirePermissions(permissions, required);
   }
 }

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { plainToInstance } from 'class-transformer';
 import { IsIn, IsNotIn, IsOptional, Matches, validateSync } from 'class-validator';
 import { crossFieldErrors } from './cross-field-errors.js';
+import type { RolePermissions } from './role-permissions.js';
 import {
   Choice,
   Flag,
@@ -148,6 +149,9 @@ export class Environment {
   @Whole(0, 300_000)
   SHUTDOWN_DELAY_MS = 5000;
 
+  /** What each role allows. Null: the roles of ADMIN_ROLES allow everything. Not a variable. */
+  declare permissions: RolePermissions | null;
+
   /** Better-Auth writes its origin, without a path, as `iss` and `aud`. */
   get issuer(): string {
     return this.JWT_ISSUER ?? new URL(this.BETTER_AUTH_URL).origin;
@@ -207,6 +211,7 @@ export function parseEnvironment(variables: Record<string, string | undefined>):
   });
   const errors = [...ruleErrors(environment), ...crossFieldErrors(environment, variables)];
   if (errors.length > 0) throw new InvalidEnvironmentError(errors);
+  environment.permissions = null;
   return environment;
 }
 

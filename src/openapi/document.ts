@@ -3,6 +3,7 @@ import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swag
 import { PROBLEM_MARK } from '../problems/problems.decorator.js';
 import { ErrorResponse } from '../problems/problem.dto.js';
 import { type ErrorCode, kindOf, Problem, problemBody } from '../problems/problem.js';
+import { ACCESS_NOTE } from '../access/decorators.js';
 import { HEADERS } from './headers.js';
 import { INTRODUCTION, TAGS } from './introduction.js';
 
@@ -97,10 +98,11 @@ const RATE_LIMIT_PROBLEMS: ErrorCode[] = ['RATE_LIMITED'];
 /** Problems of every route with a request body. */
 const BODY_PROBLEMS: ErrorCode[] = ['PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE'];
 
-/** The marks of `@Roles`, `@SelfOrAdmin` and `@RequireVerifiedEmail`. */
+/** The marks of `@Roles`, `@RequirePermissions`, `@SelfOrAdmin` and `@RequireVerifiedEmail`. */
 const ACCESS_RULE_PROBLEMS: ErrorCode[] = ['AUTH_FORBIDDEN', 'EMAIL_NOT_VERIFIED'];
 
 interface Operation extends Record<string, unknown> {
+  description?: string;
   tags?: string[];
   parameters?: Parameter[];
   requestBody?: { content: Record<string, { schema?: { $ref?: string } }> };
@@ -141,6 +143,10 @@ function completeOperation(path: string, operation: Operation): void {
   delete operation['x-public'];
   operation['security'] = isPublic ? [] : [{ [BEARER]: [] }];
   for (const key of marked) delete operation[key];
+  if (typeof operation[ACCESS_NOTE] === 'string') {
+    operation.description = `${operation.description ?? ''} ${operation[ACCESS_NOTE]}`.trim();
+    delete operation[ACCESS_NOTE];
+  }
   const codes = new Set<string>([
     ...COMMON_PROBLEMS,
     ...(isPublic ? [] : PRIVATE_ROUTE_PROBLEMS),

@@ -35,6 +35,14 @@ export class ErrorResponse {
   @ApiPropertyOptional({ type: [FieldErrorRead] })
   errors?: FieldErrorRead[];
 
+  @ApiPropertyOptional({
+    type: 'object',
+    additionalProperties: { type: 'array', items: { type: 'string' } },
+    description: 'Only with `AUTH_FORBIDDEN`: the missing permissions, if the route requires any',
+    example: { user: ['ban'] },
+  })
+  missing?: Record<string, string[]>;
+
   @ApiPropertyOptional({ type: String, nullable: true, description: 'Only with `USER_BANNED`' })
   banReason?: string | null;
 

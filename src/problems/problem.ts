@@ -56,7 +56,8 @@ export const PROBLEMS = {
   AUTH_FORBIDDEN: {
     status: 403,
     title: 'Access denied',
-    meaning: 'The token is valid, but the user does not have permission for this request.',
+    meaning:
+      'The token is valid, but the user does not have permission for this request. `missing` lists the missing permissions, if the route requires any.',
   },
   NOT_FOUND: {
     status: 404,

@@ -1,7 +1,7 @@
 import { Controller, Delete, Get, Param, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiParam, ApiTags } from '@nestjs/swagger';
 import { type Actor, CurrentActor } from '../access/actor.js';
-import { SelfOrAdmin } from '../access/decorators.js';
+import { SelfOrPermissions } from '../access/decorators.js';
 import { ApiUserId, EXAMPLE_SESSION_ID } from '../openapi/parameters.js';
 import { Problems } from '../problems/problems.decorator.js';
 import { RevocationScope, SessionList, SuccessResponse } from './session.dto.js';
@@ -9,18 +9,18 @@ import { SessionsService } from './sessions.service.js';
 
 @Controller('users/:id/sessions')
 @ApiTags('Sessions')
-@SelfOrAdmin()
 @ApiUserId()
 @Problems('NOT_FOUND')
 export class SessionsController {
   constructor(private readonly sessions: SessionsService) {}
 
   @Get()
+  @SelfOrPermissions({ session: ['list'] })
   @ApiOperation({
     operationId: 'listSessions',
     summary: 'List the sessions of a user',
     description:
-      'For the user and for admins. Lists the sessions that have not expired, newest first. `current` marks the session that the token of this request names.',
+      'Lists the sessions that have not expired, newest first. `current` marks the session that the token of this request names.',
   })
   @ApiOkResponse({ type: SessionList })
   list(@CurrentActor() actor: Actor, @Param('id') id: string): Promise<SessionList> {
@@ -28,11 +28,12 @@ export class SessionsController {
   }
 
   @Delete()
+  @SelfOrPermissions({ session: ['revoke'] })
   @ApiOperation({
     operationId: 'revokeSessions',
     summary: 'End all sessions of a user',
     description:
-      'For the user and for admins. With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session could still be accepted.',
+      'With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session could still be accepted.',
   })
   @ApiOkResponse({ type: SuccessResponse })
   revokeAll(
@@ -44,11 +45,12 @@ export class SessionsController {
   }
 
   @Delete(':sessionId')
+  @SelfOrPermissions({ session: ['revoke'] })
   @ApiOperation({
     operationId: 'revokeSession',
     summary: 'End one session',
     description:
-      'For the user and for admins. The response is 404 for a session of another user and for a session that has already ended.',
+      'The response is 404 for a session of another user and for a session that has already ended.',
   })
   @ApiParam({
     name: 'sessionId',

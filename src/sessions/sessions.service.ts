@@ -34,10 +34,11 @@ export class SessionsService {
     if (!this.hasSessionTable) return { items: [], total: 0 };
     const [newest, total] = await this.sessions.findActive(userId, new Date(), MAX_LISTED);
     const rows: SessionRow[] = newest.map((session) => ({ ...rowOf(session), userId }));
-    const { session: own, isAdmin } = actor.principal;
+    const { session: own, can } = actor.principal;
     const isOwnMissing = own?.userId === userId && rows.every((row) => row.id !== own.id);
     if (own && isOwnMissing && total > rows.length) rows.splice(MAX_LISTED - 1, 1, own);
-    return { items: rows.map((row) => SessionRead.of(row, own?.id ?? null, isAdmin)), total };
+    const canListOthers = can({ session: ['list'] });
+    return { items: rows.map((row) => SessionRead.of(row, own?.id ?? null, canListOthers)), total };
   }
 
   /** Ends one session. The response is the same for another user's session and a missing one. */
@@ -47,7 +48,7 @@ export class SessionsService {
     const revoked = await this.transactions.run(async (em) => {
       await this.lockImpersonated(em, actor);
       const rows = await em.getRepository(Session).revoke(userId, sessionId);
-      await this.requireSelfOrAdmin(em, actor, userId, rows);
+      await this.requireSelfOrPermission(em, actor, userId, rows);
       const [session] = rows;
       if (!session) throw problem('NOT_FOUND');
       this.audit.record(em, actor, {
@@ -73,7 +74,7 @@ export class SessionsService {
     const revoked = await this.transactions.run(async (em) => {
       await this.lockImpersonated(em, actor);
       const rows = await em.getRepository(Session).revokeAll(userId, keptId);
-      await this.requireSelfOrAdmin(em, actor, userId, rows);
+      await this.requireSelfOrPermission(em, actor, userId, rows);
       this.audit.record(em, actor, {
         action: 'session.revoked_all',
         targetUserId: userId,
@@ -94,15 +95,16 @@ export class SessionsService {
     if (principal.impersonatedBy !== null) await this.adminCheck.lock(em);
   }
 
-  /** Call it after the rows are locked: an admin can lose their role while this change waits. */
-  private async requireSelfOrAdmin(
+  /** Call it after the rows are locked: the actor can lose the permission while it waits. */
+  private async requireSelfOrPermission(
     em: EntityManager,
     actor: Actor,
     userId: string,
     revoked: RevokedSession[],
   ): Promise<void> {
-    if (userId !== actor.principal.user.id) await this.adminCheck.requireAdmin(em, actor);
-    else await this.adminCheck.requireImpersonator(em, actor, revoked);
+    if (userId !== actor.principal.user.id) {
+      await this.adminCheck.requirePermissions(em, actor, { session: ['revoke'] });
+    } else await this.adminCheck.requireImpersonator(em, actor, revoked);
   }
 
   private notifyUsers(userId: string, revoked: RevokedSession[]): void {

@@ -1,9 +1,15 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
-import type { Principal } from '../access/principal.js';
+import { AccessPolicy } from '../access/access-policy.js';
+import {
+  type Permissions,
+  requirePermissions,
+  type RequiredPermissions,
+} from '../access/permissions.js';
+import type { Principal, UserRow } from '../access/principal.js';
 import { latestSessionStart, MAX_CLOCK_DIFFERENCE_MS } from '../access/session-rules.js';
-import { isAdmin, isBanned } from '../access/user-rules.js';
+import { isBanned } from '../access/user-rules.js';
 import { unauthorized } from '../problems/unauthorized.js';
 import { problem } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
@@ -11,10 +17,13 @@ import type { RevokedSession } from '../better-auth/revoked-session.js';
 import { Session } from '../better-auth/session.entity.js';
 import { User } from '../better-auth/user.entity.js';
 
-/** Checks the rights of an admin again, inside the transaction of a change. */
+/** Checks the permissions of the actor again, inside the transaction of a change. */
 @Injectable()
 export class AdminCheck {
-  constructor(private readonly environment: Environment) {}
+  constructor(
+    private readonly environment: Environment,
+    private readonly policy: AccessPolicy,
+  ) {}
 
   /**
    * Makes changes to other users and changes in impersonated sessions run one after another. Two
@@ -29,21 +38,27 @@ export class AdminCheck {
   }
 
   /**
-   * Call it after the target is locked: the actor can lose their rights while this change waits.
-   * The row lock keeps the actor's row unchanged until the change commits. The session is read
-   * without a lock, because a lock would need the right to update sessions.
+   * Returns all permissions of the actor. Call it after the target is locked: the actor can lose
+   * permissions while this change waits. The row lock keeps the actor's row unchanged until the
+   * change commits. The session is read without a lock, because a lock would need the right to
+   * update sessions.
    */
-  async requireAdmin(em: EntityManager, { principal }: Actor): Promise<void> {
+  async requirePermissions(
+    em: EntityManager,
+    { principal }: Actor,
+    required: RequiredPermissions,
+  ): Promise<Permissions> {
     const actor = await em.getRepository(User).findForShare(principal.user.id);
     const now = new Date();
-    // An impersonated session never has admin rights, even if the user is an admin now.
+    // An impersonated session never has permissions, even if the user is an admin now.
     const isImpersonated = principal.impersonatedBy !== null;
-    if (!actor || isImpersonated || !isAdmin(actor, this.environment) || isBanned(actor, now)) {
-      throw problem('AUTH_FORBIDDEN');
-    }
+    if (!actor || isImpersonated || isBanned(actor, now)) throw problem('AUTH_FORBIDDEN');
+    const permissions = this.policy.permissionsOf(actor);
+    requirePermissions(permissions, required);
     if (!(await this.hasActiveSession(em, principal, now))) {
       throw unauthorized('AUTH_SESSION_REVOKED');
     }
+    return permissions;
   }
 
   /**
@@ -59,7 +74,7 @@ export class AdminCheck {
     if (impersonatedBy === null) return;
     const admin = await em.getRepository(User).findForShare(impersonatedBy);
     const now = new Date();
-    if (admin && isAdmin(admin, this.environment) && !isBanned(admin, now)) {
+    if (admin && this.mayImpersonate(admin) && !isBanned(admin, now)) {
       const maxCreatedAt = session
         ? new Date(session.createdAt.getTime() + MAX_CLOCK_DIFFERENCE_MS)
         : latestSessionStart(token);
@@ -68,6 +83,10 @@ export class AdminCheck {
       if (isSignedIn && (await this.hasActiveSession(em, principal, now, revoked))) return;
     }
     throw unauthorized('AUTH_SESSION_REVOKED');
+  }
+
+  private mayImpersonate(user: UserRow): boolean {
+    return this.policy.permissionsOf(user).can({ user: ['impersonate'] });
   }
 
   /** With `SESSION_BINDING=token-only` sessions are not checked, and can have no table. */

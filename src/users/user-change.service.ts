@@ -1,6 +1,7 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
+import type { RequiredPermissions } from '../access/permissions.js';
 import { AdminCheck } from './admin-check.js';
 import type { AuditAction } from '../audit/audit-event.entity.js';
 import { AuditService } from '../audit/audit.service.js';
@@ -48,26 +49,33 @@ export class UserChangeService {
     return result;
   }
 
-  /** Locks a user for a change that only admins make, even if the user is the actor. */
-  async lockAsAdmin(em: EntityManager, actor: Actor, id: string, ifMatch?: string): Promise<User> {
+  /** Locks a user for a change that needs permissions, even if the user is the actor. */
+  async lockAsAdmin(
+    em: EntityManager,
+    actor: Actor,
+    id: string,
+    required: RequiredPermissions,
+    ifMatch?: string,
+  ): Promise<User> {
     await this.adminCheck.lock(em);
     const user = await em.getRepository(User).findForUpdate(id);
-    await this.adminCheck.requireAdmin(em, actor);
+    await this.adminCheck.requirePermissions(em, actor, required);
     return requireVersion(user, ifMatch);
   }
 
-  /** Locks a user for a change that the user and admins can make. */
+  /** Locks a user for a change that users can make to themselves without permissions. */
   async lockAsSelfOrAdmin(
     em: EntityManager,
     actor: Actor,
     id: string,
+    required: RequiredPermissions,
     ifMatch?: string,
   ): Promise<User> {
     const { user: self, impersonatedBy } = actor.principal;
     if (id !== self.id || impersonatedBy !== null) await this.adminCheck.lock(em);
     const user = await em.getRepository(User).findForUpdate(id);
     // Compares the id from the row, because a uuid has more than one spelling.
-    if (user?.id !== self.id) await this.adminCheck.requireAdmin(em, actor);
+    if (user?.id !== self.id) await this.adminCheck.requirePermissions(em, actor, required);
     else await this.adminCheck.requireImpersonator(em, actor);
     return requireVersion(user, ifMatch);
   }

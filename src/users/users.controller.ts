@@ -1,7 +1,7 @@
 import { Body, Controller, Get, Param, Patch, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { type Actor, CurrentActor } from '../access/actor.js';
-import { Roles, SelfOrAdmin } from '../access/decorators.js';
+import { RequirePermissions, SelfOrPermissions } from '../access/decorators.js';
 import { IfMatch } from '../http/etag.js';
 import { ApiUserId } from '../openapi/parameters.js';
 import { Problems } from '../problems/problems.decorator.js';
@@ -21,12 +21,12 @@ export class UsersController {
   ) {}
 
   @Get()
-  @Roles('admin')
+  @RequirePermissions({ user: ['list'] })
   @ApiOperation({
     operationId: 'listUsers',
     summary: 'Find users',
     description:
-      'For admins. All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one.',
+      'All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one.',
   })
   @ApiOkResponse({ type: UserList })
   list(@Query() query: UserQuery): Promise<UserList> {
@@ -34,14 +34,14 @@ export class UsersController {
   }
 
   @Get(':id')
-  @SelfOrAdmin()
+  @SelfOrPermissions({ user: ['get'] })
   @ApiUserId()
   @SendsEtag()
   @Problems('NOT_FOUND')
   @ApiOperation({
     operationId: 'getUser',
     summary: 'Get a user',
-    description: 'For the user and for admins. Send the `ETag` as `If-Match` with a change.',
+    description: 'Send the `ETag` as `If-Match` with a change.',
   })
   @ApiOkResponse({ type: UserRead })
   read(@Param('id') id: string): Promise<UserWithEtag> {
@@ -49,7 +49,7 @@ export class UsersController {
   }
 
   @Patch(':id')
-  @SelfOrAdmin()
+  @SelfOrPermissions({ user: ['update'] })
   @ApiUserId()
   @SendsEtag()
   @AcceptsIfMatch()
@@ -57,7 +57,7 @@ export class UsersController {
   @ApiOperation({
     operationId: 'updateUser',
     summary: 'Change the name or the picture of a user',
-    description: 'For the user and for admins. Omitted fields stay unchanged.',
+    description: 'Omitted fields stay unchanged.',
   })
   @ApiOkResponse({ type: UserRead })
   update(

@@ -28,7 +28,13 @@ export class UsersService {
     ifMatch?: string,
   ): Promise<UserWithEtag> {
     return this.changes.run(async (em) => {
-      const user = await this.changes.lockAsSelfOrAdmin(em, actor, id, ifMatch);
+      const user = await this.changes.lockAsSelfOrAdmin(
+        em,
+        actor,
+        id,
+        { user: ['update'] },
+        ifMatch,
+      );
       const before = snapshotOf(user);
       if (name !== undefined) user.name = name;
       if (image !== undefined) user.image = image;

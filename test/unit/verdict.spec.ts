@@ -1,3 +1,4 @@
+import { AccessPolicy } from '../../src/access/access-policy.js';
 import type { SessionRow, UserRow } from '../../src/access/principal.js';
 import type { UserWithSession } from '../../src/auth/auth.repository.js';
 import { verdict, type VerdictSettings } from '../../src/auth/verdict.js';
@@ -13,10 +14,10 @@ type Binding = VerdictSettings['SESSION_BINDING'];
 
 const BINDINGS: Binding[] = ['prefer-sid', 'require-sid', 'token-only'];
 
-const settings = (SESSION_BINDING: Binding): VerdictSettings => ({
-  SESSION_BINDING,
+const POLICY = new AccessPolicy({
   ADMIN_ROLES: ['admin'],
   ADMIN_USER_IDS: ['admin-by-id'],
+  permissions: null,
 });
 
 const userRow = (change: Partial<UserRow> = {}): UserRow => ({
@@ -158,8 +159,8 @@ describe('verdict on a token', () => {
       ['no-session', 'no-session', 'allowed'],
     ],
   ])('decides about %s by each session binding', (_title, token, rows, verdicts) => {
-    expect(BINDINGS.map((binding) => verdict(token, rows, settings(binding), NOW))).toEqual(
-      verdicts,
-    );
+    expect(
+      BINDINGS.map((SESSION_BINDING) => verdict(token, rows, { SESSION_BINDING }, POLICY, NOW)),
+    ).toEqual(verdicts);
   });
 });

@@ -1,0 +1,102 @@
+import type { RolePermissions, Statements } from '../config/role-permissions.js';
+import { type PermissionList, Permissions, type RequiredPermissions } from './permissions.js';
+import type { UserRow } from './principal.js';
+import { type AdminRule, rolesOf } from './user-rules.js';
+
+export interface AccessRule extends AdminRule {
+  /** The content of `PERMISSIONS_FILE`. Null without a file. */
+  permissions: RolePermissions | null;
+}
+
+/**
+ * Answers what a user may do. With `PERMISSIONS_FILE`, each role allows what the file says. Without
+ * it, the roles of `ADMIN_ROLES` allow everything and other roles nothing. The users in
+ * `ADMIN_USER_IDS` may always do everything.
+ */
+export class AccessPolicy {
+  /** An impersonated session has these. */
+  readonly none: Permissions;
+  private readonly everything: Permissions;
+  /** By the stored text of the roles. There are few different texts. */
+  private readonly byRole = new Map<string, Permissions>();
+  private readonly resources: readonly string[];
+
+  constructor(private readonly rule: AccessRule) {
+    const all = unionOf([KNOWN, ...(rule.permissions?.values() ?? [])]);
+    this.resources = [...all.keys()];
+    this.everything = new Permissions(null, this.toList(all));
+    this.none = this.ofRoles([]);
+  }
+
+  permissionsOf(user: Pick<UserRow, 'id' | 'role'>): Permissions {
+    if (this.rule.ADMIN_USER_IDS.includes(user.id)) return this.everything;
+    const text = user.role ?? '';
+    const known = this.byRole.get(text);
+    if (known) return known;
+    const permissions = this.ofRoles(rolesOf(user));
+    if (this.byRole.size >= MAX_TEXTS) this.byRole.clear();
+    if (text.length <= MAX_TEXT_LENGTH) this.byRole.set(text, permissions);
+    return permissions;
+  }
+
+  /** The permissions that these roles would give to a user. */
+  ofRoles(roles: readonly string[]): Permissions {
+    const { permissions, ADMIN_ROLES } = this.rule;
+    if (permissions === null) {
+      const isAdmin = roles.some((role) => ADMIN_ROLES.includes(role));
+      return isAdmin ? this.everything : new Permissions([], this.toList(new Map()));
+    }
+    const ofEach = roles.flatMap((role) => permissions.get(role) ?? []);
+    return new Permissions(ofEach, this.toList(unionOf(ofEach)));
+  }
+
+  /** The roles that alone allow all that is required. */
+  rolesThatCan(required: RequiredPermissions): string[] {
+    const { permissions, ADMIN_ROLES } = this.rule;
+    const candidates = permissions === null ? ADMIN_ROLES : [...permissions.keys()];
+    return candidates.filter((role) => this.ofRoles([role]).can(required));
+  }
+
+  /** Every known resource has a list, so that a page can read it without a check. */
+  private toList(statements: Statements): PermissionList {
+    const lists = this.resources.map((resource): [string, readonly string[]] => [
+      resource,
+      Object.freeze([...(statements.get(resource) ?? [])]),
+    ]);
+    return Object.freeze(Object.fromEntries(lists));
+  }
+}
+
+/** The statements of Better-Auth's admin plugin, and the resource of Gatehouse. */
+const KNOWN: Statements = new Map(
+  Object.entries({
+    user: [
+      'create',
+      'list',
+      'set-role',
+      'ban',
+      'impersonate',
+      'impersonate-admins',
+      'delete',
+      'set-password',
+      'set-email',
+      'set-phone',
+      'get',
+      'update',
+    ],
+    session: ['list', 'revoke', 'delete'],
+    audit: ['list', 'export'],
+  }).map(([resource, actions]) => [resource, new Set(actions)]),
+);
+
+/** Bounds the memory, because Better-Auth does not restrict what it stores as a role. */
+const MAX_TEXTS = 1000;
+const MAX_TEXT_LENGTH = 255;
+
+function unionOf(all: readonly Statements[]): Statements {
+  const union = new Map<string, Set<string>>();
+  for (const [resource, actions] of all.flatMap((statements) => [...statements])) {
+    union.set(resource, new Set([...(union.get(resource) ?? []), ...actions]));
+  }
+  return union;
+}
