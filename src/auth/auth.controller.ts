@@ -5,8 +5,7 @@ import { AccountFilter, AccountList } from '../accounts/account.dto.js';
 import { AccountsService } from '../accounts/accounts.service.js';
 import { CurrentPrincipal, CurrentUser } from '../access/decorators.js';
 import type { Principal, UserRow } from '../access/principal.js';
-import { UserRead } from '../users/user.dto.js';
-import { CurrentSessionRead } from './auth.dto.js';
+import { CurrentSessionRead, CurrentUserRead } from './auth.dto.js';
 
 @Controller('auth')
 @WithoutOrm()
@@ -30,11 +29,12 @@ export class AuthController {
   @ApiOperation({
     operationId: 'getMe',
     summary: 'Get the authenticated user',
-    description: 'Returns the current data of the user, not the claims of the token.',
+    description:
+      'Returns the current data of the user, not the claims of the token. `permissions` lists what the user may do.',
   })
-  @ApiOkResponse({ type: UserRead })
-  me(@CurrentUser() me: UserRow): UserRead {
-    return UserRead.of(me, new Date());
+  @ApiOkResponse({ type: CurrentUserRead })
+  me(@CurrentPrincipal() me: Principal): CurrentUserRead {
+    return CurrentUserRead.ofPrincipal(me, new Date());
   }
 
   @Get('accounts')

@@ -1,7 +1,10 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { SessionRead } from '../sessions/session.dto.js';
+import type { PermissionList } from '../access/permissions.js';
 import { UserRead } from '../users/user.dto.js';
 import type { Binding, Principal } from '../access/principal.js';
+
+const ACTIONS = { type: 'array', items: { type: 'string' } } as const;
 
 export class TokenRead {
   @ApiProperty({ type: String, format: 'date-time' })
@@ -18,6 +21,24 @@ export class TokenRead {
   binding: Binding;
 }
 
+/** The authenticated user, with the permissions of all their roles. */
+export class CurrentUserRead extends UserRead {
+  @ApiProperty({
+    type: 'object',
+    properties: { user: ACTIONS, session: ACTIONS, audit: ACTIONS },
+    required: ['user', 'session', 'audit'],
+    additionalProperties: ACTIONS,
+    description:
+      'The actions that at least one role of the user allows, by resource, so that a page can hide what the user may not do. Empty in an impersonated session.',
+    example: { user: ['list', 'get'], session: ['list'], audit: [] },
+  })
+  permissions: PermissionList;
+
+  static ofPrincipal({ user, permissions }: Principal, now: Date): CurrentUserRead {
+    return { ...UserRead.of(user, now), permissions: permissions.list };
+  }
+}
+
 /** The token of the request, its user, and the session that the token names. */
 export class CurrentSessionRead {
   @ApiProperty({ type: SessionRead, nullable: true })
@@ -26,10 +47,11 @@ export class CurrentSessionRead {
   @ApiProperty({ type: TokenRead })
   token: TokenRead;
 
-  @ApiProperty({ type: UserRead })
-  user: UserRead;
+  @ApiProperty({ type: CurrentUserRead })
+  user: CurrentUserRead;
 
-  static of({ user, session, token, binding, can }: Principal, now: Date): CurrentSessionRead {
+  static of(principal: Principal, now: Date): CurrentSessionRead {
+    const { session, token, binding, can } = principal;
     return {
       session: session && SessionRead.of(session, session.id, can({ session: ['list'] })),
       token: {
@@ -37,7 +59,7 @@ export class CurrentSessionRead {
         expiresAt: new Date(token.expiresAt * 1000).toISOString(),
         binding,
       },
-      user: UserRead.of(user, now),
+      user: CurrentUserRead.ofPrincipal(principal, now),
     };
   }
 }

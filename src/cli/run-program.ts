@@ -29,6 +29,9 @@ function requireNode(): void {
 
 class UnsupportedNodeError extends Error {}
 
+/** The user of the command can fix it. */
+export class UsageError extends Error {}
+
 /** As process 1 of a container, a program ignores signals without a listener. */
 function exitOnSignal(signal: NodeJS.Signals): void {
   process.exit(128 + constants.signals[signal]);
@@ -44,6 +47,7 @@ const TERMINATION_SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 function explain(error: unknown): string | undefined {
   const isOurs = [
     UnsupportedNodeError,
+    UsageError,
     InvalidEnvironmentError,
     UnusableDatabaseError,
     ListenError,

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { plainToInstance } from 'class-transformer';
 import { IsIn, IsNotIn, IsOptional, Matches, validateSync } from 'class-validator';
 import { crossFieldErrors } from './cross-field-errors.js';
+import { readPermissionsFile } from './permissions-file.js';
 import type { RolePermissions } from './role-permissions.js';
 import {
   Choice,
@@ -120,6 +121,10 @@ export class Environment {
   @List()
   ADMIN_USER_IDS: string[] = [];
 
+  @IsOptional()
+  @Text()
+  PERMISSIONS_FILE?: string;
+
   @Whole(1024, 104_857_600)
   BODY_LIMIT = 16_384;
 
@@ -149,8 +154,8 @@ export class Environment {
   @Whole(0, 300_000)
   SHUTDOWN_DELAY_MS = 5000;
 
-  /** What each role allows. Null: the roles of ADMIN_ROLES allow everything. Not a variable. */
-  declare permissions: RolePermissions | null;
+  /** The content of PERMISSIONS_FILE. Not a variable itself. */
+  declare permissions?: RolePermissions;
 
   /** Better-Auth writes its origin, without a path, as `iss` and `aud`. */
   get issuer(): string {
@@ -210,8 +215,12 @@ export function parseEnvironment(variables: Record<string, string | undefined>):
     exposeDefaultValues: true,
   });
   const errors = [...ruleErrors(environment), ...crossFieldErrors(environment, variables)];
+  if (!errors.some((error) => error.startsWith('PERMISSIONS_FILE'))) {
+    const { permissions, faults } = readPermissionsFile(environment);
+    errors.push(...faults.map((fault) => `PERMISSIONS_FILE ${fault}`));
+    if (permissions) environment.permissions = permissions;
+  }
   if (errors.length > 0) throw new InvalidEnvironmentError(errors);
-  environment.permissions = null;
   return environment;
 }
 

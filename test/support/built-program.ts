@@ -11,8 +11,12 @@ export interface ProgramResult {
 }
 
 /** Runs a program of the build, as a user of the command line would, to its end. */
-export function runBuilt(path: string, variables: Record<string, string>): Promise<ProgramResult> {
-  const child = spawn(process.execPath, [...WITHOUT_EXTENSIONS, `dist/${path}`], {
+export function runBuilt(
+  path: string,
+  variables: Record<string, string>,
+  parameters: string[] = [],
+): Promise<ProgramResult> {
+  const child = spawn(process.execPath, [...WITHOUT_EXTENSIONS, `dist/${path}`, ...parameters], {
     env: { PATH: process.env['PATH'], NODE_ENV: 'test', ...withDirectUrl(variables) },
   });
   let stdout = '';

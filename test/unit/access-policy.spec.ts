@@ -25,7 +25,6 @@ const policyOf = (change: Partial<AccessRule> = {}) =>
   new AccessPolicy({
     ADMIN_ROLES: ['admin'],
     ADMIN_USER_IDS: ['root'],
-    permissions: null,
     ...change,
   });
 

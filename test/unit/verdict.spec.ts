@@ -17,7 +17,6 @@ const BINDINGS: Binding[] = ['prefer-sid', 'require-sid', 'token-only'];
 const POLICY = new AccessPolicy({
   ADMIN_ROLES: ['admin'],
   ADMIN_USER_IDS: ['admin-by-id'],
-  permissions: null,
 });
 
 const userRow = (change: Partial<UserRow> = {}): UserRow => ({
