@@ -60,6 +60,11 @@ export function requirePermissions(permissions: Permissions, required: RequiredP
   throw problem('AUTH_FORBIDDEN', { members: { missing: permissions.missing(required) } });
 }
 
+/** Nobody changes a user who may do more, and nobody gives a role that allows more. */
+export function requireNoMoreThan(own: Permissions, other: Permissions): void {
+  if (!own.includes(other)) throw problem('ROLE_ESCALATION');
+}
+
 type Wanted = [resource: string, actions: readonly string[]];
 
 const NO_STATEMENTS: Statements = new Map();

@@ -2,7 +2,7 @@ import type { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
 import { AccessPolicy } from '../access/access-policy.js';
-import type { RequiredPermissions } from '../access/permissions.js';
+import { requireNoMoreThan, type RequiredPermissions } from '../access/permissions.js';
 import { isBanned } from '../access/user-rules.js';
 import type { RevokedSession } from '../better-auth/revoked-session.js';
 import { Session } from '../better-auth/session.entity.js';
@@ -28,11 +28,18 @@ export class AdministrationService {
   changeRole(actor: Actor, id: string, roles: string[], ifMatch?: string): Promise<UserWithEtag> {
     this.requireConfiguredRoles(roles);
     return this.changes.run(async (em) => {
-      const user = await this.changes.lockAsAdmin(em, actor, id, SET_ROLE, ifMatch);
+      const { user, permissions } = await this.changes.lockAsAdmin(
+        em,
+        actor,
+        id,
+        SET_ROLE,
+        ifMatch,
+      );
       const before = snapshotOf(user);
       const had = this.policy.permissionsOf(user);
       user.role = roles.join(',');
       const has = this.policy.permissionsOf(user);
+      requireNoMoreThan(permissions, has);
       if (had.can(SET_ROLE) && !has.can(SET_ROLE)) {
         if (user.id === actor.principal.user.id) throw problem('SELF_DEMOTION');
         await this.requireAnotherAdmin(em, user);
@@ -53,7 +60,7 @@ export class AdministrationService {
   ): Promise<UserWithEtag> {
     const banExpires = futureTime(expiresAt);
     return this.changes.run(async (em) => {
-      const user = await this.changes.lockAsAdmin(em, actor, id, BAN, ifMatch);
+      const { user } = await this.changes.lockAsAdmin(em, actor, id, BAN, ifMatch);
       // Compares the id from the row, because a uuid has more than one spelling.
       if (user.id === actor.principal.user.id) throw problem('SELF_BAN');
       if (this.canSetRole(user)) await this.requireAnotherAdmin(em, user);
@@ -73,7 +80,7 @@ export class AdministrationService {
   /** Lifts a ban. Revoked sessions stay revoked. */
   unban(actor: Actor, id: string, ifMatch?: string): Promise<UserWithEtag> {
     return this.changes.run(async (em) => {
-      const user = await this.changes.lockAsAdmin(em, actor, id, BAN, ifMatch);
+      const { user } = await this.changes.lockAsAdmin(em, actor, id, BAN, ifMatch);
       const before = snapshotOf(user);
       Object.assign(user, { banned: false, banReason: null, banExpires: null });
       return this.changes.record(em, actor, user, before, { action: 'user.unbanned' });

@@ -59,6 +59,12 @@ export const PROBLEMS = {
     meaning:
       'The token is valid, but the user does not have permission for this request. `missing` lists the missing permissions, if the route requires any.',
   },
+  ROLE_ESCALATION: {
+    status: 403,
+    title: 'The permissions exceed your own',
+    meaning:
+      'The other user, or a role in the request, has permissions that you do not have. Nothing was changed.',
+  },
   NOT_FOUND: {
     status: 404,
     title: 'Not found',

@@ -29,6 +29,7 @@ export class SessionsController {
 
   @Delete()
   @SelfOrPermissions({ session: ['revoke'] })
+  @Problems('ROLE_ESCALATION')
   @ApiOperation({
     operationId: 'revokeSessions',
     summary: 'End all sessions of a user',
@@ -46,6 +47,7 @@ export class SessionsController {
 
   @Delete(':sessionId')
   @SelfOrPermissions({ session: ['revoke'] })
+  @Problems('ROLE_ESCALATION')
   @ApiOperation({
     operationId: 'revokeSession',
     summary: 'End one session',

@@ -1,11 +1,13 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
+import type { RequiredPermissions } from '../access/permissions.js';
 import type { SessionRow } from '../access/principal.js';
 import { AuditService } from '../audit/audit.service.js';
 import { type RevokedSession, countImpersonations } from '../better-auth/revoked-session.js';
 import { Session } from '../better-auth/session.entity.js';
 import { SessionsRepository } from '../better-auth/sessions.repository.js';
+import { User } from '../better-auth/user.entity.js';
 import { UsersRepository } from '../better-auth/users.repository.js';
 import { Environment } from '../config/environment.js';
 import { ChangeFeed } from '../database/change-feed.js';
@@ -46,9 +48,9 @@ export class SessionsService {
     const userId = await this.resolveUserId(id);
     if (!this.hasSessionTable) throw problem('NOT_FOUND');
     const revoked = await this.transactions.run(async (em) => {
-      await this.lockImpersonated(em, actor);
+      const other = await this.lockActors(em, actor, userId);
       const rows = await em.getRepository(Session).revoke(userId, sessionId);
-      await this.requireSelfOrPermission(em, actor, userId, rows);
+      await this.requireSelfOrPermission(em, actor, other, rows);
       const [session] = rows;
       if (!session) throw problem('NOT_FOUND');
       this.audit.record(em, actor, {
@@ -72,9 +74,9 @@ export class SessionsService {
     const keptId = except === 'current' ? currentSessionId(actor, userId) : undefined;
     if (!this.hasSessionTable) return this.responseFor('', []);
     const revoked = await this.transactions.run(async (em) => {
-      await this.lockImpersonated(em, actor);
+      const other = await this.lockActors(em, actor, userId);
       const rows = await em.getRepository(Session).revokeAll(userId, keptId);
-      await this.requireSelfOrPermission(em, actor, userId, rows);
+      await this.requireSelfOrPermission(em, actor, other, rows);
       this.audit.record(em, actor, {
         action: 'session.revoked_all',
         targetUserId: userId,
@@ -90,21 +92,30 @@ export class SessionsService {
     return this.responseFor('The sessions have ended.', revoked);
   }
 
-  /** A ban of the impersonator locks the same rows in another order, so it must not run now. */
-  private async lockImpersonated(em: EntityManager, { principal }: Actor): Promise<void> {
+  /**
+   * Locks what a ban locks before the sessions: another user, or the administration for an
+   * impersonated session. In another order, the ban and this change could wait for each other.
+   * Returns the other user, whose permissions cannot change until this change commits.
+   */
+  private async lockActors(
+    em: EntityManager,
+    { principal }: Actor,
+    userId: string,
+  ): Promise<OtherUser> {
     if (principal.impersonatedBy !== null) await this.adminCheck.lock(em);
+    if (principal.user.id === userId) return 'self';
+    return em.getRepository(User).findForShare(userId);
   }
 
   /** Call it after the rows are locked: the actor can lose the permission while it waits. */
   private async requireSelfOrPermission(
     em: EntityManager,
     actor: Actor,
-    userId: string,
+    other: OtherUser,
     revoked: RevokedSession[],
   ): Promise<void> {
-    if (userId !== actor.principal.user.id) {
-      await this.adminCheck.requirePermissions(em, actor, { session: ['revoke'] });
-    } else await this.adminCheck.requireImpersonator(em, actor, revoked);
+    if (other === 'self') await this.adminCheck.requireImpersonator(em, actor, revoked);
+    else await this.adminCheck.requirePermissionsOver(em, actor, REVOKE, other);
   }
 
   private notifyUsers(userId: string, revoked: RevokedSession[]): void {
@@ -151,6 +162,11 @@ export class SessionsService {
     return new Date(lastIssuedAt + (JWT_MAX_LIFETIME_SECONDS + 2 * JWT_LEEWAY_SECONDS) * 1000);
   }
 }
+
+/** The user whose sessions an actor ends. Null if the user was removed meanwhile. */
+type OtherUser = User | 'self' | null;
+
+const REVOKE: RequiredPermissions = { session: ['revoke'] };
 
 const SESSIONS_NOT_STORED =
   'This database does not store sessions, so no session has ended. Tokens stay valid until they expire.';

@@ -4,6 +4,7 @@ import type { Actor } from '../access/actor.js';
 import { AccessPolicy } from '../access/access-policy.js';
 import {
   type Permissions,
+  requireNoMoreThan,
   requirePermissions,
   type RequiredPermissions,
 } from '../access/permissions.js';
@@ -58,6 +59,18 @@ export class AdminCheck {
     if (!(await this.hasActiveSession(em, principal, now))) {
       throw unauthorized('AUTH_SESSION_REVOKED');
     }
+    return permissions;
+  }
+
+  /** As `requirePermissions`. The locked target must not have permissions that the actor lacks. */
+  async requirePermissionsOver(
+    em: EntityManager,
+    actor: Actor,
+    required: RequiredPermissions,
+    target: User | null,
+  ): Promise<Permissions> {
+    const permissions = await this.requirePermissions(em, actor, required);
+    if (target) requireNoMoreThan(permissions, this.policy.permissionsOf(target));
     return permissions;
   }
 

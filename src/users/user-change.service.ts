@@ -1,7 +1,7 @@
 import type { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
-import type { RequiredPermissions } from '../access/permissions.js';
+import type { Permissions, RequiredPermissions } from '../access/permissions.js';
 import { AdminCheck } from './admin-check.js';
 import type { AuditAction } from '../audit/audit-event.entity.js';
 import { AuditService } from '../audit/audit.service.js';
@@ -15,6 +15,12 @@ import { type UserWithEtag, withEtag } from './user-etag.js';
 
 /** The values of a user that a change can affect. */
 export type UserSnapshot = Readonly<Record<string, unknown>>;
+
+/** A user who is locked for a change, and the permissions of the actor. */
+export interface LockedUser {
+  user: User;
+  permissions: Permissions;
+}
 
 /** A user after a change, and the sessions that the change revoked. */
 export interface ChangedUser {
@@ -56,11 +62,11 @@ export class UserChangeService {
     id: string,
     required: RequiredPermissions,
     ifMatch?: string,
-  ): Promise<User> {
+  ): Promise<LockedUser> {
     await this.adminCheck.lock(em);
     const user = await em.getRepository(User).findForUpdate(id);
-    await this.adminCheck.requirePermissions(em, actor, required);
-    return requireVersion(user, ifMatch);
+    const permissions = await this.adminCheck.requirePermissionsOver(em, actor, required, user);
+    return { user: requireVersion(user, ifMatch), permissions };
   }
 
   /** Locks a user for a change that users can make to themselves without permissions. */
@@ -75,7 +81,8 @@ export class UserChangeService {
     if (id !== self.id || impersonatedBy !== null) await this.adminCheck.lock(em);
     const user = await em.getRepository(User).findForUpdate(id);
     // Compares the id from the row, because a uuid has more than one spelling.
-    if (user?.id !== self.id) await this.adminCheck.requirePermissions(em, actor, required);
+    if (user?.id !== self.id)
+      await this.adminCheck.requirePermissionsOver(em, actor, required, user);
     else await this.adminCheck.requireImpersonator(em, actor);
     return requireVersion(user, ifMatch);
   }

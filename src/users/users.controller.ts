@@ -53,7 +53,7 @@ export class UsersController {
   @ApiUserId()
   @SendsEtag()
   @AcceptsIfMatch()
-  @Problems('NOT_FOUND')
+  @Problems('NOT_FOUND', 'ROLE_ESCALATION')
   @ApiOperation({
     operationId: 'updateUser',
     summary: 'Change the name or the picture of a user',
