@@ -1,12 +1,14 @@
-import { Controller, Get, Module, Param, Post } from '@nestjs/common';
+import { Controller, Delete, Get, Module, Param, Post } from '@nestjs/common';
 import {
+  CurrentPrincipal,
   CurrentUser,
   Public,
+  RequirePermissions,
   RequireVerifiedEmail,
   Roles,
   SelfOrAdmin,
 } from '../../src/access/decorators.js';
-import type { UserRow } from '../../src/access/principal.js';
+import type { Principal, UserRow } from '../../src/access/principal.js';
 
 @Controller('notes')
 export class NotesController {
@@ -31,6 +33,12 @@ export class NotesController {
   @SelfOrAdmin('userId')
   of(@Param('userId') userId: string) {
     return { title: `The notes of ${userId}` };
+  }
+
+  @Delete('old')
+  @RequirePermissions({ note: ['delete'] }) // `note` is a resource of your own
+  removeOld(@CurrentPrincipal() me: Principal) {
+    return { deleted: 0, mayBanAuthors: me.can({ user: ['ban'] }) };
   }
 
   @Post()

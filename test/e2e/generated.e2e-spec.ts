@@ -22,7 +22,7 @@ it('lists every error code of the source in docs/errors.md', async () => {
     `# Errors
 
 Every error is a problem as defined by RFC 9457, with the media type \`application/problem+json\`:
-\`{ type, title, status, detail, instance, code, requestId, errors?, banReason?, banExpires? }\`. Clients switch on \`code\`, which
+\`{ type, title, status, detail, instance, code, requestId, errors?, missing?, banReason?, banExpires? }\`. Clients switch on \`code\`, which
 never changes. Titles and details may change. Quote the \`requestId\` when you ask for help, because the
 log contains it.
 

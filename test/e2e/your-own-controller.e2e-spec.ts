@@ -10,10 +10,17 @@ import {
   NotFoundException,
   Param,
 } from '@nestjs/common';
-import { Public, RequireVerifiedEmail, Roles, SelfOrAdmin } from '../../src/access/decorators.js';
+import {
+  Public,
+  RequirePermissions,
+  RequireVerifiedEmail,
+  Roles,
+  SelfOrAdmin,
+} from '../../src/access/decorators.js';
 import { createDocument } from '../../src/openapi/document.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { type TestUser, signUp } from '../support/users.js';
+import { writePermissions } from '../support/permissions-file.js';
 import { NotesModule } from '../docs/notes.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -144,6 +151,47 @@ it('lets only the user and admins use a @SelfOrAdmin() route', async () => {
   ]);
 });
 
+it('requires the permissions of @RequirePermissions() and tells a route what a user can do', async () => {
+  const bob = await signUp(stack.auth, 'Bob');
+  const remove = async (app: RunningApp) => {
+    const headers = { authorization: `Bearer ${bob.token}` };
+    const { status, body } = await app.http.delete('/api/v1/notes/old').set(headers);
+    return [status, body.missing ?? body] as unknown;
+  };
+  expect(await remove(gatehouse)).toEqual([403, { note: ['delete'] }]);
+  await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [bob.id]);
+  expect(await remove(gatehouse)).toEqual([200, { deleted: 0, mayBanAuthors: true }]);
+
+  const withFile = await startApp(
+    {
+      DATABASE_URL: stack.database.url,
+      BETTER_AUTH_URL: stack.auth.origin,
+      CHANGE_FEED: 'off',
+      ...writePermissions({ admin: { user: ['ban'] }, editor: { note: ['delete'] } }),
+    },
+    { modules: [NotesModule] },
+  );
+  try {
+    expect(await remove(withFile)).toEqual([403, { note: ['delete'] }]);
+    await stack.database.sql(`update "user" set role = 'user,editor' where id = $1`, [bob.id]);
+    expect(await remove(withFile)).toEqual([200, { deleted: 0, mayBanAuthors: false }]);
+    const { paths } = createDocument(withFile.app);
+    expect(paths['/api/v1/notes/old']?.delete).toMatchObject({
+      'x-required-permissions': { note: ['delete'] },
+      description: 'Requires `note:delete`.',
+    });
+  } finally {
+    await withFile.close();
+  }
+});
+
+it.each([{}, { note: [] }, { note: ['read'], user: [] }])(
+  'refuses a required permission without an action: %j',
+  (required) => {
+    expect(() => RequirePermissions(required)).toThrow(/at least one action/);
+  },
+);
+
 it('requires a verified email address for a @RequireVerifiedEmail() route', async () => {
   const bob = await signUp(stack.auth, 'Bob');
   expect(await request('', bob.token, 'POST')).toEqual([403, 'EMAIL_NOT_VERIFIED']);
@@ -173,6 +221,7 @@ it('documents the routes of an application from their decorators', () => {
       ),
     );
   expect(summary.toSorted()).toEqual([
+    'delete /old token 200,400,401,403,429,500,503',
     'get /mine token 200,400,401,403,429,500,503',
     'get /motto open 200,400,429,500',
     'get /of/{userId} token 200,400,401,403,429,500,503',
