@@ -8,6 +8,7 @@ export interface Problem {
   code: string;
   requestId: string;
   errors?: { field: string; message: string }[];
+  missing?: Record<string, string[]>;
   banReason?: string | null;
   banExpires?: string | null;
 }

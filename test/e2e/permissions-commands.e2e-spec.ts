@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parsePermissions } from '../../src/config/permissions-file.js';
 import { runBuilt } from '../support/built-program.js';
@@ -64,6 +64,19 @@ describe('npm run permissions', () => {
     const roles = JSON.parse(stdout) as object;
     expect(roles).toEqual(EXPECTED);
     expect(parsePermissions(stdout, Object.keys(roles)).faults).toEqual([]);
+  });
+
+  it('prints the roles of the example in the documents', async () => {
+    const page = readFileSync('docs/better-auth.md', 'utf8');
+    const [, example = ''] = /```ts\n(\/\/ auth\/permissions\.ts.*?)```/s.exec(page) ?? [];
+    const { code, stdout } = await print(example);
+    expect({ code, roles: JSON.parse(stdout) }).toEqual({
+      code: 0,
+      roles: {
+        ...EXPECTED,
+        support: { user: ['list', 'get'], session: ['list', 'revoke'] },
+      },
+    });
   });
 
   it('ends even if the file keeps the process alive', async () => {
