@@ -20,7 +20,7 @@ export class AccountsController {
     description: 'Never returns a password or a token of a provider.',
   })
   @ApiOkResponse({ type: AccountList })
-  @Problems('VALIDATION_ERROR', 'NOT_FOUND')
+  @Problems('VALIDATION_ERROR', 'USER_NOT_FOUND')
   list(@Param('id') id: string, @Query() filter: AccountFilter): Promise<AccountList> {
     return this.accounts.list(id, filter.provider);
   }

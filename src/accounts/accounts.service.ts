@@ -13,7 +13,7 @@ export class AccountsService {
 
   /** Lists the linked sign-in accounts of a user, optionally of one provider only. */
   async list(userId: string, provider?: string): Promise<AccountList> {
-    if (!(await this.users.exists(userId))) throw problem('NOT_FOUND');
+    if (!(await this.users.exists(userId))) throw problem('USER_NOT_FOUND');
     const accounts = await this.accounts.findByUser(userId, provider);
     return { items: accounts.map((account) => AccountRead.of(account)) };
   }

@@ -15,7 +15,7 @@ import { AdministrationService } from './administration.service.js';
 @ApiUserId()
 @SendsEtag()
 @AcceptsIfMatch()
-@Problems('NOT_FOUND', 'ROLE_ESCALATION')
+@Problems('USER_NOT_FOUND', 'ROLE_ESCALATION')
 export class AdministrationController {
   constructor(private readonly administration: AdministrationService) {}
 

@@ -70,6 +70,16 @@ export const PROBLEMS = {
     title: 'Not found',
     meaning: 'The route or the resource does not exist.',
   },
+  USER_NOT_FOUND: {
+    status: 404,
+    title: 'The user does not exist',
+    meaning: 'No user has this id. The user may have been deleted.',
+  },
+  SESSION_NOT_FOUND: {
+    status: 404,
+    title: 'The session does not exist',
+    meaning: 'The session has already ended, or it belongs to another user.',
+  },
   METHOD_NOT_ALLOWED: {
     status: 405,
     title: 'Method not allowed',

@@ -10,7 +10,7 @@ import { SessionsService } from './sessions.service.js';
 @Controller('users/:id/sessions')
 @ApiTags('Sessions')
 @ApiUserId()
-@Problems('NOT_FOUND')
+@Problems('USER_NOT_FOUND')
 export class SessionsController {
   constructor(private readonly sessions: SessionsService) {}
 
@@ -47,12 +47,12 @@ export class SessionsController {
 
   @Delete(':sessionId')
   @SelfOrPermissions({ session: ['revoke'] })
-  @Problems('ROLE_ESCALATION')
+  @Problems('SESSION_NOT_FOUND', 'ROLE_ESCALATION')
   @ApiOperation({
     operationId: 'revokeSession',
     summary: 'End one session',
     description:
-      'The response is 404 for a session of another user and for a session that has already ended.',
+      'The response is `SESSION_NOT_FOUND` for a session of another user and for one that has already ended.',
   })
   @ApiParam({
     name: 'sessionId',

@@ -46,13 +46,13 @@ export class SessionsService {
   /** Ends one session. The response is the same for another user's session and a missing one. */
   async revoke(actor: Actor, id: string, sessionId: string): Promise<SuccessResponse> {
     const userId = await this.resolveUserId(id);
-    if (!this.hasSessionTable) throw problem('NOT_FOUND');
+    if (!this.hasSessionTable) throw problem('SESSION_NOT_FOUND');
     const revoked = await this.transactions.run(async (em) => {
       const other = await this.lockActors(em, actor, userId);
       const rows = await em.getRepository(Session).revoke(userId, sessionId);
       await this.requireSelfOrPermission(em, actor, other, rows);
       const [session] = rows;
-      if (!session) throw problem('NOT_FOUND');
+      if (!session) throw problem('SESSION_NOT_FOUND');
       this.audit.record(em, actor, {
         action: 'session.revoked',
         targetUserId: userId,
@@ -126,7 +126,7 @@ export class SessionsService {
   /** Returns the id from the row: a uuid has several spellings, and audit events use this one. */
   private async resolveUserId(id: string): Promise<string> {
     const user = await this.users.findReadOnly(id);
-    if (!user) throw problem('NOT_FOUND');
+    if (!user) throw problem('USER_NOT_FOUND');
     return user.id;
   }
 

@@ -117,7 +117,7 @@ export function snapshotOf(user: User): UserSnapshot {
 }
 
 function requireVersion(user: User | null, ifMatch: string | undefined): User {
-  if (!user) throw problem('NOT_FOUND');
+  if (!user) throw problem('USER_NOT_FOUND');
   requireMatch(ifMatch, withEtag(user).etag);
   return user;
 }

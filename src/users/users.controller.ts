@@ -37,7 +37,7 @@ export class UsersController {
   @SelfOrPermissions({ user: ['get'] })
   @ApiUserId()
   @SendsEtag()
-  @Problems('NOT_FOUND')
+  @Problems('USER_NOT_FOUND')
   @ApiOperation({
     operationId: 'getUser',
     summary: 'Get a user',
@@ -53,7 +53,7 @@ export class UsersController {
   @ApiUserId()
   @SendsEtag()
   @AcceptsIfMatch()
-  @Problems('NOT_FOUND', 'ROLE_ESCALATION')
+  @Problems('USER_NOT_FOUND', 'ROLE_ESCALATION')
   @ApiOperation({
     operationId: 'updateUser',
     summary: 'Change the name or the picture of a user',

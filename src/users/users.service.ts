@@ -16,7 +16,7 @@ export class UsersService {
   /** Returns one user. */
   async read(id: string): Promise<UserWithEtag> {
     const user = await this.users.findReadOnly(id);
-    if (!user) throw problem('NOT_FOUND');
+    if (!user) throw problem('USER_NOT_FOUND');
     return withEtag(user);
   }
 

@@ -250,8 +250,9 @@ export async function signOutFrom(gatehouse: Gatehouse, myId: string, sessionId:
   try {
     await gatehouse.call('DELETE', `/users/${myId}/sessions/${sessionId}`);
   } catch (error) {
-    // 404: it has ended already, perhaps by the first of two attempts.
-    if (!(error instanceof ProblemError && error.problem.status === 404)) throw error;
+    // It has ended already, perhaps by the first of two attempts.
+    const isGone = error instanceof ProblemError && error.problem.code === 'SESSION_NOT_FOUND';
+    if (!isGone) throw error;
   }
 }
 

@@ -154,7 +154,7 @@ describe('linked accounts', () => {
     for (const id of ['nobody', 'a'.repeat(2000), '%00', '%F0%9F%92%A9', "'; drop table x"]) {
       expect(await outcome(stack.gatehouse, accountsOf(id), admin.token)).toEqual([
         404,
-        'NOT_FOUND',
+        'USER_NOT_FOUND',
       ]);
     }
   });

@@ -95,7 +95,7 @@ describe('list of sessions', () => {
     expect((await request(eve, `${ada.id}/sessions`)).status).toBe(403);
     await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [eve.id]);
     await until(async () => (await request(eve, `${ada.id}/sessions`)).status, 200);
-    expect((await request(eve, 'nobody/sessions')).status).toBe(404);
+    expect((await request(eve, 'nobody/sessions')).body.code).toBe('USER_NOT_FOUND');
   });
 });
 
@@ -110,12 +110,14 @@ describe('revocation of sessions', () => {
     expect((await request(other, other.id)).body.code).toBe('AUTH_SESSION_REVOKED');
     expect(await stack.auth.get('/get-session', other.session)).toBeNull();
     expect((await request(ada, ada.id)).status).toBe(200);
-    expect((await request(ada, `${ada.id}/sessions/${sidOf(other)}`, 'DELETE')).status).toBe(404);
+    const again = await request(ada, `${ada.id}/sessions/${sidOf(other)}`, 'DELETE');
+    expect([again.status, again.body.code]).toEqual([404, 'SESSION_NOT_FOUND']);
   });
 
-  it('responds with 404 to the revocation of a session of another user', async () => {
+  it('responds with SESSION_NOT_FOUND to the revocation of a session of another user', async () => {
     const [ada, eve] = [await signUp(stack.authWithSid), await signUp(stack.authWithSid)];
-    expect((await request(ada, `${ada.id}/sessions/${sidOf(eve)}`, 'DELETE')).status).toBe(404);
+    const answer = await request(ada, `${ada.id}/sessions/${sidOf(eve)}`, 'DELETE');
+    expect([answer.status, answer.body.code]).toEqual([404, 'SESSION_NOT_FOUND']);
     expect((await request(eve, eve.id)).status).toBe(200);
   });
 

@@ -44,7 +44,7 @@ describe('details of a user', () => {
     }
     expect((await request(eve, 'GET', ada.id)).status).toBe(403);
     expect((await request(eve, 'GET', 'nobody')).status).toBe(403);
-    expect((await request(admin, 'GET', 'nobody')).status).toBe(404);
+    expect((await request(admin, 'GET', 'nobody')).body.code).toBe('USER_NOT_FOUND');
   });
 });
 
