@@ -4,6 +4,7 @@ import type { Request } from 'express';
 import type { Logger } from 'pino';
 import { ActorCheck } from '../access/actor-check.js';
 import type { Principal } from '../access/principal.js';
+import { UsersRepository } from '../better-auth/users.repository.js';
 import { decodeCursor, encodeCursor } from '../validation/cursor.js';
 import { describeError } from '../logging/describe-error.js';
 import { LOG } from '../logging/logger.js';
@@ -18,6 +19,7 @@ export class AuditListService {
 
   constructor(
     private readonly events: AuditRepository,
+    private readonly users: UsersRepository,
     private readonly actorCheck: ActorCheck,
     @Inject(LOG) private readonly log: Logger,
   ) {}
@@ -29,8 +31,9 @@ export class AuditListService {
     const items = found.slice(0, limit);
     const last = items.at(-1);
     const nextCursor = found.length > limit && last ? encodeCursor(cursorOf(last)) : null;
+    const users = await this.users.findReferences(items.flatMap(userIdsOf));
     return {
-      items: items.map((event) => AuditEventRead.of(event)),
+      items: items.map((event) => AuditEventRead.of(event, users)),
       pagination: { limit, nextCursor },
     };
   }
@@ -114,6 +117,10 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 function cursorOf({ id }: AuditEvent) {
   return { sort: SORT, value: id, id };
+}
+
+function userIdsOf({ actorId, impersonatorId, targetUserId }: AuditEvent): string[] {
+  return [actorId, targetUserId, ...(impersonatorId === null ? [] : [impersonatorId])];
 }
 
 function startOf({ cursor }: AuditQuery): string | null {

@@ -1,8 +1,9 @@
-import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
+import { ApiExtraModels, ApiProperty, ApiPropertyOptional, getSchemaPath } from '@nestjs/swagger';
 import { Transform } from 'class-transformer';
 import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
 import { CursorPagination } from '../validation/pagination.dto.js';
 import { EXAMPLE_CURSOR, EXAMPLE_USER_ID } from '../openapi/parameters.js';
+import type { UserReference } from '../better-auth/user-reference.js';
 import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
 import { AUDIT_ACTIONS, type AuditAction, type AuditEvent } from './audit-event.entity.js';
@@ -15,7 +16,7 @@ export class AuditQuery {
   action?: AuditAction;
 
   @ApiPropertyOptional({
-    description: 'The user who made the change',
+    description: 'The id of the user who made the change',
     example: EXAMPLE_USER_ID,
     maxLength: 255,
   })
@@ -24,7 +25,7 @@ export class AuditQuery {
   actorId?: string;
 
   @ApiPropertyOptional({
-    description: 'The user who was changed',
+    description: 'The id of the user who was changed',
     example: EXAMPLE_USER_ID,
     maxLength: 255,
   })
@@ -79,6 +80,27 @@ export class AuditQuery {
   cursor?: string;
 }
 
+/** The user behind an id of an event, as of now. */
+export class AuditUser {
+  @ApiProperty({ example: EXAMPLE_USER_ID })
+  id: string;
+
+  @ApiProperty({ example: 'Ada Lovelace' })
+  name: string;
+
+  @ApiProperty({ example: 'ada@example.com' })
+  email: string;
+}
+
+/** A user of an event. Null after the user was deleted. */
+function ApiAuditUser(description: string) {
+  return ApiProperty({
+    description: `${description} Null if the user has been deleted.`,
+    anyOf: [{ $ref: getSchemaPath(AuditUser) }, { type: 'null' }],
+  });
+}
+
+@ApiExtraModels(AuditUser)
 export class AuditEventRead {
   @ApiProperty({ format: 'uuid' })
   id: string;
@@ -92,6 +114,9 @@ export class AuditEventRead {
   @ApiProperty({ description: 'The user who made the change' })
   actorId: string;
 
+  @ApiAuditUser('The name and e-mail address of the actor now.')
+  actor: AuditUser | null;
+
   @ApiProperty({
     type: String,
     nullable: true,
@@ -99,8 +124,14 @@ export class AuditEventRead {
   })
   impersonatorId: string | null;
 
+  @ApiAuditUser('The name and e-mail address of the impersonating admin now.')
+  impersonator: AuditUser | null;
+
   @ApiProperty({ description: 'The user who was changed' })
   targetUserId: string;
+
+  @ApiAuditUser('The name and e-mail address of the changed user now.')
+  target: AuditUser | null;
 
   @ApiProperty({
     type: Object,
@@ -137,14 +168,17 @@ export class AuditEventRead {
   @ApiProperty({ type: String, nullable: true })
   userAgent: string | null;
 
-  static of(event: AuditEvent): AuditEventRead {
+  static of(event: AuditEvent, users: ReadonlyMap<string, UserReference>): AuditEventRead {
     return {
       id: event.id,
       at: event.at.toISOString(),
       action: event.action,
       actorId: event.actorId,
+      actor: users.get(event.actorId) ?? null,
       impersonatorId: event.impersonatorId,
+      impersonator: users.get(event.impersonatorId ?? '') ?? null,
       targetUserId: event.targetUserId,
+      target: users.get(event.targetUserId) ?? null,
       before: event.before,
       after: event.after,
       reason: event.reason,

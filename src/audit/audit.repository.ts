@@ -1,5 +1,6 @@
 import { raw } from '@mikro-orm/core';
 import { EntityRepository } from '@mikro-orm/postgresql';
+import { userReferenceSql } from '../better-auth/user-reference.js';
 import type { AuditAction, AuditEvent } from './audit-event.entity.js';
 
 export interface AuditFilter {
@@ -37,9 +38,23 @@ export class AuditRepository extends EntityRepository<AuditEvent> {
     const page = this.createQueryBuilder('e').where(where).orderBy({ id: 'desc' }).limit(limit);
     const row = await this.getEntityManager()
       .createQueryBuilder(page, 'page')
-      .select(raw(LINES))
+      .select(raw(this.linesSql()))
       .execute<{ text: string | null; count: number; last: string } | undefined>('get');
     return { text: row?.text ?? '', next: row?.count === limit ? row.last : null };
+  }
+
+  /** `AuditEventRead` of `audit.dto.ts` in SQL. */
+  private linesSql(): string {
+    const user = (id: string) => userReferenceSql(this.getEntityManager(), `page.${id}`);
+    const line = `json_build_object(
+      'id', id, 'at', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+      'action', action, 'actorId', actor_id, 'actor', ${user('actor_id')},
+      'impersonatorId', impersonator_id, 'impersonator', ${user('impersonator_id')},
+      'targetUserId', target_user_id, 'target', ${user('target_user_id')},
+      'before', before, 'after', after, 'reason', reason, 'requestId', request_id,
+      'clientRequestId', client_request_id, 'ip', ip, 'userAgent', user_agent)::text`;
+    return `string_agg(${line} || chr(10), '' order by id desc) as text, count(*)::int as count,
+      min(id::text collate "C") as last`;
   }
 }
 
@@ -55,13 +70,3 @@ function conditionsOf(
     ...(beforeId !== null && { id: { $lt: beforeId } }),
   };
 }
-
-/** `AuditEventRead` of `audit.dto.ts` in SQL. */
-const LINE = `json_build_object(
-  'id', id, 'at', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'action', action,
-  'actorId', actor_id, 'impersonatorId', impersonator_id, 'targetUserId', target_user_id,
-  'before', before, 'after', after, 'reason', reason, 'requestId', request_id,
-  'clientRequestId', client_request_id, 'ip', ip, 'userAgent', user_agent)::text`;
-
-const LINES = `string_agg(${LINE} || chr(10), '' order by id desc) as text, count(*)::int as count,
-  min(id::text collate "C") as last`;

@@ -3,6 +3,7 @@ import { EntityRepository } from '@mikro-orm/postgresql';
 import { mappedOnly } from '../database/bounded-text.js';
 import { likePattern } from '../database/like-pattern.js';
 import type { User } from './user.entity.js';
+import type { UserReference } from './user-reference.js';
 
 export class UsersRepository extends EntityRepository<User> {
   async exists(id: string): Promise<boolean> {
@@ -28,6 +29,16 @@ export class UsersRepository extends EntityRepository<User> {
     // means a ban without end.
     if (user?.banExpires && Number.isNaN(user.banExpires.getTime())) user.banExpires = null;
     return user;
+  }
+
+  /** The users with one of the ids, by id. Ids without a user are missing in the result. */
+  async findReferences(ids: readonly string[]): Promise<Map<string, UserReference>> {
+    const fields = ['id', 'name', 'email'] as const;
+    const users = await this.find(
+      { id: { $in: [...new Set(ids)] } },
+      { fields, disableIdentityMap: true },
+    );
+    return new Map(users.map(({ id, name, email }) => [id, { id, name, email }]));
   }
 
   /** Users with one of the roles or one of the ids, banned or not. There are few such users. */

@@ -40,8 +40,11 @@ it('lists who changed what, when, from where and why, newest first', async () =>
     at: expect.any(String),
     action: 'user.banned',
     actorId: admin.id,
+    actor: { id: admin.id, name: 'Ada Lovelace', email: admin.email },
     impersonatorId: null,
+    impersonator: null,
     targetUserId: ada.id,
+    target: { id: ada.id, name: 'Countess', email: ada.email },
     before: { banned: false, banReason: null },
     after: { banned: true, banReason: 'spam' },
     reason: 'spam',
@@ -152,4 +155,29 @@ it('records a unique request id for each change even when a client repeats its o
     const [line, ...others] = logged.filter((candidate) => candidate['requestId'] === requestId);
     expect([line?.['clientRequestId'] ?? null, others]).toEqual([clientRequestId, []]);
   }
+});
+
+it('shows the beginning of long names, and null for a user who was deleted', async () => {
+  const [long, gone] = [await signUp(stack.auth), await signUp(stack.auth)];
+  for (const { id } of [long, gone]) {
+    const options = { method: 'PATCH', token: admin.token, body: { name: 'Grace' } };
+    await stack.gatehouse.call(`/api/v1/users/${id}`, options);
+  }
+  await stack.database.sql(
+    `update "user" set name = repeat('n', 5000), email = repeat('e', 5000) where id = $1`,
+    [long.id],
+  );
+  await stack.database.sql('delete from "user" where id = $1', [gone.id]);
+  const [ofGone, ofLong] = (await list('?limit=2')).body.items;
+  expect(ofGone).toMatchObject({ targetUserId: gone.id, target: null, actor: { id: admin.id } });
+  expect(ofLong.target).toEqual({
+    id: long.id,
+    name: 'n'.repeat(255),
+    email: 'e'.repeat(320),
+  });
+  const exported = await fetch(`${stack.gatehouse.url}/api/v1/audit-events?actorId=${admin.id}`, {
+    headers: { authorization: `Bearer ${admin.token}`, accept: 'application/x-ndjson' },
+  });
+  const lines = (await exported.text()).trimEnd().split('\n');
+  expect(lines.slice(0, 2).map((line) => JSON.parse(line))).toEqual([ofGone, ofLong]);
 });

@@ -1,6 +1,7 @@
 import { MikroORM } from '@mikro-orm/postgresql';
 import { type BetterAuth, type BetterAuthUser, startBetterAuth } from '../../tools/better-auth.ts';
 import { ormOptions } from '../../mikro-orm.config.js';
+import { AuditEvent } from '../../src/audit/audit-event.entity.js';
 import { Account } from '../../src/better-auth/account.entity.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
@@ -138,6 +139,21 @@ describe.each(TABLE_LAYOUTS)('tables of Better-Auth ($name)', (layout) => {
       .andWhere({ createdAt: { $lte: minuteAfter(new Date()), $gte: minuteBefore(new Date()) } })
       .getResultList();
     expect(found).toHaveLength(1);
+  });
+
+  it(`names the users of an audit event, and not those it cannot find (${name})`, async () => {
+    const ada = await signUp(auth);
+    await database.sql(
+      `insert into gatehouse.audit_event (id, at, action, actor_id, impersonator_id, target_user_id, request_id)
+       values (gen_random_uuid(), now(), 'user.updated', $1, '9999999999999999999', 'nobody', 'r')`,
+      [ada.id],
+    );
+    const actor = { id: ada.id, name: 'Ada Lovelace', email: ada.email };
+    const em = orm.em.fork();
+    const line = await em.getRepository(AuditEvent).findLinesBefore({ actorId: ada.id }, null, 2);
+    expect(JSON.parse(line.text)).toMatchObject({ actor, impersonator: null, target: null });
+    const ids = [ada.id, '9999999999999999999', 'nobody'];
+    expect(await em.getRepository(User).findReferences(ids)).toEqual(new Map([[ada.id, actor]]));
   });
 
   describe('changes by Gatehouse', () => {
