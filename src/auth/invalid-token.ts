@@ -30,10 +30,17 @@ export function toProblem(error: unknown): unknown {
     const headers = { 'Retry-After': String(RETRY_AFTER_SECONDS) };
     return problem('RATE_LIMITED', { headers, reason });
   }
-  if (reason === 'lifetime') return unauthorized('AUTH_TOKEN_INVALID', reason, LIFETIME_DETAIL);
-  return unauthorized(failure === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID', reason);
+  const code = failure === 'expired' ? 'AUTH_TOKEN_EXPIRED' : 'AUTH_TOKEN_INVALID';
+  return unauthorized(code, reason, DETAILS[reason]);
 }
 
-/** Safe to reveal after the signature check. All other invalid tokens get the same response. */
-const LIFETIME_DETAIL =
-  "The token lives longer than JWT_MAX_LIFETIME_SECONDS allows. Shorten Better-Auth's `expirationTime`, or raise the limit.";
+/**
+ * Safe to reveal: the first after the signature check, the second without any check of a token. All
+ * other invalid tokens get the same response.
+ */
+const DETAILS: Record<string, string> = {
+  lifetime:
+    "The token lives longer than JWT_MAX_LIFETIME_SECONDS allows. Shorten Better-Auth's `expirationTime`, or raise the limit.",
+  'authorization-header':
+    'Send the token alone, as `Authorization: Bearer <token>`: without quotes, JSON or spaces, and with the word `Bearer` once.',
+};

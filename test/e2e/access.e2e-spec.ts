@@ -289,6 +289,9 @@ describe('bearer authentication', () => {
     ['a tab after the scheme', (token: string) => `Bearer\t${token}`, 'AUTH_TOKEN_INVALID'],
     ['text after the token', (token: string) => `Bearer ${token} x`, 'AUTH_TOKEN_INVALID'],
     ['no token after the scheme', () => 'Bearer', 'AUTH_TOKEN_INVALID'],
+    ['the scheme twice', (token: string) => `Bearer Bearer ${token}`, 'AUTH_TOKEN_INVALID'],
+    ['quotes', (token: string) => `Bearer "${token}"`, 'AUTH_TOKEN_INVALID'],
+    ['JSON', (token: string) => `Bearer {"token":"${token}"}`, 'AUTH_TOKEN_INVALID'],
     ['another scheme', () => 'Basic YTpi', 'AUTH_MISSING_TOKEN'],
   ])('refuses an Authorization header with %s', async (_what, header, code) => {
     const ada = await signUp(stack.auth);
@@ -296,6 +299,7 @@ describe('bearer authentication', () => {
       headers: { authorization: header(ada.token) },
     });
     expect([status, body.code]).toEqual([401, code]);
+    expect(body.detail).toMatch(/^Send (the token alone, as )?`Authorization: Bearer <token>`/);
   });
 
   it('accepts the scheme in any case and reads the token only from the Authorization header', async () => {
