@@ -11,8 +11,8 @@ export default {
   maxWorkers: 2,
   roots: ['<rootDir>/test'],
   testMatch: ['**/*.e2e-spec.ts', '**/*.spec.ts'],
-  // `TEST_PGBOUNCER=1 npm test` puts PgBouncer before every database. The ignored tests check direct
-  // connections to the server and its messages.
+  // `TEST_PGBOUNCER=1 npm test` puts PgBouncer before every database. The ignored tests check
+  // direct connections to the server and its messages.
   testPathIgnorePatterns: process.env.TEST_PGBOUNCER ? ['/test/e2e/(connection|doctor)'] : [],
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: {

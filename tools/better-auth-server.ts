@@ -45,6 +45,8 @@ export interface ServerOptions {
   /** Pages of these origins may call it, with their cookies. */
   trustedOrigins?: string[];
   rateLimit?: boolean;
+  /** Users can turn on a second factor. `migrate` makes its table. */
+  twoFactor?: boolean;
   /** Seconds for which a signed cookie replaces the session row. Without it, no cookie cache. */
   cookieCache?: number;
   /** Makes the tables with Better-Auth's own migrator. Without it they must be there. */
@@ -68,7 +70,7 @@ process.env['TZ'] = 'UTC';
 
 const options = JSON.parse(process.env['BETTER_AUTH_SERVER'] ?? '{}') as ServerOptions;
 const packageName = options.package ?? 'better-auth';
-const [{ betterAuth }, { getMigrations }, { toNodeHandler }, { admin, bearer, jwt }] =
+const [{ betterAuth }, { getMigrations }, { toNodeHandler }, { admin, bearer, jwt, twoFactor }] =
   (await Promise.all([
     import(packageName),
     import(`${packageName}/db/migration`),
@@ -182,6 +184,7 @@ function withCors(origins: string[], handle: Listener): Listener {
     if (origin === undefined || !origins.includes(origin)) return handle(request, response);
     response.setHeader('Access-Control-Allow-Origin', origin);
     response.setHeader('Access-Control-Allow-Credentials', 'true');
+    response.setHeader('Access-Control-Expose-Headers', 'X-Retry-After');
     if (request.method !== 'OPTIONS') return handle(request, response);
     response.setHeader('Access-Control-Allow-Methods', 'GET, POST');
     response.setHeader('Access-Control-Allow-Headers', 'Authorization, Content-Type');
@@ -244,12 +247,15 @@ function describe(options: ServerOptions, origin: string, pool: Pool): BetterAut
     plugins: [
       admin({
         ...(options.adminUserIds ? { adminUserIds: options.adminUserIds } : {}),
+        // The oldest supported version accepts only a text.
+        ...(options.package ? {} : { bannedUserMessage: banReasonOf }),
         schema: {
           user: named('user', ['banReason', 'banExpires']),
           session: named('session', ['impersonatedBy']),
         },
       }),
       bearer(),
+      ...(options.twoFactor ? [twoFactor({ skipVerificationOnEnable: true })] : []),
       jwt({
         jwks: {
           keyPairConfig: { alg: options.algorithm ?? 'EdDSA' },
@@ -268,6 +274,11 @@ function describe(options: ServerOptions, origin: string, pool: Pool): BetterAut
       }),
     ],
   };
+}
+
+/** The user has sent the right password, and may read the reason. */
+function banReasonOf({ banReason }: { banReason?: string | null | undefined }): string {
+  return `Reason: ${banReason ?? 'none was given'}`;
 }
 
 interface Names {

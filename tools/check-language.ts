@@ -63,7 +63,7 @@ interface Passage {
 }
 
 const files = git('ls-files', '-co', '--exclude-standard').filter((file) =>
-  /\.(ts|md)$/.test(file),
+  /\.(ts|js|md)$/.test(file),
 );
 const findings = [...files.flatMap(checkFile), ...checkCommits()];
 
@@ -84,7 +84,7 @@ function checkFile(file: string): Finding[] {
     ...passages.flatMap((passage) => longSentences(file, passage)),
     // The list of changes names what has been renamed.
     ...(file === 'CHANGELOG.md' ? [] : privateWords(file, source)),
-    ...(file.endsWith('.ts') ? wideComments(file, source) : []),
+    ...(file.endsWith('.md') ? [] : wideComments(file, source)),
   ];
 }
 
@@ -149,7 +149,7 @@ function markdownPassages(source: string): Passage[] {
   return passages;
 }
 
-/** Comments of TypeScript. Line comments that follow one another are one passage. */
+/** Comments of TypeScript and JavaScript. Line comments that follow one another are one passage. */
 function commentPassages(source: string): Passage[] {
   const passages: Passage[] = [];
   let lastLine = Number.NEGATIVE_INFINITY;

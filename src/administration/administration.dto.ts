@@ -16,14 +16,14 @@ export class RoleUpdate {
   @ApiProperty({
     description: 'One role or a list of roles. `ROLES` configures the allowed roles.',
     oneOf: [
-      { type: 'string', maxLength: 100, example: 'admin' },
+      { type: 'string', maxLength: 100, example: 'user' },
       {
         type: 'array',
         items: { type: 'string', maxLength: 100 },
         minItems: 1,
         maxItems: 20,
         uniqueItems: true,
-        example: ['admin', 'support'],
+        example: ['user', 'support'],
       },
     ],
   })
@@ -44,7 +44,7 @@ export class BanRequest {
     minLength: 1,
     maxLength: 500,
     description: 'The reason for the ban',
-    example: 'spam',
+    example: 'Spam',
   })
   @IsOptional()
   @PlainText(1, 500)
@@ -55,8 +55,8 @@ export class BanRequest {
     format: 'date-time',
     nullable: true,
     maxLength: 40,
-    description: 'The end of the ban. A ban without it is permanent.',
-    example: '2030-01-01T00:00:00.000Z',
+    description: 'The end of the ban. Null: the ban has no end.',
+    example: null,
   })
   @IsOptional()
   @PointInTime()

@@ -151,6 +151,9 @@ export class Environment {
   @Flag()
   DOCS_ENABLED = true;
 
+  @Flag()
+  DOCS_SIGN_IN = true;
+
   @Whole(0, 300_000)
   SHUTDOWN_DELAY_MS = 5000;
 

@@ -12,11 +12,18 @@ export const SECURITY_HEADERS: readonly [name: string, value: string][] = [
   ['X-Frame-Options', 'DENY'],
 ];
 
-/** Swagger UI is the only page. It loads everything from this origin, but sets inline styles. */
-export function swaggerHeaders(_request: Request, response: Response, next: NextFunction): void {
-  response.setHeader('Content-Security-Policy', PAGE_POLICY);
-  response.setHeader('Cross-Origin-Opener-Policy', 'same-origin');
-  next();
+/**
+ * Headers for Swagger UI, the only page. It loads everything from this origin, but sets inline
+ * styles. For its sign-in, it also sends requests to the origin of Better-Auth.
+ */
+export function pageHeaders(betterAuthOrigin: string | undefined) {
+  const connections = betterAuthOrigin ? [`connect-src 'self' ${betterAuthOrigin}`] : [];
+  const policy = [...PAGE_POLICY, ...connections].join(';');
+  return (_request: Request, response: Response, next: NextFunction): void => {
+    response.setHeader('Content-Security-Policy', policy);
+    response.setHeader('Cross-Origin-Opener-Policy', 'same-origin');
+    next();
+  };
 }
 
 const PAGE_POLICY = [
@@ -27,4 +34,4 @@ const PAGE_POLICY = [
   "base-uri 'none'",
   "form-action 'self'",
   "frame-ancestors 'none'",
-].join(';');
+];

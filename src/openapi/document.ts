@@ -66,15 +66,6 @@ function allTags(document: OpenAPIObject) {
   return [...(document.tags ?? []), ...own.map((name) => ({ name, description: name }))];
 }
 
-/** Removes the examples of parameters, which Swagger UI would fill in and send. */
-export function withoutExamples(document: OpenAPIObject): OpenAPIObject {
-  const plain = structuredClone(document);
-  for (const [, { parameters = [] }] of operationsOf(plain)) {
-    for (const parameter of parameters) delete parameter.example;
-  }
-  return plain;
-}
-
 const BEARER = 'bearer';
 const SCHEMAS = '#/components/schemas/';
 
@@ -123,7 +114,7 @@ interface Response {
 
 type Schema = Record<string, unknown>;
 
-function operationsOf(document: OpenAPIObject): [path: string, Operation][] {
+export function operationsOf(document: OpenAPIObject): [path: string, Operation][] {
   return Object.entries(document.paths).flatMap(([path, item]) =>
     Object.values(item as Record<string, Operation>).map((operation): [string, Operation] => [
       path,

@@ -17,11 +17,42 @@ your own \`X-Request-Id\`.
 \`Retry-After\` seconds.
 `.trim();
 
+/** The introduction of Swagger UI, for admins. */
+export function pageIntroduction(tokenUrl: string, offersSignIn: boolean): string {
+  const authorize = `[${tokenUrl}](${tokenUrl}) shows a token to a browser that is signed in at
+Better-Auth. **Authorize** accepts it.`;
+  const signIn = `You sign in at Better-Auth, without leaving this page. For another user or a program,
+${authorize}`;
+  return `
+${offersSignIn ? 'Choose **Sign in** above, then open' : 'Choose **Authorize**, then open'} an
+operation, fill in its fields and choose **Execute**.
+
+${offersSignIn ? signIn : authorize}
+
+The error responses here show only their codes. The [complete document](/api/v1/openapi.json) also
+has their form and the response headers.
+`.trim();
+}
+
+/** The tags in the order of an admin's day. */
 export const TAGS: Record<string, string> = {
-  Me: 'The authenticated user.',
   Users: 'Find, change and ban users.',
-  Sessions: 'List and end the sessions of users.',
-  Accounts: 'Linked sign-in accounts.',
-  Audit: 'The record of every change.',
+  Sessions: 'See where users are signed in, and sign them out.',
+  Audit: 'See who did what.',
+  Accounts: 'See with which providers users sign in.',
+  Me: 'See your own user, session and accounts.',
   Health: 'Health checks for probes and operators. They are public and not rate limited.',
 };
+
+/** The operations in the order of an admin's day. All others follow. */
+export const DAILY_ORDER = [
+  'listUsers',
+  'getUser',
+  'banUser',
+  'unbanUser',
+  'changeUserRole',
+  'updateUser',
+  'listSessions',
+  'revokeSession',
+  'revokeSessions',
+];

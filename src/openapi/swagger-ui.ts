@@ -1,22 +1,27 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, extname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { NestExpressApplication } from '@nestjs/platform-express';
-import { type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import type { OpenAPIObject } from '@nestjs/swagger';
 import type { Express } from 'express';
+import { Environment } from '../config/environment.js';
 import { fixedContent } from '../http/fixed-content.js';
+import { pageHeaders } from '../http/security-headers.js';
 import { RateLimiter } from '../rate-limit/rate-limiter.js';
-import { swaggerHeaders } from '../http/security-headers.js';
-import { createDocument, withoutExamples } from './document.js';
+import { createDocument } from './document.js';
+import { pageDocument } from './page-document.js';
 
 /** Serves Swagger UI and its document. The document is created at the first request for it. */
 export function serveSwaggerUi(app: NestExpressApplication): void {
+  const environment = app.get(Environment);
+  const { BETTER_AUTH_URL, DOCS_SIGN_IN } = environment;
   // Nest's guards do not cover these routes, so the rate limit is applied here.
   const { countAddress } = app.get(RateLimiter);
   app.use(['/api/v1/docs', '/api/v1/openapi.json'], countAddress);
-  app.use('/api/v1/docs', swaggerHeaders);
+  app.use(PAGE, pageHeaders(DOCS_SIGN_IN ? new URL(BETTER_AUTH_URL).origin : undefined));
   const express: Express = app.getHttpAdapter().getInstance();
-  express.get('/', countAddress, (_request, response) => response.redirect('/api/v1/docs'));
+  express.get('/', countAddress, (_request, response) => response.redirect(PAGE));
   let document: OpenAPIObject | undefined;
   const describe = () => (document ??= createDocument(app));
   express.get(
@@ -24,35 +29,47 @@ export function serveSwaggerUi(app: NestExpressApplication): void {
     fixedContent('json', () => JSON.stringify(describe())),
   );
   express.get(
-    UI_DOCUMENT,
-    fixedContent('json', () => JSON.stringify(withoutExamples(describe()))),
+    `${PAGE}/openapi.json`,
+    fixedContent('json', () => JSON.stringify(pageDocument(describe(), environment))),
   );
-  const folder = swaggerUiFolder();
-  for (const file of SWAGGER_UI_FILES) {
-    const content = fixedContent(extname(file), () => readFile(join(folder, file)));
-    express.get(`/api/v1/docs/${file}`, content);
-  }
-  // The page fetches the document. Nest would render it into a script for each request.
-  SwaggerModule.setup('api/v1/docs', app, {} as OpenAPIObject, {
-    raw: false,
-    swaggerUrl: UI_DOCUMENT,
-    customSiteTitle: 'Gatehouse API',
-    swaggerOptions: { persistAuthorization: true },
-  });
+  express.get(
+    PAGE,
+    fixedContent('html', () => renderPage(DOCS_SIGN_IN ? BETTER_AUTH_URL : '')),
+  );
+  serveFiles(express, OWN_FOLDER, OWN_FILES);
+  serveFiles(express, swaggerUiFolder(), SWAGGER_UI_FILES);
 }
 
-const UI_DOCUMENT = '/api/v1/docs/openapi.json';
-/** The files that the page loads. Nest would serve them without compression and caching. */
-const SWAGGER_UI_FILES = [
-  'swagger-ui.css',
-  'swagger-ui-bundle.js',
-  'swagger-ui-standalone-preset.js',
-  'favicon-16x16.png',
-  'favicon-32x32.png',
+const PAGE = '/api/v1/docs';
+
+/** Nest's `SwaggerModule.setup` would serve its files without compression and caching. */
+function serveFiles(express: Express, folder: string, files: string[]): void {
+  for (const file of files) {
+    const content = fixedContent(extname(file), () => readFile(join(folder, file)));
+    express.get(`${PAGE}/${file}`, content);
+  }
+}
+
+/** The browser runs these files as they are. The build copies them. */
+const OWN_FOLDER = fileURLToPath(new URL('./page/', import.meta.url));
+const OWN_FILES = [
+  'page.css',
+  'page.js',
+  'sign-in.js',
+  'better-auth.js',
+  'token-session.js',
+  'pasted-token.js',
 ];
+const SWAGGER_UI_FILES = ['swagger-ui.css', 'swagger-ui-bundle.js', 'favicon-32x32.png'];
 
 /** `swagger-ui-dist` is a dependency of `@nestjs/swagger`, not of this package. */
 function swaggerUiFolder(): string {
   const requireFromNest = createRequire(createRequire(import.meta.url).resolve('@nestjs/swagger'));
   return dirname(requireFromNest.resolve('swagger-ui-dist/package.json'));
+}
+
+async function renderPage(betterAuthUrl: string): Promise<Buffer> {
+  const template = await readFile(join(OWN_FOLDER, 'index.html'), 'utf8');
+  const escaped = betterAuthUrl.replaceAll('&', '&amp;').replaceAll('"', '&quot;');
+  return Buffer.from(template.replace('{{betterAuthUrl}}', () => escaped));
 }

@@ -22,52 +22,14 @@ const toFlag = Transform(({ value }: { value: unknown }) =>
  */
 export class UserQuery {
   @ApiPropertyOptional({
-    type: 'integer',
-    minimum: 1,
-    maximum: 1_000_000,
-    description: 'The number of the page, starting at 1',
-    example: 1,
+    description: 'Part of the e-mail address or the name. Upper and lower case are equal.',
+    example: 'ada',
+    minLength: 1,
+    maxLength: 100,
   })
   @IsOptional()
-  @toNumber
-  @IsInt()
-  @Min(1)
-  @Max(1_000_000)
-  page?: number;
-
-  @ApiPropertyOptional({
-    type: 'integer',
-    minimum: 1,
-    maximum: 100,
-    default: 20,
-    description: 'The maximum number of users on a page',
-    example: 20,
-  })
-  @IsOptional()
-  @toNumber
-  @IsInt()
-  @Min(1)
-  @Max(100)
-  limit: number = 20;
-
-  @ApiPropertyOptional({
-    description:
-      '`nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.',
-    example: EXAMPLE_CURSOR,
-    maxLength: 2048,
-  })
-  @IsOptional()
-  @PlainText(1, 2048)
-  cursor?: string;
-
-  @ApiPropertyOptional({
-    enum: USER_SORTS,
-    default: '-createdAt',
-    description: 'A minus sign reverses the order. Equal values are ordered by id.',
-  })
-  @IsOptional()
-  @IsIn(USER_SORTS)
-  sort: UserSort = '-createdAt';
+  @PlainText(1, 100)
+  q?: string;
 
   @ApiPropertyOptional({
     description: 'Only users who have this role',
@@ -119,14 +81,52 @@ export class UserQuery {
   createdTo?: string;
 
   @ApiPropertyOptional({
-    description: 'Part of the e-mail address or the name. Upper and lower case are equal.',
-    example: 'ada',
-    minLength: 1,
-    maxLength: 100,
+    enum: USER_SORTS,
+    default: '-createdAt',
+    description: 'A minus sign reverses the order. Equal values are ordered by id.',
   })
   @IsOptional()
-  @PlainText(1, 100)
-  q?: string;
+  @IsIn(USER_SORTS)
+  sort: UserSort = '-createdAt';
+
+  @ApiPropertyOptional({
+    type: 'integer',
+    minimum: 1,
+    maximum: 100,
+    default: 20,
+    description: 'The maximum number of users on a page',
+    example: 20,
+  })
+  @IsOptional()
+  @toNumber
+  @IsInt()
+  @Min(1)
+  @Max(100)
+  limit: number = 20;
+
+  @ApiPropertyOptional({
+    description:
+      '`nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.',
+    example: EXAMPLE_CURSOR,
+    maxLength: 2048,
+  })
+  @IsOptional()
+  @PlainText(1, 2048)
+  cursor?: string;
+
+  @ApiPropertyOptional({
+    type: 'integer',
+    minimum: 1,
+    maximum: 1_000_000,
+    description: 'The number of the page, starting at 1',
+    example: 1,
+  })
+  @IsOptional()
+  @toNumber
+  @IsInt()
+  @Min(1)
+  @Max(1_000_000)
+  page?: number;
 
   @ApiPropertyOptional({
     enum: ['estimate', 'exact', 'none'],

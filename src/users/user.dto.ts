@@ -35,7 +35,7 @@ export class UserRead {
   })
   roles: string[];
 
-  @ApiProperty({ description: 'Whether the user is banned now' })
+  @ApiProperty({ description: 'Whether the user is banned now', example: false })
   banned: boolean;
 
   @ApiProperty({ type: String, nullable: true, example: null })

@@ -9,6 +9,7 @@ export class CursorPagination {
     type: String,
     nullable: true,
     description: 'The cursor of the next page, or null on the last page',
+    example: null,
   })
   nextCursor: string | null;
 }
@@ -19,17 +20,24 @@ export class Pagination extends CursorPagination {
     type: 'integer',
     nullable: true,
     description: 'Null if the request has a `cursor`',
+    example: 1,
   })
   page: number | null;
 
-  @ApiProperty({ type: 'integer', nullable: true, description: 'Null with `total=none`' })
+  @ApiProperty({
+    type: 'integer',
+    nullable: true,
+    description: 'Null with `total=none`',
+    example: 2,
+  })
   total: number | null;
 
-  @ApiProperty({ type: 'integer', nullable: true })
+  @ApiProperty({ type: 'integer', nullable: true, example: 1 })
   totalPages: number | null;
 
   @ApiProperty({
     description: 'Whether `total` is an estimate, as it is when more than 10,000 are expected',
+    example: false,
   })
   totalIsEstimate: boolean;
 }

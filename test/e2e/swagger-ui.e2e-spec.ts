@@ -1,130 +1,130 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import type { BrowserContext, Page } from 'playwright-core';
 import { type TestUser, signUp } from '../support/users.js';
+import {
+  type Browser,
+  describeInChromium,
+  execute,
+  openBrowser,
+  openDocs,
+  takeScreenshot,
+} from '../support/browser.js';
 import { type Stack, startStack } from '../support/stack.js';
 
-/** Debian's Chromium, or the program that `CHROMIUM` names. */
-const chromium = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
-  (path) => path && existsSync(path),
-);
-if (!chromium) {
-  process.stdout.write(
-    'Chromium is not installed: Swagger UI is not tested in a browser (CHROMIUM=path).\n',
-  );
-}
-
-const withChromium = chromium ? describe : describe.skip;
-
-withChromium('Swagger UI in a browser', () => {
+describeInChromium('Swagger UI without a sign-in of its own', () => {
   let stack: Stack;
   let admin: TestUser;
-  let profile: string;
-  let browser: BrowserContext;
-  let page: Page;
-  const messages: string[] = [];
-  const hosts = new Set<string>();
+  let browser: Browser;
 
   beforeAll(async () => {
-    stack = await startStack();
+    stack = await startStack({}, { DOCS_SIGN_IN: 'off' });
     admin = await signUp(stack.authWithSid, 'Grace Hopper');
     await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
-    profile = mkdtempSync(join(tmpdir(), 'gatehouse-chromium-'));
-    const { chromium: launcher } = await import('playwright-core');
-    browser = await launcher.launchPersistentContext(profile, {
-      executablePath: chromium ?? '',
-      headless: true,
-      viewport: { width: 1280, height: 900 },
-      args: [
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-quic',
-        '--no-first-run',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-      ],
-    });
-    page = await browser.newPage();
-    page.setDefaultTimeout(20_000);
-    page.on('console', (message) => {
-      if (['error', 'warning'].includes(message.type())) messages.push(message.text());
-    });
-    page.on('pageerror', (error) => messages.push(error.message));
-    page.on('request', (request) => {
-      if (!request.url().startsWith('data:')) hosts.add(new URL(request.url()).host);
-    });
+    browser = await openBrowser({ width: 1280, height: 900 });
   }, 60_000);
 
   afterAll(async () => {
     await browser?.close();
     await stack.end();
-    rmSync(profile, { recursive: true, force: true });
   });
 
-  /** Opens an empty page first. Otherwise the browser would reopen the route in the address. */
-  const open = async () => {
-    await page.goto('about:blank');
-    await page.goto(`${stack.gatehouse.url}/api/v1/docs`);
-    await page.locator('.opblock').first().waitFor();
+  const open = () => openDocs(browser.page, stack.gatehouse.url);
+
+  const authorize = async (text: string) => {
+    const { page } = browser;
+    await page.getByRole('button', { name: 'Authorize' }).click();
+    await page.locator('.modal-ux input').fill(text);
+    await page.locator('.modal-ux').getByRole('button', { name: 'Apply credentials' }).click();
   };
 
-  const takeScreenshot = async (name: string) => {
-    const folder = process.env['SCREENSHOTS'];
-    if (folder) await page.screenshot({ path: join(folder, `${name}.png`) });
-  };
-
-  /** Executes a route in the page. Resolves with the status and the body that the page shows. */
-  const execute = async (path: string) => {
-    const route = page.locator('.opblock-get', { has: page.locator(`[data-path="${path}"]`) });
-    await route.locator('.opblock-summary-control').first().click();
-    await route.getByRole('button', { name: 'Try it out' }).click();
-    await route.getByRole('button', { name: 'Execute' }).click();
-    const response = route.locator('.live-responses-table .response');
-    await response.waitFor();
-    await response.evaluate((element) => element.scrollIntoView());
-    return {
-      status: (await response.locator('.response-col_status').textContent())?.trim(),
-      body: (await response.locator('.highlight-code').first().textContent()) ?? '',
-    };
-  };
-
-  it('lists the routes and shows the 401 of a request without a token', async () => {
+  it('lists the routes in the order of daily work, and shows the 401 of a request without a token', async () => {
+    const { page } = browser;
     await open();
-    await takeScreenshot('1-opened');
-    expect(await page.locator('.opblock').count()).toBeGreaterThanOrEqual(18);
-    expect(await execute('/api/v1/users')).toMatchObject({
+    await takeScreenshot(page, '1-opened');
+    expect(await page.locator('.opblock-tag').allTextContents()).toEqual(
+      ['Users', 'Sessions', 'Audit', 'Accounts', 'Me', 'Health'].map((tag) =>
+        expect.stringMatching(`^${tag}`),
+      ),
+    );
+    const summaries = await page.locator('.opblock-summary-description').allTextContents();
+    expect(summaries.slice(0, 4)).toEqual([
+      'Find users',
+      'Get a user',
+      'Ban a user and end all their sessions',
+      'Lift the ban of a user',
+    ]);
+    expect(summaries.length).toBeGreaterThanOrEqual(18);
+    expect(await page.getByRole('button', { name: 'Sign in' }).isVisible()).toBe(false);
+    expect(await execute(page, '/api/v1/users')).toMatchObject({
       status: expect.stringContaining('401'),
       body: expect.stringContaining('AUTH_MISSING_TOKEN'),
     });
-    await takeScreenshot('2-without-a-token');
+    await takeScreenshot(page, '2-without-a-token');
   }, 90_000);
 
   it('authorizes with a token, lists users and events, and keeps the token when reopened', async () => {
+    const { page } = browser;
     const ada = await signUp(stack.authWithSid);
     const ban = { method: 'POST', token: admin.token, body: { reason: 'Spam' } };
     await stack.gatehouse.call(`/api/v1/users/${ada.id}/ban`, ban);
     await open();
-    await page.getByRole('button', { name: 'Authorize' }).click();
-    await page.locator('.modal-ux input').fill(admin.token);
-    await takeScreenshot('3-authorize');
+    await authorize('It is somewhere else');
+    await page.locator('.modal-ux').getByText('This is not a token.').waitFor();
+    await takeScreenshot(page, '3-authorize');
+    await page.locator('.modal-ux input').fill(` Bearer "${admin.token}" `);
     await page.locator('.modal-ux').getByRole('button', { name: 'Apply credentials' }).click();
     await page.locator('.modal-ux').getByRole('button', { name: 'Close' }).click();
     for (const screenshot of ['4-authorized', '5-opened-again']) {
-      const { status, body } = await execute('/api/v1/users');
-      await takeScreenshot(screenshot);
+      const { status, body } = await execute(page, '/api/v1/users');
+      await takeScreenshot(page, screenshot);
       expect(status).toContain('200');
       expect(body).toContain(admin.email);
       await open();
     }
-    const { status, body } = await execute('/api/v1/audit-events');
-    await takeScreenshot('6-events');
+    const { status, body } = await execute(page, '/api/v1/audit-events');
+    await takeScreenshot(page, '6-events');
     expect(status).toContain('200');
     expect(body).toContain('Spam');
+    expect(body).toContain(ada.email);
   }, 90_000);
 
+  it('finds the token in what users paste, and names their mistake otherwise', async () => {
+    const token = 'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIxIn0.c2ln-_X';
+    const correct = [
+      token,
+      `Bearer ${token}`,
+      `  Authorization: bearer   ${token}\n`,
+      `"${token}"`,
+      `'${token}'`,
+      JSON.stringify({ token }),
+      JSON.stringify({ token }, null, 2),
+      `${token.slice(0, 30)}\n${token.slice(30)}`,
+    ];
+    const mistakes = {
+      '': 'Paste a token first.',
+      '  \n': 'Paste a token first.',
+      hello: 'This is not a token.',
+      '{"token":null}': 'This is not a token.',
+      eyJhbGciOiJFZERTQSJ9: 'This is only a part of a token.',
+      Kq1cW9nNn3cJr0mH7yqD2vXo8sTfLbAe: 'This is the session token of Better-Auth',
+      'Kq1cW9nNn3cJr0mH7yqD2vXo8sTfLbAe.b%2Fc%3D': 'This is the session token of Better-Auth',
+    };
+    const read = await browser.page.evaluate(
+      async (texts) => {
+        const path = '/api/v1/docs/pasted-token.js';
+        const { readPastedToken } = (await import(path)) as {
+          readPastedToken: (text: string) => object;
+        };
+        return texts.map(readPastedToken);
+      },
+      [...correct, ...Object.keys(mistakes)],
+    );
+    expect(read).toEqual([
+      ...correct.map(() => ({ token })),
+      ...Object.values(mistakes).map((text) => ({ mistake: expect.stringContaining(text) })),
+    ]);
+  });
+
   it('loads without browser errors and sends requests only to Gatehouse', () => {
+    const { messages, hosts } = browser;
     // The browser reports the expected 401 of the first test.
     expect(messages.filter((message) => !message.includes('401 (Unauthorized)'))).toEqual([]);
     expect([...hosts]).toEqual([new URL(stack.gatehouse.url).host]);
