@@ -286,6 +286,21 @@ describeInChromium('sign-in of Swagger UI', () => {
       await page.getByRole('button', { name: 'Sign in' }).waitFor();
     }, 90_000);
 
+    it('does not act as another user who signed in in another tab', async () => {
+      const { page, context } = browser;
+      await fillIn(page, user);
+      await page.getByText('Signed in as Ada Lovelace (user)').waitFor();
+      const other = await context.newPage();
+      await context.clearCookies();
+      await openDocs(other, url);
+      await fillIn(other, admin);
+      await waitForSignedIn(other);
+      await page.clock.setSystemTime(realNow() + 14.9 * MINUTE_MS);
+      expect((await execute(page, '/api/v1/auth/me')).body).toContain('AUTH_MISSING_TOKEN');
+      await page.getByText('Another user has signed in').waitFor();
+      await other.close();
+    }, 90_000);
+
     it('asks for the code of a second factor', async () => {
       const { page } = browser;
       const { totpURI } = await stack.auth.post<{ totpURI: string }>(

@@ -114,7 +114,8 @@ function authorizePasted(authorize, { errActions }) {
     if ('token' in read) {
       return authorize({ ...authorizations, [SCHEME]: { ...pasted, value: read.token } });
     }
-    const error = { authId: SCHEME, level: 'error', source: 'auth', message: read.mistake };
+    // The level `error` would also show it above the operations, until the next correct one.
+    const error = { authId: SCHEME, level: 'warning', source: 'auth', message: read.mistake };
     return errActions.newAuthErr(error);
   };
 }

@@ -17,13 +17,15 @@ export class TokenSession {
   #onEnd;
   /** @type {string | null} */
   #token = null;
+  /** @type {string | null} */
+  #userId = null;
   #renewAt = 0;
   /** @type {Promise<void> | null} */
   #renewal = null;
 
   /**
    * @param {import('./better-auth.js').BetterAuth} betterAuth
-   * @param {(message: string) => void} onEnd runs when the session has ended elsewhere
+   * @param {(message: string) => void} onEnd runs when the session can no longer be used
    */
   constructor(betterAuth, onEnd) {
     this.#betterAuth = betterAuth;
@@ -46,6 +48,7 @@ export class TokenSession {
 
   close() {
     this.#token = null;
+    this.#userId = null;
   }
 
   /**
@@ -60,10 +63,10 @@ export class TokenSession {
     const response = await this.#sendOnce(url, request);
     if (response.status !== 401 || sent === null) return response;
     const code = await codeOf(response);
-    if (code === 'AUTH_SESSION_REVOKED') this.#end();
+    if (code === 'AUTH_SESSION_REVOKED') this.#end(SESSION_ENDED);
     if (code !== 'AUTH_TOKEN_EXPIRED') return response;
     await this.#renew();
-    return this.#token === sent ? response : this.#sendOnce(url, request);
+    return this.#token === null ? response : this.#sendOnce(url, request);
   }
 
   /**
@@ -88,19 +91,27 @@ export class TokenSession {
   async #fetchToken() {
     const token = await this.#betterAuth.fetchToken();
     if (token === null) {
-      if (this.#token !== null) this.#end();
+      if (this.#token !== null) this.#end(SESSION_ENDED);
       return;
     }
+    const { iat, exp, sub } = claimsOf(token);
+    // A sign-in in another tab replaces the cookie of Better-Auth. This page names the first user.
+    if (this.#userId !== null && sub !== this.#userId) return this.#end(OTHER_USER);
     this.#token = token;
+    this.#userId = sub;
     // The lifetime, because the clock of this computer can differ from that of Better-Auth.
-    this.#renewAt = Date.now() + lifetimeMsOf(token) - RENEWAL_MARGIN_MS;
+    this.#renewAt = Date.now() + (exp - iat) * 1000 - RENEWAL_MARGIN_MS;
   }
 
-  #end() {
+  /** @param {string} message */
+  #end(message) {
     this.close();
-    this.#onEnd('Your session has ended. Sign in again.');
+    this.#onEnd(message);
   }
 }
+
+const SESSION_ENDED = 'Your session has ended. Sign in again.';
+const OTHER_USER = 'Another user has signed in at Better-Auth in this browser. Reload the page.';
 
 /** @param {Response} response */
 async function codeOf(response) {
@@ -111,9 +122,11 @@ async function codeOf(response) {
   return body?.code;
 }
 
-/** @param {string} token */
-function lifetimeMsOf(token) {
+/**
+ * @param {string} token
+ * @returns {{ iat: number, exp: number, sub: string }}
+ */
+function claimsOf(token) {
   const [, payload = ''] = token.split('.');
-  const { iat, exp } = JSON.parse(atob(payload.replaceAll('-', '+').replaceAll('_', '/')));
-  return (exp - iat) * 1000;
+  return JSON.parse(atob(payload.replaceAll('-', '+').replaceAll('_', '/')));
 }
