@@ -5,6 +5,8 @@ import { PHYSICAL_SCHEMA, type PhysicalSchema } from './database/physical-schema
 import { BodyReader } from './http/body.guard.js';
 import { RequestTracker } from './http/request-tracker.js';
 import { LOG, type ProcessLogger } from './logging/logger.js';
+import { MetricsServer } from './metrics/metrics-server.js';
+import { Metrics } from './metrics/metrics.js';
 
 /** Makes the objects that exist before Nest starts injectable in every module. */
 @Global()
@@ -22,10 +24,19 @@ export class CoreModule {
         { provide: AccessPolicy, useValue: new AccessPolicy(options.environment) },
         { provide: PHYSICAL_SCHEMA, useValue: options.physical },
         { provide: LOG, useValue: options.log },
-        { provide: RequestTracker, useFactory: () => new RequestTracker(options.log) },
+        {
+          provide: Metrics,
+          useFactory: () => Metrics.create(options.environment.METRICS_PORT !== undefined),
+        },
+        MetricsServer,
+        {
+          provide: RequestTracker,
+          inject: [Metrics],
+          useFactory: (metrics: Metrics) => new RequestTracker(options.log, metrics),
+        },
         BodyReader,
       ],
-      exports: [Environment, AccessPolicy, PHYSICAL_SCHEMA, LOG, RequestTracker, BodyReader],
+      exports: [Environment, AccessPolicy, PHYSICAL_SCHEMA, LOG, Metrics, RequestTracker, BodyReader],
     };
   }
 }

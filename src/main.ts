@@ -29,7 +29,7 @@ await runProgram(async () => {
   } catch (error) {
     // Open connection pools would keep the process alive.
     await app.close();
-    throw new ListenError(environment.HOST, environment.PORT, error);
+    throw new ListenError(environment, error);
   }
   log.info({ url: await app.getUrl() }, 'listening');
 });

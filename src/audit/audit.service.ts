@@ -1,8 +1,9 @@
-import type { EntityManager } from '@mikro-orm/postgresql';
+import { EntityManager } from '@mikro-orm/postgresql';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
+import { Metrics } from '../metrics/metrics.js';
 import { uuidV7 } from './uuid-v7.js';
-import { type AuditAction, AuditEvent } from './audit-event.entity.js';
+import { AUDIT_ACTIONS, type AuditAction, AuditEvent } from './audit-event.entity.js';
 
 export interface Change {
   action: AuditAction;
@@ -14,6 +15,25 @@ export interface Change {
 
 @Injectable()
 export class AuditService {
+  /** For the metrics: how often each action was committed. */
+  private readonly committed = new Map<AuditAction, number>(
+    AUDIT_ACTIONS.map((action) => [action, 0]),
+  );
+  private readonly recorded = new WeakMap<EntityManager, AuditAction[]>();
+
+  constructor(em: EntityManager, metrics: Metrics) {
+    metrics.counter({
+      name: 'gatehouse_admin_actions_total',
+      help: 'Committed changes by admins and users, by the action of their audit event.',
+      labels: ['action'],
+      read: () => [...this.committed].map(([action, value]) => ({ labels: { action }, value })),
+    });
+    // A transaction can fail after it recorded an event, and then runs again.
+    em.getEventManager().registerSubscriber({
+      afterTransactionCommit: (transaction) => this.countCommitted(transaction.em),
+    });
+  }
+
   /** Records a change in the transaction of that change, so that both commit or neither does. */
   record(em: EntityManager, actor: Actor, change: Change): void {
     const now = new Date();
@@ -36,5 +56,11 @@ export class AuditService {
       },
       { persist: true },
     );
+    this.recorded.set(em, [...(this.recorded.get(em) ?? []), change.action]);
+  }
+
+  private countCommitted(em: object): void {
+    const actions = this.recorded.get(em as EntityManager) ?? [];
+    for (const action of actions) this.committed.set(action, (this.committed.get(action) ?? 0) + 1);
   }
 }

@@ -6,6 +6,7 @@ import { routeAccess } from '../access/route-access.js';
 import { requestOf, responseOf } from '../http/request-of.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthFailures } from './auth-failures.js';
+import { AuthMetrics } from './auth-metrics.js';
 import { AuthService } from './auth.service.js';
 import { digestOf, parseBearer } from './bearer.js';
 import { toProblem } from './invalid-token.js';
@@ -19,6 +20,7 @@ export class AuthGuard extends PassportGuard() {
     private readonly auth: AuthService,
     private readonly failures: AuthFailures,
     private readonly events: AuthEvents,
+    private readonly metrics: AuthMetrics,
   ) {
     // Passport takes a strategy in place of its name. Names belong to the process, and a second
     // application in it would replace the strategy of the first.
@@ -41,7 +43,12 @@ export class AuthGuard extends PassportGuard() {
   private async authenticate(context: ExecutionContext, request: Request): Promise<true> {
     this.events.warnAboutIgnoredProxy(request);
     const authenticate = async () => super.canActivate(context);
-    await this.failures.limit(request, responseOf(request), authenticate);
+    try {
+      await this.failures.limit(request, responseOf(request), authenticate);
+    } catch (error) {
+      this.metrics.failed(error);
+      throw error;
+    }
     return this.accept(request.principal as Principal, request);
   }
 
@@ -60,6 +67,7 @@ export class AuthGuard extends PassportGuard() {
 
   private accept(principal: Principal, request: Request): true {
     request.principal = principal;
+    this.metrics.accepted += 1;
     this.events.accepted(principal, request);
     return true;
   }

@@ -17,6 +17,7 @@ import { Environment } from '../config/environment.js';
 import { AuthController } from './auth.controller.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthFailures } from './auth-failures.js';
+import { AuthMetrics } from './auth-metrics.js';
 import { AuthGuard } from './auth.guard.js';
 import { AuthService } from './auth.service.js';
 import { JwtStrategy } from './jwt.strategy.js';
@@ -96,6 +97,7 @@ class KeyRingLifecycle implements OnApplicationBootstrap, OnApplicationShutdown 
     JwtStrategy,
     { provide: ActorCheck, useClass: TokenActorCheck },
     AuthEvents,
+    AuthMetrics,
     AuthFailures,
     RateLimiter,
     DecoratedRoutes,

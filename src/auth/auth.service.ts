@@ -6,6 +6,7 @@ import { isAdmin } from '../access/user-rules.js';
 import { Environment } from '../config/environment.js';
 import { type Problem, problem } from '../problems/problem.js';
 import { unauthorized } from '../problems/unauthorized.js';
+import { AuthMetrics } from './auth-metrics.js';
 import type { SessionLookup, UserWithSession } from './auth.repository.js';
 import { bearerError, parseBearer } from './bearer.js';
 import { toProblem } from './invalid-token.js';
@@ -24,6 +25,7 @@ export class AuthService {
     private readonly users: UserCache,
     private readonly environment: Environment,
     private readonly policy: AccessPolicy,
+    private readonly metrics: AuthMetrics,
   ) {}
 
   /**
@@ -31,12 +33,16 @@ export class AuthService {
    * with a problem. Failures do not count towards any limit.
    */
   async authenticate(authorization: string | undefined): Promise<Principal> {
-    const token = parseBearer(authorization);
-    if (token === undefined) throw toProblem(bearerError(authorization));
     try {
-      return await this.resolve(await this.verifier.verify(token));
+      const token = parseBearer(authorization);
+      if (token === undefined) throw bearerError(authorization);
+      const principal = await this.resolve(await this.verifier.verify(token));
+      this.metrics.accepted += 1;
+      return principal;
     } catch (error) {
-      throw toProblem(error);
+      const refused = toProblem(error);
+      this.metrics.failed(refused);
+      throw refused;
     }
   }
 

@@ -106,8 +106,13 @@ export class KeyRing implements KeySource {
     };
   }
 
+  /** The time since the last successful fetch. Infinite before the first one. */
+  get ageMs(): number {
+    return this.clock() - this.fetchedAt;
+  }
+
   private hasFreshKeys(): boolean {
-    return this.clock() - this.fetchedAt < this.options.maxStaleSeconds * 1000;
+    return this.ageMs < this.options.maxStaleSeconds * 1000;
   }
 
   /** Fetches again if the fetch in flight may have read the set before the key was published. */

@@ -19,6 +19,8 @@ interface PendingLoad {
  */
 @Injectable()
 export class UserCache implements ChangeSubscriber {
+  /** For the metrics. */
+  readonly lookups = { hits: 0, misses: 0 };
   private readonly entries: LRUCache<string, CacheEntry[]>;
   private readonly maxAgeMs: number;
   private readonly unpackedEntries: CacheEntry[] = [];
@@ -46,7 +48,9 @@ export class UserCache implements ChangeSubscriber {
     const entry = this.entries.get(userId)?.find((candidate) => candidate.key === key);
     if (!entry || performance.now() - entry.queriedAt >= this.maxAgeMs) return undefined;
     const cached = this.unpackEntry(entry);
-    return matchesLookup(cached, lookup) ? cached : undefined;
+    if (!matchesLookup(cached, lookup)) return undefined;
+    this.lookups.hits += 1;
+    return cached;
   }
 
   /** Keeps the objects of the last entries, because most users send several requests in a row. */
@@ -61,6 +65,7 @@ export class UserCache implements ChangeSubscriber {
   }
 
   async load(userId: string, lookup: SessionLookup | null): Promise<UserWithSession | null> {
+    this.lookups.misses += 1;
     for (let attempt = 1; ; attempt += 1) {
       const pending = { userId, invalidated: false };
       // Taken before the query is sent, so the result is at least this new.

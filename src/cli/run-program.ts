@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { MetadataError } from '@mikro-orm/core';
-import { InvalidEnvironmentError } from '../config/environment.js';
+import { type Environment, InvalidEnvironmentError } from '../config/environment.js';
 import { UnusableDatabaseError, describeQueryError } from '../database/connection.js';
 
 /**
@@ -59,12 +59,14 @@ function explain(error: unknown): string | undefined {
   return describeQueryError(error);
 }
 
-/** Gatehouse cannot listen on HOST and PORT. */
+/** Gatehouse cannot listen on HOST with PORT or METRICS_PORT. */
 export class ListenError extends Error {
-  constructor(host: string, port: number, cause: unknown) {
-    const code = (cause as NodeJS.ErrnoException).code ?? 'unknown';
+  constructor({ HOST, PORT, METRICS_PORT }: Environment, cause: unknown) {
+    // Node's error has the port that it is about.
+    const { code = 'unknown', port = PORT } = cause as { code?: string; port?: number };
+    const name = port === METRICS_PORT ? 'METRICS_PORT' : 'PORT';
     const reason = REASONS[code] ?? code;
-    super(`Cannot listen on ${host}:${port}: ${reason}. Change HOST or PORT.`, { cause });
+    super(`Cannot listen on ${HOST}:${port}: ${reason}. Change HOST or ${name}.`, { cause });
   }
 }
 

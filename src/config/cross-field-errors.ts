@@ -16,6 +16,9 @@ export function crossFieldErrors(
   if (environment.JWKS_MAX_STALE_SECONDS < environment.JWKS_REFRESH_SECONDS) {
     errors.push('JWKS_MAX_STALE_SECONDS must not be less than JWKS_REFRESH_SECONDS');
   }
+  if (environment.METRICS_PORT === environment.PORT && environment.PORT > 0) {
+    errors.push('METRICS_PORT must differ from PORT');
+  }
   if (isPlain(environment.JWKS_URL ?? environment.BETTER_AUTH_URL)) {
     const name = environment.JWKS_URL === undefined ? 'BETTER_AUTH_URL' : 'JWKS_URL';
     errors.push(

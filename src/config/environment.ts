@@ -33,6 +33,10 @@ export class Environment {
   @Whole(0, 65_535)
   PORT = 8000;
 
+  @IsOptional()
+  @Whole(0, 65_535)
+  METRICS_PORT?: number;
+
   @PostgresUrl()
   DATABASE_URL = 'postgresql://postgres@127.0.0.1:5432/postgres';
 

@@ -85,6 +85,11 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     return performance.now() < this.leaseExpiresAt;
   }
 
+  /** The time since the last heartbeat. Infinite while the feed is disconnected. */
+  get ageMs(): number {
+    return performance.now() - this.leaseExpiresAt + LEASE_MS;
+  }
+
   /** The state that the health check reports. */
   state(): ChangeFeedState {
     if (!this.environment.CHANGE_FEED) return 'off';

@@ -5,9 +5,11 @@ import type { NextFunction, Request, Response } from 'express';
 import { currentRequest, RESPONSE_DEADLINE_MS } from '../database/current-request.js';
 import { LogThrottles } from '../logging/log-throttle.js';
 import type { ProcessLogger } from '../logging/logger.js';
+import type { Metrics } from '../metrics/metrics.js';
 import { problem, unavailable } from '../problems/problem.js';
 import { sendProblem } from './problem.filter.js';
 import { discardBody } from './discard-body.js';
+import { type RequestDurations, requestDurations } from './request-durations.js';
 import { SECURITY_HEADERS } from './security-headers.js';
 
 declare module 'express-serve-static-core' {
@@ -35,13 +37,18 @@ export class RequestTracker implements OnApplicationShutdown {
   private readonly openResponses = new Set<Response>();
   private readonly pipelined = new WeakMap<Socket, number>();
   private readonly anonymousThrottles: LogThrottles;
+  private readonly durations: RequestDurations | undefined;
   // One periodic sweep over all requests costs less than a timer for each.
   private readonly sweep = setInterval(() => this.failOverdue(), SWEEP_MS).unref();
   /** Whether the service is shutting down and closes its connections. */
   private draining = false;
 
-  constructor(private readonly log: ProcessLogger) {
+  constructor(
+    private readonly log: ProcessLogger,
+    metrics: Metrics,
+  ) {
     this.anonymousThrottles = new LogThrottles(log, 'request');
+    this.durations = requestDurations(metrics);
   }
 
   get size(): number {
@@ -135,6 +142,8 @@ export class RequestTracker implements OnApplicationShutdown {
       this.pipelined.set(request.socket, (this.pipelined.get(request.socket) ?? 1) - 1);
     }
     if (!request.complete && !request.socket.destroyed) discardBody(request);
+    const ms = performance.now() - request.startedAt;
+    this.durations?.observe(request, response, ms / 1000);
     const level = isSuccessfulProbe(request, response) ? 'debug' : 'info';
     if (level === 'debug' && !this.log.isLevelEnabled(level)) return;
     const className = level === 'debug' ? 'probe' : throttleClass(request, response);
@@ -147,7 +156,7 @@ export class RequestTracker implements OnApplicationShutdown {
       route: (request.route as { path?: string } | undefined)?.path ?? null,
       // The default of Node is 200, even if no response was sent.
       status: response.headersSent ? response.statusCode : null,
-      ms: Math.round((performance.now() - request.startedAt) * 10) / 10,
+      ms: Math.round(ms * 10) / 10,
       // The client disconnected before the response was complete. JSON omits undefined members.
       aborted: response.writableFinished ? undefined : true,
       userId: request.userId,

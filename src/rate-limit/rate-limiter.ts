@@ -3,6 +3,7 @@ import { normalizeIp } from '@nestjs/throttler';
 import type { NextFunction, Request, Response } from 'express';
 import { LRUCache } from 'lru-cache';
 import { Environment } from '../config/environment.js';
+import { Metrics } from '../metrics/metrics.js';
 import { problem } from '../problems/problem.js';
 import { clientAddress } from '../http/client-address.js';
 
@@ -50,9 +51,19 @@ export class RateLimiter {
   /** Separate, so that failures of an old token do not refuse the user's valid requests. */
   private readonly failurePolicy: RateLimitPolicy;
 
-  constructor(environment: Environment) {
+  /** For the metrics: the refused requests. */
+  private readonly refused = { user: 0, address: 0 };
+
+  constructor(environment: Environment, metrics: Metrics) {
     this.defaultPolicy = { limit: environment.RATE_LIMIT_PER_MINUTE, windowMs: MINUTE_MS };
     this.failurePolicy = { ...this.defaultPolicy, route: 'failed' };
+    metrics.counter({
+      name: 'gatehouse_rate_limited_total',
+      help: 'Requests that a rate limit refused, by what the limit counts: a user or an address.',
+      labels: ['kind'],
+      read: () =>
+        Object.entries(this.refused).map(([kind, value]) => ({ labels: { kind }, value })),
+    });
   }
 
   /** Whether the failure limit is reached. */
@@ -66,7 +77,7 @@ export class RateLimiter {
     const window = this.exhaustedWindow(client, now);
     if (!window) return;
     setRateLimitHeaders(response, client, this.failurePolicy, window, now);
-    throw rateLimited(window, now);
+    throw this.refuse(client, window, now);
   }
 
   /** Counts one failure. Never throws, because the response already is an error. */
@@ -77,7 +88,7 @@ export class RateLimiter {
   /** Counts one request, sets the rate limit headers, and throws RATE_LIMITED above the limit. */
   count(client: RateLimitKey, response: Response, policy = this.defaultPolicy): void {
     const window = this.increment(client, response, policy);
-    if (window && window.count > policy.limit) throw rateLimited(window, performance.now());
+    if (window && window.count > policy.limit) throw this.refuse(client, window, performance.now());
   }
 
   /** Middleware that counts by address, for paths that no guard covers. */
@@ -85,6 +96,13 @@ export class RateLimiter {
     this.count(addressKey(request), response);
     next();
   };
+
+  private refuse({ kind }: RateLimitKey, window: Window, now: number) {
+    this.refused[kind] += 1;
+    return problem('RATE_LIMITED', {
+      headers: { 'Retry-After': String(secondsLeft(window, now)) },
+    });
+  }
 
   private increment(
     client: RateLimitKey,
@@ -134,10 +152,6 @@ function setRateLimitHeaders(
   const remaining = Math.max(0, limit - window.count);
   response.setHeader('RateLimit-Policy', `"${kind}";q=${limit};w=${windowMs / 1000}`);
   response.setHeader('RateLimit', `"${kind}";r=${remaining};t=${secondsLeft(window, now)}`);
-}
-
-function rateLimited(window: Window, now: number) {
-  return problem('RATE_LIMITED', { headers: { 'Retry-After': String(secondsLeft(window, now)) } });
 }
 
 function secondsLeft({ endsAt }: Window, now: number): number {

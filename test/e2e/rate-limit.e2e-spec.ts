@@ -7,6 +7,7 @@ import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import { CpuBudget } from '../../src/rate-limit/cpu-budget.js';
 import { type RateLimitKey, RateLimiter, userKey } from '../../src/rate-limit/rate-limiter.js';
 import { Environment } from '../../src/config/environment.js';
+import { Metrics } from '../../src/metrics/metrics.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { claimsOf, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
@@ -394,7 +395,7 @@ const address = (id: string): RateLimitKey => ({ kind: 'address', id });
 
 it('keeps an address above its limit while 150,000 other addresses are counted', () => {
   const response = { setHeader: () => response } as unknown as Response;
-  const limits = new RateLimiter(new Environment());
+  const limits = new RateLimiter(new Environment(), new Metrics());
   for (let failure = 0; failure < 300; failure += 1) {
     limits.countFailure(address('exhausted'), response);
   }
@@ -435,7 +436,7 @@ it('limits work to the share of CPU time of its budget', () => {
 it('never reports a reset time longer than the window', () => {
   const sentHeaders = new Set<string>();
   const response = { setHeader: (_name: string, value: string) => sentHeaders.add(value) };
-  const limits = new RateLimiter(new Environment());
+  const limits = new RateLimiter(new Environment(), new Metrics());
   for (let user = 0; user < 20_000; user += 1) {
     limits.count(userKey(String(user)), response as unknown as Response);
   }

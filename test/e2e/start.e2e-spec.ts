@@ -47,6 +47,9 @@ describe('failed start', () => {
     expect(await startToFail({}, port)).toBe(
       `Cannot listen on 127.0.0.1:${port}: the port is in use. Change HOST or PORT.\n`,
     );
+    expect(await startToFail({ METRICS_PORT: String(port) })).toBe(
+      `Cannot listen on 127.0.0.1:${port}: the port is in use. Change HOST or METRICS_PORT.\n`,
+    );
     other.close();
   });
 

@@ -98,6 +98,7 @@ describe('environment errors', () => {
     { PORT: '0x50' },
     { PORT: '-1' },
     { PORT: '65536' },
+    { METRICS_PORT: '8000' },
     { JWT_LEEWAY_SECONDS: '301' },
     { CHANGE_FEED: 'yes' },
     { JWT_ALGORITHMS: 'EdDSA,HS256' },
