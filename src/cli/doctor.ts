@@ -1,6 +1,8 @@
+import { parseArgs } from 'node:util';
 import type { Client } from 'pg';
 import { migrationNames } from '../../mikro-orm.config.js';
-import { runProgram } from './run-program.js';
+import { checkOnline, type OnlineFindings } from './check-online.js';
+import { runProgram, UsageError } from './run-program.js';
 import { type Environment, environmentNames, readEnvironment } from '../config/environment.js';
 import { configurationWarnings } from '../config/warnings.js';
 import { withConnection } from '../database/connection.js';
@@ -16,8 +18,13 @@ interface Diagnosis {
   healthy: boolean;
 }
 
+interface Options {
+  isOnline: boolean;
+  replicas: number;
+}
+
 /** Compares the database with what Gatehouse expects, and reports how to fix each difference. */
-function diagnose(environment: Environment): Promise<Diagnosis> {
+function diagnose(environment: Environment, options: Options): Promise<Diagnosis> {
   return withConnection(environment.directUrl, async (client) => {
     const physical = await inspectWith(client, environment);
     const pending = await pendingMigrations(migrationNames(), (sql) =>
@@ -46,22 +53,55 @@ function diagnose(environment: Environment): Promise<Diagnosis> {
       ...(await oversizedUsers(client, physical)),
       ...(await rolesWithoutPermissions(client, physical, environment)),
     ];
+    const isUsable = advice.length === 0;
+    const online =
+      options.isOnline && isUsable
+        ? await checkOnline({ environment, physical, client, token: await readToken(), ...options })
+        : NOTHING_FOUND;
+    const faults = [...advice, ...online.faults];
     const report = [
       `PostgreSQL ${await serverVersion(client)}, schema "${physical.schema}"`,
       '',
       ...tables(physical),
       '',
       ...tokens(environment),
+      ...online.facts,
       '',
-      ...advice.map((line) => `FAULT   ${line}`),
-      ...warnings.map((line) => `warning ${line}`),
-      advice.length === 0
+      ...faults.map((line) => `FAULT   ${line}`),
+      ...[...warnings, ...online.warnings].map((line) => `warning ${line}`),
+      isUsable
         ? 'Gatehouse can run on this database.'
         : 'Gatehouse cannot run on this database yet.',
     ];
-    return { report: report.join('\n'), healthy: advice.length === 0 };
+    return { report: report.join('\n'), healthy: faults.length === 0 };
   });
 }
+
+const NOTHING_FOUND: OnlineFindings = { facts: [], faults: [], warnings: [] };
+
+/**
+ * The token on standard input, if there is one. A program that starts the doctor can leave its own
+ * input open, so the doctor does not wait for its end for ever.
+ */
+async function readToken(): Promise<string | undefined> {
+  if (process.stdin.isTTY) return undefined;
+  const timeout = setTimeout(() => process.stdin.destroy(), INPUT_TIMEOUT_MS);
+  let text = '';
+  try {
+    for await (const chunk of process.stdin.setEncoding('utf8')) {
+      text += String(chunk);
+      if (text.length > MAX_INPUT_LENGTH) break;
+    }
+  } catch {
+    // The timeout destroyed the stream.
+  }
+  clearTimeout(timeout);
+  const token = text.trim().replace(/^bearer +/i, '');
+  return token === '' ? undefined : token;
+}
+
+const INPUT_TIMEOUT_MS = 5000;
+const MAX_INPUT_LENGTH = 65_536;
 
 /**
  * Better-Auth reads such texts whole and puts them into each token. PostgreSQL returns their length
@@ -182,10 +222,31 @@ function tables(physical: PhysicalSchema): string[] {
   );
 }
 
+const USAGE = `Checks the database and the configuration.
+
+  --online         also checks the issuer, TLS, the clocks, the connections and the change feed, and
+                   says why a token on standard input is refused
+  --replicas <n>   how many replicas share the database (1)`;
+
+function readOptions(): Options {
+  try {
+    const { values } = parseArgs({
+      options: {
+        online: { type: 'boolean', default: false },
+        replicas: { type: 'string', default: '1' },
+      },
+    });
+    if (!/^[1-9]\d{0,3}$/.test(values.replicas)) throw new UsageError(USAGE);
+    return { isOnline: values.online, replicas: Number(values.replicas) };
+  } catch {
+    throw new UsageError(USAGE);
+  }
+}
+
 // Undefined before Node 24.2. `runProgram` rejects such a version.
 if (import.meta.main ?? true) {
   await runProgram(async () => {
-    const { report, healthy } = await diagnose(readEnvironment());
+    const { report, healthy } = await diagnose(readEnvironment(), readOptions());
     process.stdout.write(`${report}\n`);
     if (!healthy) process.exitCode = 1;
   });

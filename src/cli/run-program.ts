@@ -51,6 +51,7 @@ function explain(error: unknown): string | undefined {
     InvalidEnvironmentError,
     UnusableDatabaseError,
     ListenError,
+    UsageError,
   ].some((kind) => error instanceof kind);
   if (isOurs) return (error as Error).message;
   if (error instanceof MetadataError) {
@@ -58,6 +59,9 @@ function explain(error: unknown): string | undefined {
   }
   return describeQueryError(error);
 }
+
+/** The arguments of a program are wrong. The message explains them. */
+export class UsageError extends Error {}
 
 /** Gatehouse cannot listen on HOST with PORT or METRICS_PORT. */
 export class ListenError extends Error {

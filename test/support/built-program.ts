@@ -14,11 +14,15 @@ export interface ProgramResult {
 export function runBuilt(
   path: string,
   variables: Record<string, string>,
-  parameters: string[] = [],
+  args: string[] = [],
+  input?: string,
 ): Promise<ProgramResult> {
-  const child = spawn(process.execPath, [...WITHOUT_EXTENSIONS, `dist/${path}`, ...parameters], {
+  const child = spawn(process.execPath, [...WITHOUT_EXTENSIONS, `dist/${path}`, ...args], {
     env: { PATH: process.env['PATH'], NODE_ENV: 'test', ...withDirectUrl(variables) },
   });
+  // The program may end before it reads its input.
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(input);
   let stdout = '';
   let stderr = '';
   child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
