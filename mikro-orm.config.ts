@@ -9,6 +9,7 @@ import { BoundedIndexes } from './migrations/20261128000000-bounded-indexes.js';
 import { AuditRequestIds } from './migrations/20261128010000-audit-request-ids.js';
 import { ImpersonationIndex } from './migrations/20261128011000-impersonation-index.js';
 import { AlwaysTriggers } from './migrations/20261128020000-always-triggers.js';
+import { AuditRetention } from './migrations/20261128120000-audit-retention.js';
 import { Account } from './src/better-auth/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
@@ -44,6 +45,7 @@ const MIGRATIONS = [
   { name: '20261128010000-audit-request-ids', class: AuditRequestIds },
   { name: '20261128011000-impersonation-index', class: ImpersonationIndex },
   { name: '20261128020000-always-triggers', class: AlwaysTriggers },
+  { name: '20261128120000-audit-retention', class: AuditRetention },
 ];
 
 /** The migrations of Gatehouse and of the extensions, as recorded in the database. */
