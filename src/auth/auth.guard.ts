@@ -4,6 +4,7 @@ import type { Request } from 'express';
 import type { Principal } from '../access/principal.js';
 import { routeAccess } from '../access/route-access.js';
 import { requestOf, responseOf } from '../http/request-of.js';
+import { inSpan } from '../tracing/tracing.js';
 import { AuthEvents } from './auth-events.js';
 import { AuthFailures } from './auth-failures.js';
 import { AuthMetrics } from './auth-metrics.js';
@@ -44,7 +45,9 @@ export class AuthGuard extends PassportGuard() {
     this.events.warnAboutIgnoredProxy(request);
     const authenticate = async () => super.canActivate(context);
     try {
-      await this.failures.limit(request, responseOf(request), authenticate);
+      await inSpan('authenticate', () =>
+        this.failures.limit(request, responseOf(request), authenticate),
+      );
     } catch (error) {
       this.metrics.failed(error);
       throw error;

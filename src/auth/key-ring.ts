@@ -1,4 +1,5 @@
 import jwksRsa from 'jwks-rsa';
+import { inSpan } from '../tracing/tracing.js';
 import { selectKeys, type RejectedKey, type VerificationKey } from './jwk.js';
 import { fetchKeySet, requireSecureUrl } from './jwks-fetcher.js';
 import { KeysUnavailableError, type KeySource } from './token-verifier.js';
@@ -142,7 +143,7 @@ export class KeyRing implements KeySource {
   private async fetchKeys(): Promise<void> {
     if (this.stopping.signal.aborted) return;
     try {
-      const published = await this.jwks.getKeys();
+      const published = await inSpan('fetch key set', () => this.jwks.getKeys());
       if (!Array.isArray(published)) throw new Error('the response is not a key set');
       const { keys, rejected } = selectKeys(published, this.options.algorithms);
       this.reportRejected(rejected);

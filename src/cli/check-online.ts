@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { connect } from 'node:tls';
 import { Client } from 'pg';
 import { selectKeys, type VerificationKey } from '../auth/jwk.js';
@@ -57,8 +58,9 @@ async function checkKeys(
 /** The certificate of the issuer, and its clock. Both have a second chance in `checkKeys`. */
 async function checkIssuer({ environment }: OnlineOptions, findings: OnlineFindings) {
   const { protocol, hostname, port } = new URL(environment.jwksUrl);
+  const host = hostname.replace(/^\[(.*)\]$/, '$1');
   if (protocol === 'https:') {
-    const days = await daysOfCertificate(hostname, Number(port || 443));
+    const days = await daysOfCertificate(host, Number(port || 443));
     if (days !== undefined)
       findings.facts.push(`TLS     the certificate is valid for ${days} days`);
     if (days !== undefined && days < MIN_CERTIFICATE_DAYS) {
@@ -82,7 +84,9 @@ function describeSkew(seconds: number): string {
 /** Undefined if the connection fails. `checkKeys` reports the reason. */
 function daysOfCertificate(host: string, port: number): Promise<number | undefined> {
   const { promise, resolve } = Promise.withResolvers<number | undefined>();
-  const socket = connect({ host, port, servername: host, timeout: TIMEOUT_MS }, () => {
+  // TLS has no server names for addresses.
+  const servername = isIP(host) === 0 ? host : '';
+  const socket = connect({ host, port, servername, timeout: TIMEOUT_MS }, () => {
     const expiresAt = Date.parse(socket.getPeerCertificate().valid_to);
     resolve(Math.floor((expiresAt - Date.now()) / 86_400_000));
     socket.end();

@@ -4,6 +4,7 @@ import { Injectable } from '@nestjs/common';
 import { currentRequest, RESPONSE_DEADLINE_MS } from './current-request.js';
 import { unavailable } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
+import { inSpan } from '../tracing/tracing.js';
 
 /**
  * Runs a change in one transaction. If two requests conflict (deadlock, serialization failure, lock
@@ -23,7 +24,7 @@ export class TransactionRunner {
       currentRequest.getStore()?.deadline ?? performance.now() + RESPONSE_DEADLINE_MS;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.attempt(work, deadline);
+        return await inSpan('transaction', () => this.attempt(work, deadline));
       } catch (error) {
         const isLast = attempt === MAX_ATTEMPTS || performance.now() > deadline - RETRY_MARGIN_MS;
         if (isLast || !isRetryable(error)) throw error;

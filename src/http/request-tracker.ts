@@ -6,6 +6,7 @@ import { currentRequest, RESPONSE_DEADLINE_MS } from '../database/current-reques
 import { LogThrottles } from '../logging/log-throttle.js';
 import type { ProcessLogger } from '../logging/logger.js';
 import type { Metrics } from '../metrics/metrics.js';
+import { activeTraceId } from '../tracing/tracing.js';
 import { problem, unavailable } from '../problems/problem.js';
 import { sendProblem } from './problem.filter.js';
 import { discardBody } from './discard-body.js';
@@ -19,6 +20,8 @@ declare module 'express-serve-static-core' {
     /** The client's `X-Request-Id`, if it is valid. */
     clientRequestId?: string;
     startedAt: number;
+    /** The trace of OpenTelemetry, if it is on. */
+    traceId?: string | undefined;
     /** When the tracker fails the request (`performance.now()`). */
     deadline?: number;
     /** Since when the deadline stands still, because the body of the request arrives. */
@@ -63,6 +66,7 @@ export class RequestTracker implements OnApplicationShutdown {
     request.startedAt = performance.now();
     const clientId = request.headers['x-request-id'];
     request.requestId = randomUUID();
+    if (activeTraceId) request.traceId = activeTraceId();
     if (typeof clientId === 'string' && CLIENT_ID.test(clientId)) {
       request.clientRequestId = clientId;
     }
@@ -151,6 +155,7 @@ export class RequestTracker implements OnApplicationShutdown {
     this.log.logRequest(level, {
       requestId: request.requestId,
       clientRequestId: request.clientRequestId,
+      trace_id: request.traceId,
       method: request.method,
       // The route's pattern, not the path: it holds no ids and makes few distinct values.
       route: (request.route as { path?: string } | undefined)?.path ?? null,

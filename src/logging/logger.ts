@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
 import pino, { type Logger } from 'pino';
 import type { Environment } from '../config/environment.js';
+import { activeTraceId } from '../tracing/tracing.js';
 import { describeError } from './describe-error.js';
 import { type LogStream, standardOutput } from './log-stream.js';
 
@@ -30,6 +31,7 @@ export function createLogger(
       formatters: { level: (label) => ({ level: label }) },
       redact: { paths: SECRETS, censor: '[redacted]' },
       serializers: { err: describeError },
+      ...(activeTraceId && { mixin: () => ({ trace_id: activeTraceId?.() }) }),
       hooks: {
         logMethod(args, method) {
           method.apply(this, withMessage(args) as typeof args);

@@ -1,6 +1,11 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import type { AddressInfo, Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { jest } from '@jest/globals';
 import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import { findFreePort } from '../../tools/ports.ts';
@@ -12,6 +17,7 @@ import { withConnection } from '../../src/database/connection.js';
 import { inspectWith } from '../../src/database/inspect.js';
 import { runBuilt } from '../support/built-program.js';
 import { createDatabase, type TestDatabase, withDirectUrl } from '../support/database.js';
+import { findProgram, missingProgram } from '../support/external-program.js';
 import { signUp, type TestUser } from '../support/users.js';
 
 let database: TestDatabase;
@@ -52,13 +58,13 @@ describe('a token', () => {
       why: 'of another issuer',
       variables: () => ({ JWT_ISSUER: 'https://auth.example.com' }),
       sentence:
-        /^it was issued by "http:\/\/127\.0\.0\.1:\d+", but "https:\/\/auth\.example\.com" is required\. Set JWT_ISSUER/,
+        /^it was issued by "http:\/\/[\w.:]+", but "https:\/\/auth\.example\.com" is required\. Set JWT_ISSUER/,
     },
     {
       why: 'for another audience',
       variables: () => ({ JWT_AUDIENCE: 'shop,blog' }),
       sentence:
-        /^it is for "http:\/\/127\.0\.0\.1:\d+", but "shop" or "blog" is required\. Set JWT_AUDIENCE/,
+        /^it is for "http:\/\/[\w.:]+", but "shop" or "blog" is required\. Set JWT_AUDIENCE/,
     },
     {
       why: 'with a changed signature',
@@ -162,7 +168,12 @@ describe('npm run doctor -- --online', () => {
     report.split('\n').filter((line) => line.startsWith(prefix));
 
   it('accepts a valid token and finds no fault', async () => {
-    const { code, stdout, stderr } = await doctor({}, { token: `Bearer ${ada.token}\n` });
+    let report = await doctor({}, { token: `Bearer ${ada.token}\n` });
+    // A busy machine can miss the second within which a notification must arrive.
+    for (let retry = 0; retry < 3 && report.stdout.includes('change feed'); retry += 1) {
+      report = await doctor({}, { token: `Bearer ${ada.token}\n` });
+    }
+    const { code, stdout, stderr } = report;
     expect({ code, stderr, faults: linesWith('FAULT', stdout) }).toEqual({
       code: 0,
       stderr: '',
@@ -206,9 +217,7 @@ describe('npm run doctor -- --online', () => {
       'FAULT   The key set cannot be fetched: the key set is empty.',
     ]);
     expect(linesWith('warning', stdout)).toEqual([
-      expect.stringMatching(
-        /^warning The clock of the issuer is (59|60|61) s ahead of this machine/,
-      ),
+      expect.stringMatching(/^warning The clock of the issuer is [56]\d s ahead of this machine/),
       expect.stringMatching(
         /^warning 500 replicas need up to 6000 connections, but PostgreSQL allows/,
       ),
@@ -229,6 +238,43 @@ describe('npm run doctor -- --online', () => {
     });
     expect(stdout).toMatch(/^feed    off \(CHANGE_FEED=off\)$/m);
   });
+
+  const openssl = findProgram('openssl');
+  if (!openssl) it.skip(`reports the certificate: ${missingProgram('openssl')}`, () => undefined);
+  else {
+    it('reports the certificate of the issuer, and in words why it is refused', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'gatehouse-'));
+      const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
+      const subject = ['-subj', '/CN=issuer', '-addext', 'subjectAltName=IP:127.0.0.1'];
+      const files = ['-keyout', key, '-out', cert, '-days', '10'];
+      execFileSync(
+        openssl,
+        ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject],
+        {
+          stdio: 'ignore',
+        },
+      );
+      issuer = createSecureServer(
+        { key: readFileSync(key), cert: readFileSync(cert) },
+        (_request, response) => void response.end('{"keys":[]}'),
+      ).listen(0, '127.0.0.1');
+      await once(issuer, 'listening');
+      const { port } = issuer.address() as AddressInfo;
+      const variables = { BETTER_AUTH_URL: `https://127.0.0.1:${port}`, CHANGE_FEED: 'off' };
+      const [unknown, trusted] = await Promise.all([
+        doctor(variables),
+        doctor({ ...variables, NODE_EXTRA_CA_CERTS: cert }),
+      ]);
+      rmSync(folder, { recursive: true });
+      expect(linesWith('FAULT', unknown.stdout)).toEqual([
+        'FAULT   The key set cannot be fetched: its TLS certificate is self-signed: set NODE_EXTRA_CA_CERTS.',
+      ]);
+      expect(trusted.stdout).toMatch(/^TLS     the certificate is valid for 9 days$/m);
+      expect(linesWith('warning', trusted.stdout)).toEqual([
+        'warning The certificate of the issuer expires in 9 days. Renew it.',
+      ]);
+    });
+  }
 
   it('explains its options for a wrong one', async () => {
     const { code, stdout, stderr } = await doctor({}, { args: ['--onlin'] });
