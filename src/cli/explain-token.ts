@@ -1,5 +1,6 @@
 import { MikroORM } from '@mikro-orm/postgresql';
 import { ormOptions } from '../../mikro-orm.config.js';
+import { AccessPolicy } from '../access/access-policy.js';
 import type { VerifiedToken } from '../access/principal.js';
 import { latestSessionStart } from '../access/session-rules.js';
 import { AuthRepository } from '../auth/auth.repository.js';
@@ -58,7 +59,7 @@ async function verdictOf(
   try {
     const users = new AuthRepository(orm.em, physical);
     const found = await users.find(token.subject, isSessionChecked ? lookup : null);
-    return verdict(token, found, environment, new Date());
+    return verdict(token, found, environment, new AccessPolicy(environment), new Date());
   } finally {
     await orm.close(true);
   }
@@ -78,9 +79,14 @@ const VERDICTS: Record<Verdict, string | undefined> = {
 function reasonOf(reason: string, text: string, environment: Environment): string {
   const { issuer, audiences, JWT_ALGORITHMS, JWT_LEEWAY_SECONDS } = environment;
   const clocks = `The clocks differ by more than JWT_LEEWAY_SECONDS (${JWT_LEEWAY_SECONDS}).`;
+  if (reason === 'iss') {
+    return `it was issued by ${claimOf(text, 'iss')}, but "${issuer}" is required. Set JWT_ISSUER, or correct BETTER_AUTH_URL.`;
+  }
+  if (reason === 'aud') {
+    const accepted = audiences.map((name) => `"${name}"`).join(' or ');
+    return `it is for ${claimOf(text, 'aud')}, but ${accepted} is required. Set JWT_AUDIENCE.`;
+  }
   const sentences: Record<string, string> = {
-    iss: `it was issued by ${claimOf(text, 'iss')}, but "${issuer}" is required. Set JWT_ISSUER, or correct BETTER_AUTH_URL.`,
-    aud: `it is for ${claimOf(text, 'aud')}, but ${audiences.map((name) => `"${name}"`).join(' or ')} is required. Set JWT_AUDIENCE.`,
     expired: `it has expired. Get a new one from Better-Auth. If it is new: ${clocks}`,
     'iat-ahead': `it was issued in the future. ${clocks}`,
     'nbf-ahead': `it is not valid yet. ${clocks}`,

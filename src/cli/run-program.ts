@@ -29,9 +29,6 @@ function requireNode(): void {
 
 class UnsupportedNodeError extends Error {}
 
-/** The user of the command can fix it. */
-export class UsageError extends Error {}
-
 /** As process 1 of a container, a program ignores signals without a listener. */
 function exitOnSignal(signal: NodeJS.Signals): void {
   process.exit(128 + constants.signals[signal]);
@@ -51,7 +48,6 @@ function explain(error: unknown): string | undefined {
     InvalidEnvironmentError,
     UnusableDatabaseError,
     ListenError,
-    UsageError,
   ].some((kind) => error instanceof kind);
   if (isOurs) return (error as Error).message;
   if (error instanceof MetadataError) {

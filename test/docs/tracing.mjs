@@ -5,4 +5,12 @@ import { NodeSDK } from '@opentelemetry/sdk-node';
 
 // Gatehouse consists of ES modules, and this hook lets the instrumentations change what they import.
 register('@opentelemetry/instrumentation/hook.mjs', import.meta.url);
-new NodeSDK({ instrumentations: [new HttpInstrumentation(), new PgInstrumentation()] }).start();
+
+// MikroORM writes values into its statements. They are personal data, so only the rest is exported.
+const TEXTS = /E'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'/g;
+const pg = new PgInstrumentation({
+  requestHook: (span, { query }) => {
+    span.setAttribute('db.query.text', query.text.replaceAll(TEXTS, "'?'"));
+  },
+});
+new NodeSDK({ instrumentations: [new HttpInstrumentation(), pg] }).start();

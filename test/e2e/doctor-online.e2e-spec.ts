@@ -17,7 +17,7 @@ import { withConnection } from '../../src/database/connection.js';
 import { inspectWith } from '../../src/database/inspect.js';
 import { runBuilt } from '../support/built-program.js';
 import { createDatabase, type TestDatabase, withDirectUrl } from '../support/database.js';
-import { findProgram, missingProgram } from '../support/external-program.js';
+import { findProgram } from '../support/external-program.js';
 import { signUp, type TestUser } from '../support/users.js';
 
 let database: TestDatabase;
@@ -240,41 +240,38 @@ describe('npm run doctor -- --online', () => {
   });
 
   const openssl = findProgram('openssl');
-  if (!openssl) it.skip(`reports the certificate: ${missingProgram('openssl')}`, () => undefined);
-  else {
-    it('reports the certificate of the issuer, and in words why it is refused', async () => {
-      const folder = mkdtempSync(join(tmpdir(), 'gatehouse-'));
-      const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
-      const subject = ['-subj', '/CN=issuer', '-addext', 'subjectAltName=IP:127.0.0.1'];
-      const files = ['-keyout', key, '-out', cert, '-days', '10'];
-      execFileSync(
-        openssl,
-        ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject],
-        {
-          stdio: 'ignore',
-        },
-      );
-      issuer = createSecureServer(
-        { key: readFileSync(key), cert: readFileSync(cert) },
-        (_request, response) => void response.end('{"keys":[]}'),
-      ).listen(0, '127.0.0.1');
-      await once(issuer, 'listening');
-      const { port } = issuer.address() as AddressInfo;
-      const variables = { BETTER_AUTH_URL: `https://127.0.0.1:${port}`, CHANGE_FEED: 'off' };
-      const [unknown, trusted] = await Promise.all([
-        doctor(variables),
-        doctor({ ...variables, NODE_EXTRA_CA_CERTS: cert }),
-      ]);
-      rmSync(folder, { recursive: true });
-      expect(linesWith('FAULT', unknown.stdout)).toEqual([
-        'FAULT   The key set cannot be fetched: its TLS certificate is self-signed: set NODE_EXTRA_CA_CERTS.',
-      ]);
-      expect(trusted.stdout).toMatch(/^TLS     the certificate is valid for 9 days$/m);
-      expect(linesWith('warning', trusted.stdout)).toEqual([
-        'warning The certificate of the issuer expires in 9 days. Renew it.',
-      ]);
-    });
-  }
+  const withOpenssl = openssl ? it : it.skip;
+
+  withOpenssl('reports the certificate of the issuer, and in words why it is refused', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'gatehouse-'));
+    const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
+    const subject = ['-subj', '/CN=issuer', '-addext', 'subjectAltName=IP:127.0.0.1'];
+    const files = ['-keyout', key, '-out', cert, '-days', '10'];
+    execFileSync(
+      openssl ?? '',
+      ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject],
+      { stdio: 'ignore' },
+    );
+    issuer = createSecureServer(
+      { key: readFileSync(key), cert: readFileSync(cert) },
+      (_request, response) => void response.end('{"keys":[]}'),
+    ).listen(0, '127.0.0.1');
+    await once(issuer, 'listening');
+    const { port } = issuer.address() as AddressInfo;
+    const variables = { BETTER_AUTH_URL: `https://127.0.0.1:${port}`, CHANGE_FEED: 'off' };
+    const [unknown, trusted] = await Promise.all([
+      doctor(variables),
+      doctor({ ...variables, NODE_EXTRA_CA_CERTS: cert }),
+    ]);
+    rmSync(folder, { recursive: true });
+    expect(linesWith('FAULT', unknown.stdout)).toEqual([
+      'FAULT   The key set cannot be fetched: its TLS certificate is self-signed: set NODE_EXTRA_CA_CERTS.',
+    ]);
+    expect(trusted.stdout).toMatch(/^TLS     the certificate is valid for 9 days$/m);
+    expect(linesWith('warning', trusted.stdout)).toEqual([
+      'warning The certificate of the issuer expires in 9 days. Renew it.',
+    ]);
+  });
 
   it('explains its options for a wrong one', async () => {
     const { code, stdout, stderr } = await doctor({}, { args: ['--onlin'] });
