@@ -36,7 +36,15 @@ export class CoreModule {
         },
         BodyReader,
       ],
-      exports: [Environment, AccessPolicy, PHYSICAL_SCHEMA, LOG, Metrics, RequestTracker, BodyReader],
+      exports: [
+        Environment,
+        AccessPolicy,
+        PHYSICAL_SCHEMA,
+        LOG,
+        Metrics,
+        RequestTracker,
+        BodyReader,
+      ],
     };
   }
 }

@@ -35,7 +35,7 @@ export class CurrentUserRead extends UserRead {
   permissions: PermissionList;
 
   static ofPrincipal({ user, permissions }: Principal, now: Date): CurrentUserRead {
-    return { ...UserRead.of(user, now), permissions: permissions.list };
+    return Object.assign(UserRead.of(user, now), { permissions: permissions.list });
   }
 }
 

@@ -219,7 +219,7 @@ describe('access matrix with PERMISSIONS_FILE', () => {
     const listed = rows
       .filter(({ headers }) => !headers)
       .map(({ route, permission }) => [route, statementsOf([permission])]);
-    expect(documented.toSorted()).toEqual(listed.toSorted());
+    expect(new Set(documented)).toEqual(new Set(listed));
   });
 });
 

@@ -112,7 +112,7 @@ export class BetterAuth {
    * @param {{ code?: string, message?: string } | null} body
    */
   #refusal({ status, headers }, body) {
-    switch (body?.code) {
+    switch (body?.code ?? '') {
       case 'INVALID_EMAIL_OR_PASSWORD':
         return 'Invalid email or password';
       case 'BANNED_USER':
