@@ -10,6 +10,7 @@ import { AuditRequestIds } from './migrations/20261128010000-audit-request-ids.j
 import { ImpersonationIndex } from './migrations/20261128011000-impersonation-index.js';
 import { AlwaysTriggers } from './migrations/20261128020000-always-triggers.js';
 import { AuditRetention } from './migrations/20261128120000-audit-retention.js';
+import { LargeListIndexes } from './migrations/20261128130000-large-list-indexes.js';
 import { Account } from './src/better-auth/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
@@ -46,6 +47,7 @@ const MIGRATIONS = [
   { name: '20261128011000-impersonation-index', class: ImpersonationIndex },
   { name: '20261128020000-always-triggers', class: AlwaysTriggers },
   { name: '20261128120000-audit-retention', class: AuditRetention },
+  { name: '20261128130000-large-list-indexes', class: LargeListIndexes },
 ];
 
 /** The migrations of Gatehouse and of the extensions, as recorded in the database. */

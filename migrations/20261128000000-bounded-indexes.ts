@@ -1,11 +1,15 @@
 import { boundedKey, isLongRole, isShortRole } from '../src/database/bounded-key.js';
-import { leftOf, MAX_CHARACTERS } from '../src/database/bounded-text.js';
 import { ListIndexes, UNBOUNDED } from './20261121020000-list-indexes.js';
 
+/** `large-list-indexes` replaces them by one index, so a new database never gets them. */
+export const SEPARATE_SEARCH = [
+  'gatehouse_user_email_prefix_search_idx',
+  'gatehouse_user_name_prefix_search_idx',
+];
+
 /**
- * Indexes for sorting by email address and name, for filtering by role, and for the search. They
- * hold the beginning of each text, so a text of any length can be stored and searched.
- * `list-indexes` explains how they are built.
+ * Indexes for sorting by email address and name, and for filtering by role. They hold the beginning
+ * of each text, so a text of any length can be stored. `list-indexes` explains how they are built.
  */
 export class BoundedIndexes extends ListIndexes {
   override async up(): Promise<void> {
@@ -18,19 +22,15 @@ export class BoundedIndexes extends ListIndexes {
 
   /** Does not rebuild the old indexes: that could fail, and the old release does not need them. */
   override async down(): Promise<void> {
-    await this.drop((await this.indexes('gin_trgm_ops')).map(([name]) => name));
+    const names = (await this.indexes()).map(([name]) => name);
+    await this.drop([...names, ...SEPARATE_SEARCH]);
   }
 
-  protected override async indexes(trigram: string | null): Promise<[string, string][]> {
+  protected override async indexes(): Promise<[string, string][]> {
     const { schema, table, columns } = await this.userTable();
     const user = `"${schema}"."${table}"`;
     const column = (property: string) => `"${columns[property]?.name}"`;
     const key = (property: string) => boundedKey(column(property));
-    // The same expression as in the condition of the search.
-    const searchIndex = (property: (typeof SEARCHED)[number]): [string, string] => [
-      `gatehouse_user_${property}_prefix_search_idx`,
-      `${user} using gin (${leftOf(column(property), MAX_CHARACTERS[property])} ${trigram})`,
-    ];
     return [
       ['gatehouse_user_email_prefix_idx', `${user} (${key('email')}, ${column('id')})`],
       ['gatehouse_user_name_prefix_idx', `${user} (${key('name')}, ${column('id')})`],
@@ -44,9 +44,6 @@ export class BoundedIndexes extends ListIndexes {
         'gatehouse_user_long_role_idx',
         `${user} (${column('id')}) where ${isLongRole(column('role'))}`,
       ],
-      ...(trigram === null ? [] : SEARCHED.map(searchIndex)),
     ];
   }
 }
-
-const SEARCHED = ['email', 'name'] as const;

@@ -1,3 +1,5 @@
+import { leftOf, MAX_CHARACTERS } from './bounded-text.js';
+
 /**
  * The SQL expression that the indexes hold: the first 200 characters of a text, at most 800 bytes.
  * A B-tree entry has room for 2,704 bytes, and Better-Auth accepts names of any length.
@@ -9,6 +11,17 @@ export function boundedKey(text: string): string {
 }
 
 export const MAX_KEY_CHARACTERS = 200;
+
+/**
+ * The text that a search reads: the beginnings of the e-mail address and of the name, on two lines.
+ * One index on both is smaller than two, and a search reads it only once.
+ *
+ * The migration `large-list-indexes` and the condition of the search must use the same expression.
+ */
+export function searchedText(email: string, name: string): string {
+  const lines = [leftOf(email, MAX_CHARACTERS.email), leftOf(name, MAX_CHARACTERS.name)];
+  return `(${lines.map((line) => `coalesce(${line}, '')`).join(' || chr(10) || ')})`;
+}
 
 /**
  * The condition of the index on roles. That index holds whole texts, because PostgreSQL answers a

@@ -1,3 +1,4 @@
+import { searchedText } from '../database/bounded-key.js';
 import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
 import { likePattern } from '../database/like-pattern.js';
 import { allOf, fragment, join, type SqlFragment } from './sql-fragment.js';
@@ -11,6 +12,8 @@ export interface UserFilter {
   createdTo?: Date | undefined;
   /** A part of the e-mail address or the name, in upper or lower case. */
   q?: string | undefined;
+  /** Many users match `q`, so that the list order finds a page sooner than the search index. */
+  isFrequent?: boolean;
 }
 
 /** Users who have a role. `UserListRepository` explains how it finds them. */
@@ -26,7 +29,7 @@ export function conditionOf(filter: UserFilter, users: UserTable): SqlFragment {
 }
 
 export function conditionsOf(filter: UserFilter, users: UserTable): SqlFragment[] {
-  const { role, banned, emailVerified, createdFrom, createdTo, q } = filter;
+  const { role, banned, emailVerified, createdFrom, createdTo, q, isFrequent = false } = filter;
   const conditions: SqlFragment[] = [];
   if (role !== undefined) conditions.push(hasRole(role, users));
   if (banned !== undefined) conditions.push(isBanned(banned, users));
@@ -40,15 +43,30 @@ export function conditionsOf(filter: UserFilter, users: UserTable): SqlFragment[
   if (createdTo) {
     conditions.push(join([createdAt, users.time('createdAt', createdTo)], ' <= '));
   }
-  if (q !== undefined) {
-    // Only the beginning of a text is searched, because a text can have megabytes.
-    const [email, name] = (['email', 'name'] as const).map((property) =>
-      leftOf(users.column(property), MAX_CHARACTERS[property]),
-    );
-    const sql = `(${email} ilike ? or ${name} ilike ?)`;
-    conditions.push(fragment(sql, likePattern(q), likePattern(q)));
-  }
+  if (q !== undefined) conditions.push(...containsText(q, isFrequent, users));
   return conditions;
+}
+
+/** Only the beginning of a text is searched, because a text can have megabytes. */
+function containsText(q: string, isFrequent: boolean, users: UserTable): SqlFragment[] {
+  const [email, name] = [users.column('email'), users.column('name')];
+  const pattern = likePattern(q);
+  // The index does not have the expression with an empty text.
+  const text = isFrequent ? `(${searchedText(email, name)} || '')` : searchedText(email, name);
+  const inEither = fragment(`${text} ilike ?`, pattern);
+  if (!q.includes('\n')) return [inEither];
+  // The searched text joins both columns with a line break, so this text could begin in one of them
+  // and end in the other.
+  const columns = (
+    [
+      ['email', email],
+      ['name', name],
+    ] as const
+  ).map(([property, column]) =>
+    fragment(`${leftOf(column, MAX_CHARACTERS[property])} ilike ?`, pattern),
+  );
+  const { sql, parameters } = join(columns, ' or ');
+  return [inEither, { sql: `(${sql})`, parameters }];
 }
 
 /** `rolesOf` of `user-rules.ts` as a condition. */

@@ -1,32 +1,29 @@
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
-import type { UserRow } from '../access/principal.js';
 import { rolesOf } from '../access/user-rules.js';
-import { type JoinedRow, toUser, userColumns } from '../better-auth/rows.js';
+import { type JoinedRow, userColumns } from '../better-auth/rows.js';
 import { boundedKey, isLongRole, isShortRole } from '../database/bounded-key.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
-import type { Cursor } from '../validation/cursor.js';
 import { allOf, fragment, join, type SqlFragment } from './sql-fragment.js';
 import { conditionOf, conditionsOf, type RoleFilter, type UserFilter } from './user-filter.js';
 import type { UserSort } from './user-list.dto.js';
+import { type PageRequest, parseSort, type UserWithCursor, withCursor } from './user-page.js';
 import { UserTable } from './user-table.js';
 
-export interface PageRequest {
-  sort: UserSort;
-  limit: number;
-  offset: number;
-  cursor: Cursor | null;
+/** What PostgreSQL's planner expects of a filter. */
+export interface Estimate {
+  users: number;
+  isQuick: boolean;
 }
 
-/** A user and its cursor key. The key has microseconds, which a JavaScript date does not have. */
-export interface UserWithCursor {
-  user: UserRow;
-  cursorKey: string;
+interface Plan {
+  'Plan Rows': number;
+  'Total Cost': number;
 }
 
 /**
- * The queries of the user list. The indexes of the migrations `list-indexes` and `bounded-indexes`
- * make them fast on large tables. Change queries and indexes together.
+ * The queries of the user list. The indexes of the migrations `list-indexes`, `bounded-indexes` and
+ * `large-list-indexes` make them fast on large tables. Change queries and indexes together.
  *
  * The filter by role needs an explanation. Better-Auth stores all roles of a user as one text,
  * joined by commas in any order, such as `user,admin`. No index finds one role inside these texts.
@@ -88,7 +85,7 @@ export class UserListRepository {
       const where = allOf([
         ...conditionsOf(part, users),
         ...(orderPrefix === '' ? [] : [this.roleIndexCondition]),
-        ...this.afterCursor(page),
+        ...this.afterCursor(page, key, users.column('id')),
       ]);
       return fragment(
         `(select ${key} as key, ${users.column('id')} from ${users.from} where ${where.sql}
@@ -108,15 +105,51 @@ export class UserListRepository {
         page.offset,
       ),
     );
-    return rows.map((row) => ({ user: toUser(row), cursorKey: String(row['place']) }));
+    return rows.map(withCursor);
+  }
+
+  /**
+   * Finds a page and the total, or null if more than `max` users match. A search finds its matches
+   * in no order. So PostgreSQL reads all of them to find the newest, and then counts the same rows.
+   */
+  async findPageOfFew(
+    filter: UserFilter,
+    page: PageRequest,
+    max: number,
+  ): Promise<{ rows: UserWithCursor[]; total: number } | null> {
+    const { users } = this;
+    const { property, direction } = parseSort(page.sort);
+    const where = conditionOf(filter, users);
+    const after = allOf(this.afterCursor(page, 'key', users.name('id')));
+    const orderBy = (table: string) =>
+      `${table}.key ${direction}, ${table}.${users.name('id')} ${direction}`;
+    const rows = await this.execute<JoinedRow>(
+      fragment(
+        `with found as materialized (
+          select ${users.indexKey(property)} as key, ${users.column('id')} from ${users.from}
+          where ${where.sql} limit ?
+        )
+        select ${userColumns(users.table)}, page.key::text as place, total.count as total
+        from (select count(*)::int as count from found) total left join (
+          (select * from found where ${after.sql} order by ${orderBy('found')} limit ? offset ?) page
+          join ${users.from} using (${users.name('id')})
+        ) on true order by ${orderBy('page')}`,
+        ...where.parameters,
+        max + 1,
+        ...after.parameters,
+        page.limit + 1,
+        page.offset,
+      ),
+    );
+    const total = Number(rows[0]?.['total']);
+    if (total > max) return null;
+    // An empty page is one row with the total and without a user.
+    return { rows: rows.filter((row) => row['id'] !== null).map(withCursor), total };
   }
 
   /** Counts all users of a filter. With a maximum, it stops at the maximum plus one. */
   async count(filter: UserFilter, max: number | null): Promise<number> {
-    const where = allOf([
-      ...conditionsOf(filter, this.users),
-      ...(filter.role?.texts && filter.q === undefined ? [this.roleIndexCondition] : []),
-    ]);
+    const where = allOf(this.unsortedConditions(filter));
     const [row] = await this.execute<{ count: string }>(
       fragment(
         `select count(*) as count from (select 1 from ${this.users.from} where ${where.sql} limit ?) counted`,
@@ -127,30 +160,49 @@ export class UserListRepository {
     return Number(row?.count ?? 0);
   }
 
-  /** Returns the row count that PostgreSQL's planner expects from its statistics. */
-  async estimate(filter: UserFilter): Promise<number> {
-    const where = conditionOf(filter, this.users);
-    const [row] = await this.execute<Record<string, [{ Plan: { 'Plan Rows': number } }]>>(
+  /**
+   * Returns the number of users that PostgreSQL's planner expects from its statistics, and whether
+   * it expects to count them quickly.
+   */
+  async estimate(filter: UserFilter): Promise<Estimate> {
+    const plan = await this.explain(conditionsOf(filter, this.users));
+    // The planner has no statistics of the condition of the index on roles. So it is omitted above.
+    const counting = filter.role ? await this.explain(this.unsortedConditions(filter)) : plan;
+    return { users: plan['Plan Rows'], isQuick: counting['Total Cost'] <= MAX_COUNT_COST };
+  }
+
+  private async explain(conditions: SqlFragment[]): Promise<Plan> {
+    const { sql, parameters } = allOf(conditions);
+    const [row] = await this.execute<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
       fragment(
-        `explain (format json) select 1 from ${this.users.from} where ${where.sql}`,
-        ...where.parameters,
+        `explain (format json) select 1 from ${this.users.from} where ${sql}`,
+        ...parameters,
       ),
     );
-    return row?.['QUERY PLAN']?.[0].Plan['Plan Rows'] ?? 0;
+    if (!row) throw new Error('PostgreSQL always returns a plan.');
+    return row['QUERY PLAN'][0].Plan;
+  }
+
+  /** The conditions of a query that needs no order. */
+  private unsortedConditions(filter: UserFilter): SqlFragment[] {
+    return [
+      ...conditionsOf(filter, this.users),
+      ...(filter.role?.texts && filter.q === undefined ? [this.roleIndexCondition] : []),
+    ];
   }
 
   /**
    * Splits a filter by role into one filter for each stored text. It does so only for the order by
-   * time. For a search or another order there is no such index, and the planner decides.
+   * time. For another order there is no such index, and the planner decides.
    */
   private splitByRole(
     filter: UserFilter,
     sort: UserSort,
   ): { filter: UserFilter; orderPrefix: string }[] {
-    const { role, q } = filter;
+    const { role } = filter;
     const texts = role?.texts ?? [];
     const { property, direction } = parseSort(sort);
-    const isByTime = q === undefined && property === 'createdAt';
+    const isByTime = property === 'createdAt';
     if (!role || !isByTime || texts.length === 0 || texts.length > MAX_UNION_PARTS) {
       return [{ filter, orderPrefix: '' }];
     }
@@ -168,15 +220,14 @@ export class UserListRepository {
   }
 
   /** Compares both columns as one row value, because the index has this order. */
-  private afterCursor({ sort, cursor }: PageRequest): SqlFragment[] {
+  private afterCursor({ sort, cursor }: PageRequest, key: string, id: string): SqlFragment[] {
     if (!cursor) return [];
     const { users } = this;
     const { property, direction } = parseSort(sort);
     // A cursor can contain a complete text. Only the beginning takes part in the order.
     const value = property === 'createdAt' ? `?::${users.type(property)}` : boundedKey('?::text');
-    const sql = `(${users.indexKey(property)}, ${users.column('id')}) ${
-      direction === 'asc' ? '>' : '<'
-    } (${value}, ?::${users.type('id')})`;
+    const operator = direction === 'asc' ? '>' : '<';
+    const sql = `(${key}, ${id}) ${operator} (${value}, ?::${users.type('id')})`;
     return [fragment(sql, cursor.value, cursor.id)];
   }
 
@@ -185,15 +236,9 @@ export class UserListRepository {
   }
 }
 
-function parseSort(sort: UserSort): {
-  property: 'createdAt' | 'email' | 'name';
-  direction: 'asc' | 'desc';
-} {
-  const isDescending = sort.startsWith('-');
-  const property = (isDescending ? sort.slice(1) : sort) as 'createdAt' | 'email' | 'name';
-  return { property, direction: isDescending ? 'desc' : 'asc' };
-}
-
 /** A table with more different texts does not store roles in the way of Better-Auth. */
 const MAX_ROLE_TEXTS = 200;
 const MAX_UNION_PARTS = 20;
+
+/** The planner's cost of 1,250 random pages. It expects a tenth of that for 10,000 entries. */
+const MAX_COUNT_COST = 5000;

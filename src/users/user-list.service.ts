@@ -5,15 +5,15 @@ import { type Cursor, decodeCursor, encodeCursor } from '../validation/cursor.js
 import type { Pagination } from '../validation/pagination.dto.js';
 import type { UserFilter } from './user-filter.js';
 import type { UserList, UserQuery } from './user-list.dto.js';
-import {
-  type PageRequest,
-  UserListRepository,
-  type UserWithCursor,
-} from './user-list.repository.js';
+import { type Estimate, UserListRepository } from './user-list.repository.js';
+import type { PageRequest, UserWithCursor } from './user-page.js';
 import { UserRead } from './user.dto.js';
 
 /** Larger totals are estimates, unless the client wants an exact total. */
 const MAX_EXACT_TOTAL = 10_000;
+
+/** A search that matches more users than this reads them in the order of the list. */
+const MAX_MATCHES_READ = 20_000;
 
 @Injectable()
 export class UserListService {
@@ -28,8 +28,7 @@ export class UserListService {
       ...filterWithoutRole,
       role: role === undefined ? undefined : await this.users.findRoleTexts(role),
     };
-    const page = await this.findPage(filter, request);
-    const totals = await this.totals(filter, query, request, page);
+    const { page, totals } = await this.find(filter, query.total, request);
     const now = new Date();
     return {
       items: page.rows.map(({ user }) => UserRead.of(user, now)),
@@ -42,11 +41,22 @@ export class UserListService {
     };
   }
 
-  private async findPage(filter: UserFilter, request: PageRequest): Promise<Page> {
+  private async find(
+    filter: UserFilter,
+    mode: UserQuery['total'],
+    request: NumberedPageRequest,
+  ): Promise<Found> {
     try {
-      const rows = await this.users.findPage(filter, request);
-      const { limit } = request;
-      return { rows: rows.slice(0, limit), hasNext: rows.length > limit };
+      if (filter.q === undefined || mode === 'none') {
+        return await this.findMany(filter, mode, request, null);
+      }
+      const estimate = await this.users.estimate(filter);
+      if (!isCountable(estimate)) return await this.findMany(filter, mode, request, estimate);
+      const few = await this.users.findPageOfFew(filter, request, MAX_MATCHES_READ);
+      if (few) return { page: pageOf(few.rows, request), totals: totalsOf(few.total, request) };
+      // The statistics can be wrong about a text, and the next query must not rely on them again.
+      const many = { users: MAX_MATCHES_READ + 1, isQuick: false };
+      return await this.findMany({ ...filter, isFrequent: true }, mode, request, many);
     } catch (error) {
       // Clients can forge a cursor, and only PostgreSQL can reject every impossible date and id.
       throw request.cursor && isInvalidValue(error)
@@ -55,31 +65,42 @@ export class UserListService {
     }
   }
 
-  private async totals(
+  private async findMany(
     filter: UserFilter,
-    { limit, total: mode }: UserQuery,
+    mode: UserQuery['total'],
     request: NumberedPageRequest,
-    page: Page,
-  ): Promise<Totals> {
-    if (mode === 'none') return { total: null, totalPages: null, totalIsEstimate: false };
+    estimate: Estimate | null,
+  ): Promise<Found> {
+    const page = pageOf(await this.users.findPage(filter, request), request);
+    if (mode === 'none') {
+      return { page, totals: { total: null, totalPages: null, totalIsEstimate: false } };
+    }
     const exact =
       totalOfLastPage(request, page) ??
-      (mode === 'exact' ? await this.users.count(filter, null) : null);
-    const total = exact ?? Math.max(minimumTotal(request, page), await this.estimateTotal(filter));
-    return {
-      total,
-      totalPages: Math.ceil(total / limit),
-      totalIsEstimate: exact === null && total > MAX_EXACT_TOTAL,
-    };
+      (mode === 'exact' ? await this.users.count({ ...filter, isFrequent: false }, null) : null);
+    if (exact !== null) return { page, totals: totalsOf(exact, request) };
+    const { users, isExact } = await this.estimateTotal(filter, estimate);
+    const total = Math.max(minimumTotal(request, page), users);
+    return { page, totals: { ...totalsOf(total, request), totalIsEstimate: !isExact } };
   }
 
-  /** A large expected total is not counted, because a search can take long to find so many rows. */
-  private async estimateTotal(filter: UserFilter): Promise<number> {
-    const expected = await this.users.estimate(filter);
-    if (expected > MAX_EXACT_TOTAL) return expected;
+  /** A total is counted if PostgreSQL expects few users, and expects to find them quickly. */
+  private async estimateTotal(filter: UserFilter, known: Estimate | null) {
+    const estimate = known ?? (await this.users.estimate(filter));
+    if (!isCountable(estimate)) return { users: estimate.users, isExact: false };
     // The statistics can be out of date, so this counts the rows.
-    return this.users.count(filter, MAX_EXACT_TOTAL);
+    const users = await this.users.count(filter, MAX_EXACT_TOTAL);
+    return { users, isExact: users <= MAX_EXACT_TOTAL };
   }
+}
+
+function isCountable({ users, isQuick }: Estimate): boolean {
+  return users <= MAX_EXACT_TOTAL && isQuick;
+}
+
+interface Found {
+  page: Page;
+  totals: Totals;
 }
 
 interface NumberedPageRequest extends PageRequest {
@@ -123,6 +144,15 @@ function readCursor({ cursor, page, sort }: UserQuery): Cursor | null {
   const decoded = decodeCursor(cursor, sort, sort.endsWith('createdAt') ? TIME : ANY_TEXT);
   if (!decoded) throw invalidField('cursor', INVALID_CURSOR);
   return decoded;
+}
+
+/** The query asks for one row more than the page has. */
+function pageOf(rows: UserWithCursor[], { limit }: PageRequest): Page {
+  return { rows: rows.slice(0, limit), hasNext: rows.length > limit };
+}
+
+function totalsOf(total: number, { limit }: PageRequest): Totals {
+  return { total, totalPages: Math.ceil(total / limit), totalIsEstimate: false };
 }
 
 function nextCursorOf({ sort }: PageRequest, { rows, hasNext }: Page): string | null {

@@ -36,7 +36,8 @@ export class Pagination extends CursorPagination {
   totalPages: number | null;
 
   @ApiProperty({
-    description: 'Whether `total` is an estimate, as it is when more than 10,000 are expected',
+    description:
+      'Whether `total` is an estimate, because more than 10,000 are expected or counting would take long',
     example: false,
   })
   totalIsEstimate: boolean;

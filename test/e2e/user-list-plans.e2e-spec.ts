@@ -29,7 +29,7 @@ const list = (query: string) =>
   stack.gatehouse.call(`/api/v1/users?${query}`, { token: admin.token });
 
 /** Matches queries for the page, the total and stored roles, but not the lookup of the caller. */
-const ABOUT_USERS = /^(select .* as place\b|select count|with recursive)/s;
+const ABOUT_USERS = /^(select .* as place\b|select count|with (recursive|found))/s;
 
 /** Returns the plans of all queries of the users' table for one request. */
 async function plansOf(query: string): Promise<string[]> {
@@ -74,6 +74,14 @@ describe('query plans of the user list', () => {
     expect(page?.match(/Sort Key/g) ?? []).toHaveLength(query.startsWith('role') ? 1 : 0);
   });
 
+  it('reads and counts the banned users of a role from their own index', async () => {
+    const [, page, count] = await plansOf('role=user&banned=true');
+    for (const plan of [page, count]) {
+      expect(plan).toMatch(/Index Only Scan (Backward )?using gatehouse_user_banned_role_idx/);
+      expect(plan).not.toContain('Seq Scan');
+    }
+  });
+
   it('counts the users of a role from the index alone', async () => {
     const plans = await plansOf('role=admin');
     const count = plans.find((plan) => plan.startsWith('Aggregate'));
@@ -81,10 +89,11 @@ describe('query plans of the user list', () => {
     expect(plans[0]).toContain('gatehouse_user_long_role_idx');
   });
 
-  it('uses the search indexes for a search with few results', async () => {
-    const [plan] = await plansOf('q=person12345');
-    expect(plan).toContain('gatehouse_user_email_prefix_search_idx');
-    expect(plan).toContain('gatehouse_user_name_prefix_search_idx');
+  it('reads the search index once for a search with few results', async () => {
+    const plans = await plansOf('q=person12345');
+    expect(plans).toHaveLength(1);
+    expect(plans[0]?.match(/Index Scan on gatehouse_user_search_idx/g)).toHaveLength(1);
+    expect(plans[0]).not.toContain('Seq Scan');
   });
 
   it('reads the list order until the page is full for a search with many results', async () => {
@@ -124,6 +133,50 @@ describe('total of the user list', () => {
     const { body } = await list(`q=person&role=user&limit=100&page=${page - 50}`);
     expect(body.items).toHaveLength(100);
     expect(body.pagination.total).toBeGreaterThan((page - 50) * 100);
+  });
+});
+
+describe('search of the user list', () => {
+  it.each(['-createdAt', 'createdAt', 'email', '-name'])(
+    'returns every match once with the exact total on each page, in order of %s',
+    async (sort) => {
+      const column = sort.replace('-', '');
+      const direction = sort.startsWith('-') ? 'desc' : 'asc';
+      const rows = await stack.database.sql<{ id: string }>(
+        `select id from "user" where email ilike '%person12%' or name ilike '%person12%'
+         order by "${column}" ${direction}, id ${direction}`,
+      );
+      const listed: string[] = [];
+      let cursor: string | null = null;
+      do {
+        const parameter: string = cursor ? `&cursor=${cursor}` : '';
+        const { body } = await list(`q=PERSON12&sort=${sort}&limit=100${parameter}`);
+        expect(body.pagination).toMatchObject({ total: rows.length, totalIsEstimate: false });
+        listed.push(...body.items.map(({ id }: { id: string }) => id));
+        cursor = body.pagination.nextCursor;
+      } while (cursor && listed.length < 2 * rows.length);
+      expect(listed).toEqual(rows.map(({ id }) => id));
+      const behind = await list(`q=PERSON12&sort=${sort}&limit=100&page=1000`);
+      expect(behind.body).toMatchObject({ items: [], pagination: { total: rows.length } });
+    },
+  );
+
+  it('finds no text that begins in the e-mail address and ends in the name', async () => {
+    const found = async (q: string) =>
+      (await list(`q=${encodeURIComponent(q)}`)).body.pagination.total as number;
+    expect(await found('@example.org')).toBeGreaterThan(10_000);
+    for (const between of ['', ' ', '\n']) expect(await found(`.org${between}TestUser`)).toBe(0);
+    await stack.database.sql(`update "user" set name = E'Two\nLines' where id = $1`, [admin.id]);
+    expect(await found('o\nL')).toBe(1);
+  });
+
+  it('estimates the total if more users match than PostgreSQL expects', async () => {
+    await stack.database.sql(`delete from pg_statistic where starelid in (
+      '"user"'::regclass, 'gatehouse_user_search_idx'::regclass)`);
+    const { items, pagination } = (await list('q=example')).body;
+    await stack.database.sql('analyze "user"');
+    expect(items).toHaveLength(20);
+    expect(pagination).toMatchObject({ total: 20_001, totalIsEstimate: true });
   });
 });
 
