@@ -40,7 +40,7 @@ export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<
       const gatehouse = await env.serve();
       const warm = await warmCalls(env, gatehouse.url);
       const [first] = warm;
-      const startBare = async (kind: 'express' | 'http') => {
+      const startBare = async (kind: BareServer) => {
         const port = await findFreePort();
         const child = await startBareServer(kind, port, first?.body ?? '');
         bare.push(child);
@@ -48,12 +48,14 @@ export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<
       };
       const http = await startBare('http');
       const express = await startBare('express');
+      const nest = await startBare('nest');
       const gatehousePort = gatehouse.port;
       const sessions = await sessionCalls(env);
       const timed = { connections: CONNECTIONS, seconds };
       const candidates: Candidate[] = [
         { name: 'http', pid: http.pid, order: () => ({ ...timed, ...http }), reports: [] },
         { name: 'express', pid: express.pid, order: () => ({ ...timed, ...express }), reports: [] },
+        { name: 'nest', pid: nest.pid, order: () => ({ ...timed, ...nest }), reports: [] },
         {
           name: 'warm',
           pid: gatehouse.child.pid,
@@ -113,6 +115,7 @@ function rowsOf(of: Record<string, CostReport>): Row[] {
   };
   return [
     row('auth/me, warm: to a bare Express handler', 'warm', 'express', 0.5),
+    row('auth/me, warm: to a bare Nest route', 'warm', 'nest', 0.85),
     { ...row('auth/me, warm: to a bare node:http server', 'warm', 'http', 0), wanted: '-' },
     row("auth/me, warm: to Better-Auth's get-session", 'warm', 'session', 20),
     row("auth/me, a new token each time: to Better-Auth's get-session", 'fresh', 'session', 3),
@@ -137,9 +140,9 @@ function cpuSeconds(pid: number | undefined): number {
   }
 }
 
-async function warmCalls(env: BenchEnv, url: string): Promise<Call[]> {
+export async function warmCalls(env: BenchEnv, url: string, count = WARM_USERS): Promise<Call[]> {
   const calls: Call[] = [];
-  for (const user of env.users.slice(0, WARM_USERS)) {
+  for (const user of env.users.slice(0, count)) {
     const token = env.token(user);
     const body = await answerTo(url + ME, token);
     if (!body.includes(`"${user.id}"`)) throw new Error(`It took ${user.id} for somebody else.`);
@@ -148,7 +151,7 @@ async function warmCalls(env: BenchEnv, url: string): Promise<Call[]> {
   return calls;
 }
 
-function freshCalls({ users, token }: BenchEnv, [first]: Call[], count: number): Call[] {
+export function freshCalls({ users, token }: BenchEnv, [first]: Call[], count: number): Call[] {
   const bodies = users.map((user) => bodyFor(user, first?.body ?? ''));
   return Array.from({ length: count }, (_, index) => {
     const user = users[index % users.length] as BenchUser;
@@ -156,7 +159,7 @@ function freshCalls({ users, token }: BenchEnv, [first]: Call[], count: number):
   });
 }
 
-async function sessionCalls({ users, auth }: BenchEnv): Promise<Call[]> {
+export async function sessionCalls({ users, auth }: BenchEnv): Promise<Call[]> {
   const path = '/api/auth/get-session';
   const calls: Call[] = [];
   for (const { session } of users.slice(0, WARM_USERS)) {
@@ -165,8 +168,10 @@ async function sessionCalls({ users, auth }: BenchEnv): Promise<Call[]> {
   return calls;
 }
 
+type BareServer = 'express' | 'http' | 'nest';
+
 async function startBareServer(
-  kind: 'express' | 'http',
+  kind: BareServer,
   port: number,
   json: string,
 ): Promise<ChildProcess> {

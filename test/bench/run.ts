@@ -1,6 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
+import { parseArgs } from 'node:util';
 import { benchAuditExport } from './audit-export.ts';
+import { benchColdPath } from './cold-path.ts';
 import { benchHotPath, FULL, QUICK } from './hot-path.ts';
 import { benchLists } from './lists.ts';
 import { OTHER_CORES, pin } from './load.ts';
@@ -9,24 +11,34 @@ import { printRows, type Row } from './row.ts';
 import { benchMemory } from './soak.ts';
 import { benchStart } from './start.ts';
 
+const { values, positionals: named } = parseArgs({
+  allowPositionals: true,
+  options: { quick: { type: 'boolean', default: false }, rows: { type: 'string' } },
+});
+const { quick } = values;
+const listRows = values.rows === undefined ? undefined : Number(values.rows);
+if (listRows !== undefined && !(Number.isInteger(listRows) && listRows >= 100_000)) {
+  process.stderr.write('--rows must be a number of at least 100000.\n');
+  process.exit(1);
+}
+
 /**
  * `npm run bench`: measures every promise of speed and size on this machine.
  * `-- --quick` measures less of each part. `-- hot-path lists` measures only these parts.
+ * `-- lists --rows 10000000` measures lists of ten million rows.
  */
 const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
   'hot-path': (quick) => benchHotPath(quick ? QUICK : FULL),
+  'cold-path': (quick) => (quick ? benchColdPath(6000, 3) : benchColdPath(20_000, 5)),
   start: (quick) => benchStart(quick ? 3 : 5),
   replicas: (quick) => benchReplicas(quick ? 100 : 1000),
   cuts: (quick) => benchCuts(quick ? 200 : 1000),
   triggers: (quick) => benchTriggers(quick ? 100 : 1000),
-  lists: (quick) => benchLists(quick ? 5 : 15),
+  lists: (quick) => benchLists(quick ? 5 : 15, listRows),
   'audit-export': (quick) => benchAuditExport(quick ? 200_000 : 1_000_000),
   memory: (quick) => benchMemory(quick ? 150_000 : 1_000_000),
 };
 
-const words = process.argv.slice(2);
-const quick = words.includes('--quick');
-const named = words.filter((word) => !word.startsWith('--'));
 const unknown = named.filter((name) => !(name in PARTS));
 if (unknown.length > 0) {
   process.stderr.write(`There is no ${unknown.join(', ')}: ${Object.keys(PARTS).join(', ')}.\n`);

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { Client } from 'pg';
 
 /** Search terms that match one user, one in a thousand, one in twelve, and most users. */
@@ -12,12 +13,13 @@ export const TERMS = {
  * Inserts users who signed up over three years, in that order. Names are realistic. Few are admins,
  * some are support, and one in a hundred is banned. Some of the bans have expired. A small
  * number of users has a higher share of each, so that every filter fills a page.
+ *
+ * Drops the indexes of Gatehouse and does not build them: the caller measures that.
  */
 export async function seedUsers(url: string, count: number): Promise<void> {
   await withClient(url, async (client) => {
     const few = Math.max(1, 8000 / count);
-    // Building the indexes at the end is several times faster than updating them for each row.
-    const definitions = await dropIndexes(client);
+    await dropIndexes(client);
     await client.query(`
       select setseed(0.5);
       with people as materialized (
@@ -45,16 +47,69 @@ export async function seedUsers(url: string, count: number): Promise<void> {
         select now() - interval '3 years' * (1 - n / ${count}::float8) - interval '1 hour' * hour
       ) as moment (came)
       order by n`);
-    for (const definition of definitions) await client.query(definition);
-    await client.query('vacuum analyze');
   });
 }
 
-/** Drops the indexes of Gatehouse and returns their definitions. */
-export async function dropIndexes(client: Client): Promise<string[]> {
-  const { rows } = await client.query<{ name: string; definition: string }>(`
-    select format('%I.%I', schemaname, indexname) as name, indexdef as definition
-    from pg_indexes where indexname like 'gatehouse\\_user\\_%'`);
+/** Inserts one session for each user of `seedUsers`. One in four has expired. */
+export async function seedSessions(url: string, count: number): Promise<void> {
+  await withClient(url, async (client) => {
+    const definitions = await dropIndexes(client, 'session_userId_idx');
+    // Checks no foreign keys. They are correct, because `seedUsers` derives ids in the same way.
+    await client.query(`set session_replication_role = replica`);
+    await client.query(sessions('md5(n::text)', `n % 4 = 0`, count));
+    for (const definition of definitions) await client.query(definition);
+  });
+}
+
+/** Gives one user many sessions: some hundreds of them are active, and thousands have expired. */
+export async function seedSessionsOf(url: string, userId: string): Promise<void> {
+  await withClient(url, (client) =>
+    client.query(sessions(`'${userId}'`, 'n > 300', 3000).replaceAll(`'session-'`, `'own-'`)),
+  );
+}
+
+const sessions = (userId: string, isExpired: string, count: number) => `
+  insert into session (id, token, "userId", "expiresAt", "createdAt", "updatedAt", "ipAddress", "userAgent")
+  select 'session-' || lpad(n::text, 12, '0'), 'session-' || lpad(n::text, 12, '0'), ${userId},
+    now() + case when ${isExpired} then interval '-1 day' else interval '7 days' end,
+    now() - interval '1 minute' * n, now(), '203.0.113.7',
+    'Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0'
+  from generate_series(1, ${count}) n`;
+
+/**
+ * Inserts audit events of three years. Twenty admins act, each user is changed thirty times, and
+ * one event in a thousand ends a ban.
+ */
+export async function seedAuditEvents(url: string, count: number): Promise<void> {
+  await withClient(url, async (client) => {
+    const definitions = await dropIndexes(client, 'audit_event_%_idx');
+    await client.query(`
+      insert into gatehouse.audit_event (id, at, action, actor_id, target_user_id, before, after,
+        reason, request_id, ip, user_agent)
+      select uuidv7(age), now() + age,
+        case when n % 1000 < ${Math.max(1, 30_000 / count)} then 'user.unbanned' when n % 3 = 0 then 'user.banned' else 'user.updated' end,
+        'admin-' || n % 20, md5((1 + n % ${Math.ceil(count / 30)})::text), '{"banned": false}',
+        '{"banned": true}', 'spam', gen_random_uuid()::text, '203.0.113.7',
+        'Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0'
+      from generate_series(1, ${count}) n,
+        lateral (select interval '3 years' * (n / ${count}::float8 - 1)) as event (age)`);
+    for (const definition of definitions) await client.query(definition);
+  });
+}
+
+/** A user about whom there are audit events in a table of any size. */
+export const AUDIT_TARGET = hash('md5', '7');
+
+/** Drops indexes and returns their definitions. The default is the user indexes of Gatehouse. */
+export async function dropIndexes(
+  client: Client,
+  pattern = 'gatehouse\\_user\\_%',
+): Promise<string[]> {
+  const { rows } = await client.query<{ name: string; definition: string }>(
+    `select format('%I.%I', schemaname, indexname) as name, indexdef as definition
+     from pg_indexes where indexname like $1`,
+    [pattern],
+  );
   for (const { name } of rows) await client.query(`drop index ${name}`);
   return rows.map(({ definition }) => definition);
 }

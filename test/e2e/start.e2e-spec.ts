@@ -72,6 +72,16 @@ describe('failed start', () => {
   });
 });
 
+it('starts without a warning where it cannot write its compile cache', async () => {
+  const served = await startProcess({
+    ...variables,
+    NODE_COMPILE_CACHE: 'package.json/compile-cache',
+  });
+  expect(await served.end('SIGTERM')).toMatchObject({ code: 0 });
+  expect(served.output.stderr).toBe('');
+  expect(served.lines().filter(({ level }) => level !== 'info')).toEqual([]);
+});
+
 it('runs in production with npm run start:prod even without NODE_ENV', () => {
   for (const nodeEnv of [{}, { NODE_ENV: '' }, { NODE_ENV: 'development' }]) {
     const { status, stderr } = spawnSync('npm', ['run', '--silent', 'start:prod'], {
