@@ -11,6 +11,7 @@ import { ImpersonationIndex } from './migrations/20261128011000-impersonation-in
 import { AlwaysTriggers } from './migrations/20261128020000-always-triggers.js';
 import { AuditRetention } from './migrations/20261128120000-audit-retention.js';
 import { LargeListIndexes } from './migrations/20261128130000-large-list-indexes.js';
+import { SessionListIndexes } from './migrations/20261128131000-session-list-indexes.js';
 import { Account } from './src/better-auth/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
@@ -48,6 +49,7 @@ const MIGRATIONS = [
   { name: '20261128020000-always-triggers', class: AlwaysTriggers },
   { name: '20261128120000-audit-retention', class: AuditRetention },
   { name: '20261128130000-large-list-indexes', class: LargeListIndexes },
+  { name: '20261128131000-session-list-indexes', class: SessionListIndexes },
 ];
 
 /** The migrations of Gatehouse and of the extensions, as recorded in the database. */

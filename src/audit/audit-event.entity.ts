@@ -8,6 +8,7 @@ export const AUDIT_ACTIONS = [
   'user.unbanned',
   'session.revoked',
   'session.revoked_all',
+  'session.revoked_by_filter',
 ] as const;
 
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];

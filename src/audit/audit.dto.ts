@@ -2,8 +2,9 @@ import { ApiExtraModels, ApiProperty, ApiPropertyOptional, getSchemaPath } from 
 import { Transform } from 'class-transformer';
 import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
 import { CursorPagination } from '../validation/pagination.dto.js';
-import { EXAMPLE_CURSOR, EXAMPLE_USER_ID } from '../openapi/parameters.js';
 import type { UserReference } from '../better-auth/user-reference.js';
+import { EXAMPLE_USER_ID } from '../openapi/parameters.js';
+import { EXAMPLE_CURSOR } from '../validation/cursor.js';
 import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
 import { AUDIT_ACTIONS, type AuditAction, type AuditEvent } from './audit-event.entity.js';

@@ -36,31 +36,49 @@ export class AuditService {
 
   /** Records a change in the transaction of that change, so that both commit or neither does. */
   record(em: EntityManager, actor: Actor, change: Change): void {
-    const now = new Date();
-    em.create(
-      AuditEvent,
-      {
-        id: uuidV7(now),
-        at: now,
-        action: change.action,
-        actorId: actor.principal.user.id,
-        impersonatorId: actor.principal.impersonatedBy,
-        targetUserId: change.targetUserId,
-        before: change.before ?? null,
-        after: change.after ?? null,
-        reason: change.reason ?? null,
-        requestId: actor.requestId,
-        clientRequestId: actor.clientRequestId,
-        ip: actor.ip,
-        userAgent: actor.userAgent,
-      },
-      { persist: true },
-    );
-    this.recorded.set(em, [...(this.recorded.get(em) ?? []), change.action]);
+    em.create(AuditEvent, eventOf(actor, change), { persist: true });
+    this.noteRecorded(em, [change]);
+  }
+
+  /** Records many changes in their transaction, without an entity for each. */
+  async recordAll(em: EntityManager, actor: Actor, changes: Change[]): Promise<void> {
+    for (let start = 0; start < changes.length; start += MAX_EVENTS_PER_STATEMENT) {
+      const some = changes.slice(start, start + MAX_EVENTS_PER_STATEMENT);
+      const events = some.map((change) => eventOf(actor, change));
+      await em.insertMany(AuditEvent, events);
+    }
+    this.noteRecorded(em, changes);
+  }
+
+  private noteRecorded(em: EntityManager, changes: Change[]): void {
+    const actions = changes.map(({ action }) => action);
+    this.recorded.set(em, [...(this.recorded.get(em) ?? []), ...actions]);
   }
 
   private countCommitted(em: object): void {
     const actions = this.recorded.get(em as EntityManager) ?? [];
     for (const action of actions) this.committed.set(action, (this.committed.get(action) ?? 0) + 1);
   }
+}
+
+/** A long statement would keep the process from other requests while it is built. */
+const MAX_EVENTS_PER_STATEMENT = 100;
+
+function eventOf(actor: Actor, change: Change) {
+  const now = new Date();
+  return {
+    id: uuidV7(now),
+    at: now,
+    action: change.action,
+    actorId: actor.principal.user.id,
+    impersonatorId: actor.principal.impersonatedBy,
+    targetUserId: change.targetUserId,
+    before: change.before ?? null,
+    after: change.after ?? null,
+    reason: change.reason ?? null,
+    requestId: actor.requestId,
+    clientRequestId: actor.clientRequestId,
+    ip: actor.ip,
+    userAgent: actor.userAgent,
+  };
 }

@@ -59,6 +59,10 @@ export class SessionsRepository extends EntityRepository<Session> {
     return this.deleteReturning({ impersonatedBy: userId });
   }
 
+  revokeMany(ids: string[]): Promise<RevokedSession[]> {
+    return this.deleteReturning({ id: { $in: ids } });
+  }
+
   revoke(userId: string, sessionId: string): Promise<RevokedSession[]> {
     return this.deleteReturning({ user: userId, id: sessionId });
   }

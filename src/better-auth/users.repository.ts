@@ -21,6 +21,13 @@ export class UsersRepository extends EntityRepository<User> {
     return this.findOne({ id }, { ...mappedOnly(this), lockMode, disableIdentityMap: true });
   }
 
+  /** As `findForShare`, in order of the ids, so that two changes do not deadlock. */
+  findAllForShare(ids: string[]): Promise<User[]> {
+    const lockMode = LockMode.PESSIMISTIC_READ;
+    const options = { lockMode, disableIdentityMap: true, orderBy: { id: 'asc' } } as const;
+    return this.find({ id: { $in: ids } }, { ...mappedOnly(this), ...options });
+  }
+
   /** Reads the current row and locks it until the transaction ends. */
   async findForUpdate(id: string): Promise<User | null> {
     const options = { lockMode: LockMode.PESSIMISTIC_WRITE, refresh: true } as const;

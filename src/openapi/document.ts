@@ -43,9 +43,7 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
   for (const schema of schemas) completeIntegers(schema as Schema);
   for (const [, { requestBody }] of operationsOf(document)) {
     for (const { schema: { $ref = '' } = {} } of Object.values(requestBody?.content ?? {})) {
-      const schema = document.components?.schemas?.[$ref.slice(SCHEMAS.length)];
-      // `RequestValidationPipe` rejects unknown fields.
-      if (schema) Object.assign(schema, { additionalProperties: false });
+      closeSchema(document, $ref);
     }
   }
   const headers = Object.entries(HEADERS).map(([name, header]) => [
@@ -57,6 +55,15 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
     headers: Object.fromEntries(headers) as Record<string, never>,
   };
   return document;
+}
+
+/** `RequestValidationPipe` rejects unknown fields, also in the objects of a body. */
+function closeSchema(document: OpenAPIObject, ref: string): void {
+  const schema = document.components?.schemas?.[ref.slice(SCHEMAS.length)] as Schema | undefined;
+  if (!schema || schema['additionalProperties'] === false) return;
+  schema['additionalProperties'] = false;
+  const inner = JSON.stringify(schema['properties'] ?? {}).matchAll(/"\$ref":"([^"]+)"/g);
+  for (const [, $ref = ''] of inner) closeSchema(document, $ref);
 }
 
 /** The tags of Gatehouse in their order, then those of other modules. */

@@ -2,7 +2,6 @@ import { ApiParam } from '@nestjs/swagger';
 
 export const EXAMPLE_USER_ID = 'k3PzVtq0YtN1zXcX1bq9vG5mHq2n8sLd';
 export const EXAMPLE_SESSION_ID = 'Kq1cW9nNn3cJr0mH7yqD2vXo8sTfLbAe';
-export const EXAMPLE_CURSOR = 'eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v';
 
 /** Documents the path parameter `id` of a route below `/users/{id}`. */
 export function ApiUserId() {

@@ -53,4 +53,11 @@ export class ErrorResponse {
     description: 'Only with `USER_BANNED`. Null if the ban is permanent.',
   })
   banExpires?: string | null;
+
+  @ApiPropertyOptional({
+    type: 'integer',
+    description: 'With `COUNT_MISMATCH`: the number of sessions that match',
+    example: 12,
+  })
+  matched?: number;
 }

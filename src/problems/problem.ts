@@ -105,6 +105,11 @@ export const PROBLEMS = {
     title: 'The last admin cannot be removed',
     meaning: 'At least one admin must remain. Give another user an admin role first.',
   },
+  COUNT_MISMATCH: {
+    status: 409,
+    title: 'Another number of sessions matches',
+    meaning: 'No session has ended. `matched` is the number that matches now. List them again.',
+  },
   CONFLICT: {
     status: 409,
     title: 'The request conflicts with the current state',

@@ -15,6 +15,7 @@ import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schem
 import { TransactionRunner } from '../database/transaction-runner.js';
 import { problem } from '../problems/problem.js';
 import { AdminCheck } from '../users/admin-check.js';
+import { residualUntil } from './residual.js';
 import { SessionList, SessionRead, SuccessResponse } from './session.dto.js';
 
 @Injectable()
@@ -141,25 +142,8 @@ export class SessionsService {
     return SuccessResponse.of(
       isChecked ? message : uncheckedMessage,
       revoked.length,
-      this.residualUntil(revoked),
+      residualUntil(revoked, this.environment),
     );
-  }
-
-  /**
-   * The latest time at which a token that names no session could still be accepted.
-   *
-   * Such a token is valid as long as its user has a session that is not younger. A new sign-in
-   * creates one. Better-Auth's cookie cache issues tokens for an ended session until its cached
-   * copy expires, at the latest when that session would have expired. Such a token can be younger
-   * than the new session. It cannot be distinguished from a token of the new session.
-   */
-  private residualUntil(revoked: RevokedSession[]): Date | null {
-    const { SESSION_BINDING, JWT_MAX_LIFETIME_SECONDS, JWT_LEEWAY_SECONDS } = this.environment;
-    if (SESSION_BINDING === 'require-sid') return null;
-    const expiries = revoked.map(({ expiresAt }) => expiresAt.getTime()).filter(Number.isFinite);
-    const lastIssuedAt = Math.max(Date.now(), ...expiries);
-    // The leeway counts twice: once for a clock that is ahead, and once for `exp`.
-    return new Date(lastIssuedAt + (JWT_MAX_LIFETIME_SECONDS + 2 * JWT_LEEWAY_SECONDS) * 1000);
   }
 }
 

@@ -42,12 +42,13 @@ export class AdminCheck {
    * Returns all permissions of the actor. Call it after the target is locked: the actor can lose
    * permissions while this change waits. The row lock keeps the actor's row unchanged until the
    * change commits. The session is read without a lock, because a lock would need the right to
-   * update sessions.
+   * update sessions. The change itself may have revoked it.
    */
   async requirePermissions(
     em: EntityManager,
     { principal }: Actor,
     required: RequiredPermissions,
+    revoked: RevokedSession[] = [],
   ): Promise<Permissions> {
     const actor = await em.getRepository(User).findForShare(principal.user.id);
     const now = new Date();
@@ -56,7 +57,7 @@ export class AdminCheck {
     if (!actor || isImpersonated || isBanned(actor, now)) throw problem('AUTH_FORBIDDEN');
     const permissions = this.policy.permissionsOf(actor);
     requirePermissions(permissions, required);
-    if (!(await this.hasActiveSession(em, principal, now))) {
+    if (!(await this.hasActiveSession(em, principal, now, revoked))) {
       throw unauthorized('AUTH_SESSION_REVOKED');
     }
     return permissions;

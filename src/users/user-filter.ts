@@ -1,7 +1,7 @@
 import { searchedText } from '../database/bounded-key.js';
 import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
 import { likePattern } from '../database/like-pattern.js';
-import { allOf, fragment, join, type SqlFragment } from './sql-fragment.js';
+import { allOf, fragment, join, type SqlFragment } from '../database/sql-fragment.js';
 import type { UserTable } from './user-table.js';
 
 export interface UserFilter {
@@ -14,6 +14,8 @@ export interface UserFilter {
   q?: string | undefined;
   /** Many users match `q`, so that the list order finds a page sooner than the search index. */
   isFrequent?: boolean;
+  /** Users of whom no session is stored that began at this time or later. */
+  signedInBefore?: Date | undefined;
 }
 
 /** Users who have a role. `UserListRepository` explains how it finds them. */
@@ -30,6 +32,7 @@ export function conditionOf(filter: UserFilter, users: UserTable): SqlFragment {
 
 export function conditionsOf(filter: UserFilter, users: UserTable): SqlFragment[] {
   const { role, banned, emailVerified, createdFrom, createdTo, q, isFrequent = false } = filter;
+  const { signedInBefore } = filter;
   const conditions: SqlFragment[] = [];
   if (role !== undefined) conditions.push(hasRole(role, users));
   if (banned !== undefined) conditions.push(isBanned(banned, users));
@@ -44,6 +47,7 @@ export function conditionsOf(filter: UserFilter, users: UserTable): SqlFragment[
     conditions.push(join([createdAt, users.time('createdAt', createdTo)], ' <= '));
   }
   if (q !== undefined) conditions.push(...containsText(q, isFrequent, users));
+  if (signedInBefore) conditions.push(hasNoSessionSince(signedInBefore, users));
   return conditions;
 }
 
@@ -96,4 +100,21 @@ function isBanned(isWanted: boolean, users: UserTable): SqlFragment {
     : // Not written with NOT, because NOT of a comparison with NULL is NULL.
       `(${banned} is null or not ${banned} or ${expires} <= ${now.sql})`;
   return fragment(sql, ...now.parameters);
+}
+
+/**
+ * An impersonated session is no sign-in of the user. With `not exists`, PostgreSQL would join all
+ * sessions, because it expects few such users. So it reads the newest session of one user after
+ * another, until the page is full.
+ */
+function hasNoSessionSince(time: Date, users: UserTable): SqlFragment {
+  const { sessions } = users;
+  if (!sessions) throw new Error('Without a session table, nobody filters by sessions.');
+  const since = sessions.time('createdAt', time);
+  return fragment(
+    `coalesce((select max(${sessions.column('createdAt')}) from ${sessions.from}
+      where ${sessions.column('userId')} = ${users.column('id')}
+        and ${sessions.column('impersonatedBy')} is null), '-infinity') < ${since.sql}`,
+    ...since.parameters,
+  );
 }

@@ -1,21 +1,15 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
-import { Transform } from 'class-transformer';
 import { IsBoolean, IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
-import { EXAMPLE_CURSOR } from '../openapi/parameters.js';
-import { Pagination } from '../validation/pagination.dto.js';
+import type { UserRow } from '../access/principal.js';
+import { EXAMPLE_CURSOR } from '../validation/cursor.js';
+import { Pagination, toFlag, toNumber } from '../validation/pagination.dto.js';
 import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
+import type { SessionSummary } from './user-sessions.repository.js';
 import { UserRead } from './user.dto.js';
 
 const USER_SORTS = ['createdAt', '-createdAt', 'email', '-email', 'name', '-name'] as const;
 export type UserSort = (typeof USER_SORTS)[number];
-
-const toNumber = Transform(({ value }: { value: unknown }) =>
-  /^\d{1,9}$/.test(String(value)) ? Number(value) : value,
-);
-const toFlag = Transform(({ value }: { value: unknown }) =>
-  value === 'true' ? true : value === 'false' ? false : value,
-);
 
 /**
  * All filters must match. `page` has no `default`, because Swagger UI would fill it in and send it.
@@ -129,6 +123,26 @@ export class UserQuery {
   page?: number;
 
   @ApiPropertyOptional({
+    format: 'date-time',
+    description:
+      'Only users who have not signed in since this time, by the sessions that are stored. A sign-out removes a session. A total above 10,000 is then a rough estimate.',
+    example: '2026-01-01T00:00:00Z',
+    maxLength: 40,
+  })
+  @IsOptional()
+  @PointInTime()
+  signedInBefore?: string;
+
+  @ApiPropertyOptional({
+    enum: ['sessions'],
+    description: '`sessions` adds `lastSignInAt` and `activeSessions` to each user',
+    example: 'sessions',
+  })
+  @IsOptional()
+  @IsIn(['sessions'])
+  include?: 'sessions';
+
+  @ApiPropertyOptional({
     enum: ['estimate', 'exact', 'none'],
     default: 'estimate',
     description:
@@ -139,9 +153,42 @@ export class UserQuery {
   total: 'estimate' | 'exact' | 'none' = 'estimate';
 }
 
+/** A user in the list. */
+export class ListedUser extends UserRead {
+  @ApiPropertyOptional({
+    type: String,
+    format: 'date-time',
+    nullable: true,
+    description:
+      'With `include=sessions`: when the newest stored session of the user began. Null if none is stored.',
+    example: '2026-11-01T08:00:00.000Z',
+  })
+  lastSignInAt?: string | null;
+
+  @ApiPropertyOptional({
+    type: 'integer',
+    nullable: true,
+    description:
+      'With `include=sessions`: the number of sessions that have not ended. Null if this database stores no sessions.',
+    example: 1,
+  })
+  activeSessions?: number | null;
+
+  /** Without `summaries` the client has not asked for the sessions. */
+  static from(user: UserRow, now: Date, summaries?: Map<string, SessionSummary>): ListedUser {
+    const read = UserRead.of(user, now);
+    if (!summaries) return read;
+    const { lastSignInAt = null, activeSessions = null } = summaries.get(user.id) ?? {};
+    return Object.assign(read, {
+      lastSignInAt: lastSignInAt?.toISOString() ?? null,
+      activeSessions,
+    });
+  }
+}
+
 export class UserList {
-  @ApiProperty({ type: [UserRead] })
-  items: UserRead[];
+  @ApiProperty({ type: [ListedUser] })
+  items: ListedUser[];
 
   @ApiProperty({ type: Pagination })
   pagination: Pagination;

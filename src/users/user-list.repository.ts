@@ -4,7 +4,7 @@ import { rolesOf } from '../access/user-rules.js';
 import { type JoinedRow, userColumns } from '../better-auth/rows.js';
 import { boundedKey, isLongRole, isShortRole } from '../database/bounded-key.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
-import { allOf, fragment, join, type SqlFragment } from './sql-fragment.js';
+import { allOf, fragment, join, type SqlFragment } from '../database/sql-fragment.js';
 import { conditionOf, conditionsOf, type RoleFilter, type UserFilter } from './user-filter.js';
 import type { UserSort } from './user-list.dto.js';
 import { type PageRequest, parseSort, type UserWithCursor, withCursor } from './user-page.js';

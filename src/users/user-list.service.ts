@@ -1,13 +1,14 @@
 import { Injectable } from '@nestjs/common';
 import { isInvalidValue } from '../database/postgres-errors.js';
-import { problem } from '../problems/problem.js';
 import { type Cursor, decodeCursor, encodeCursor } from '../validation/cursor.js';
+import { invalidField } from '../validation/invalid-field.js';
 import type { Pagination } from '../validation/pagination.dto.js';
+import { readTimes } from '../validation/time-range.js';
 import type { UserFilter } from './user-filter.js';
-import type { UserList, UserQuery } from './user-list.dto.js';
+import { ListedUser, type UserList, type UserQuery } from './user-list.dto.js';
 import { type Estimate, UserListRepository } from './user-list.repository.js';
 import type { PageRequest, UserWithCursor } from './user-page.js';
-import { UserRead } from './user.dto.js';
+import { UserSessionsRepository } from './user-sessions.repository.js';
 
 /** Larger totals are estimates, unless the client wants an exact total. */
 const MAX_EXACT_TOTAL = 10_000;
@@ -17,11 +18,17 @@ const MAX_MATCHES_READ = 20_000;
 
 @Injectable()
 export class UserListService {
-  constructor(private readonly users: UserListRepository) {}
+  constructor(
+    private readonly users: UserListRepository,
+    private readonly sessions: UserSessionsRepository,
+  ) {}
 
   /** Returns one page of the users that match a query. */
   async list(query: UserQuery): Promise<UserList> {
     const { role, limit } = query;
+    if (query.signedInBefore !== undefined && !this.sessions.areStored) {
+      throw invalidField('signedInBefore', 'this database stores no sessions');
+    }
     const filterWithoutRole = readFilter(query);
     const request = readPageRequest(query);
     const filter = {
@@ -30,8 +37,11 @@ export class UserListService {
     };
     const { page, totals } = await this.find(filter, query.total, request);
     const now = new Date();
+    const ids = page.rows.map(({ user }) => user.id);
+    const summaries =
+      query.include === 'sessions' ? await this.sessions.summarize(ids, now) : undefined;
     return {
-      items: page.rows.map(({ user }) => UserRead.of(user, now)),
+      items: page.rows.map(({ user }) => ListedUser.from(user, now, summaries)),
       pagination: {
         page: request.pageNumber,
         limit,
@@ -122,12 +132,9 @@ const INVALID_CURSOR = 'cursor is not one of this list in this order';
 
 function readFilter(query: UserQuery): UserFilter {
   const { banned, emailVerified, q } = query;
-  const createdFrom = query.createdFrom === undefined ? undefined : new Date(query.createdFrom);
-  const createdTo = query.createdTo === undefined ? undefined : new Date(query.createdTo);
-  if (createdFrom && createdTo && createdFrom > createdTo) {
-    throw invalidField('createdFrom', 'createdFrom must not be after createdTo');
-  }
-  return { banned, emailVerified, createdFrom, createdTo, q };
+  const signedInBefore =
+    query.signedInBefore === undefined ? undefined : new Date(query.signedInBefore);
+  return { ...readTimes(query), banned, emailVerified, q, signedInBefore };
 }
 
 function readPageRequest(query: UserQuery): NumberedPageRequest {
@@ -173,8 +180,4 @@ function totalOfLastPage(
 /** The page proves that the total is at least this number. */
 function minimumTotal({ offset }: PageRequest, { rows, hasNext }: Page): number {
   return rows.length === 0 ? 0 : offset + rows.length + (hasNext ? 1 : 0);
-}
-
-function invalidField(field: string, message: string) {
-  return problem('VALIDATION_ERROR', { errors: [{ field, message }] });
 }

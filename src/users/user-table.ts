@@ -1,17 +1,20 @@
 import { boundedKey } from '../database/bounded-key.js';
+import { SessionTable } from '../better-auth/session-table.js';
 import type { PhysicalSchema, PhysicalTable } from '../database/physical-schema.js';
-import { fragment, type SqlFragment } from './sql-fragment.js';
+import { fragment, type SqlFragment } from '../database/sql-fragment.js';
 
 /** Names the user table and its columns in SQL, with the alias `u`. */
 export class UserTable {
   readonly table: PhysicalTable;
   readonly from: string;
+  readonly sessions: SessionTable | null;
 
   constructor(physical: PhysicalSchema) {
     const { user } = physical.tables;
     if (!user) throw new Error('The service does not start without a user table.');
     this.table = user;
     this.from = `"${physical.schema}"."${user.name}" u`;
+    this.sessions = SessionTable.in(physical);
   }
 
   name(property: string): string {

@@ -1,5 +1,8 @@
 import { hash } from 'node:crypto';
 
+/** For the OpenAPI document. */
+export const EXAMPLE_CURSOR = 'eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v';
+
 /** A position in a list: the sort order, and the sort value and id of the last row. */
 export interface Cursor {
   sort: string;

@@ -1,4 +1,71 @@
-import { ApiProperty } from '@nestjs/swagger';
+import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
+import { Transform } from 'class-transformer';
+import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { EXAMPLE_CURSOR } from './cursor.js';
+import { PlainText } from './plain-text.js';
+
+/** Query parameters are texts. */
+export const toNumber = Transform(({ value }: { value: unknown }) =>
+  /^\d{1,9}$/.test(String(value)) ? Number(value) : value,
+);
+export const toFlag = Transform(({ value }: { value: unknown }) =>
+  value === 'true' ? true : value === 'false' ? false : value,
+);
+
+/**
+ * The query parameters of a list with page numbers, cursors and a total. `page` has no `default`,
+ * because Swagger UI would fill it in and send it.
+ */
+export class PageQuery {
+  @ApiPropertyOptional({
+    type: 'integer',
+    minimum: 1,
+    maximum: 1_000_000,
+    description: 'The number of the page, starting at 1',
+    example: 1,
+  })
+  @IsOptional()
+  @toNumber
+  @IsInt()
+  @Min(1)
+  @Max(1_000_000)
+  page?: number;
+
+  @ApiPropertyOptional({
+    type: 'integer',
+    minimum: 1,
+    maximum: 100,
+    default: 20,
+    description: 'The maximum number of items on a page',
+    example: 20,
+  })
+  @IsOptional()
+  @toNumber
+  @IsInt()
+  @Min(1)
+  @Max(100)
+  limit: number = 20;
+
+  @ApiPropertyOptional({
+    description:
+      '`nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.',
+    example: EXAMPLE_CURSOR,
+    maxLength: 2048,
+  })
+  @IsOptional()
+  @PlainText(1, 2048)
+  cursor?: string;
+
+  @ApiPropertyOptional({
+    enum: ['estimate', 'exact', 'none'],
+    default: 'estimate',
+    description:
+      '`estimate` counts up to 10,000 rows exactly. Above that, it returns the estimate of the database. `exact` always counts. `none` omits the total.',
+  })
+  @IsOptional()
+  @IsIn(['estimate', 'exact', 'none'])
+  total: 'estimate' | 'exact' | 'none' = 'estimate';
+}
 
 /** The pagination of a list with cursors. */
 export class CursorPagination {

@@ -32,13 +32,6 @@ export class RequestValidationPipe extends ValidationPipe {
         detail: `A request is limited to ${maxEntries} fields and array items in total.`,
       });
     }
-    // class-transformer omits these names, so that later validation could not reject them.
-    const inherited = isObject(value) ? Object.keys(value).filter(isInherited) : [];
-    if (inherited.length > 0) {
-      throw validationError(
-        inherited.map((field) => ({ field, message: `property ${field} should not exist` })),
-      );
-    }
     // `@Body('name')` and an argument of GraphQL can be a string or a number.
     const isScalar = metadata.data !== undefined && !isObject(value);
     const isWanted = isPlainBody(value, maxDepth, metadata.metatype === Array);
@@ -46,6 +39,13 @@ export class RequestValidationPipe extends ValidationPipe {
       throw problem('MALFORMED_REQUEST', {
         detail: `The body must be a JSON object with at most ${maxDepth} levels of nesting.`,
       });
+    }
+    // class-transformer omits these names, so that later validation could not reject them.
+    const inherited = inheritedNames(value);
+    if (inherited.length > 0) {
+      throw validationError(
+        inherited.map((field) => ({ field, message: `property ${field} should not exist` })),
+      );
     }
     return (await super.transform(value, metadata)) as unknown;
   }
@@ -96,6 +96,15 @@ function isPlainBody(value: unknown, maxDepth: number, isArrayWanted: boolean): 
 function isDeeper(value: unknown, levels: number): boolean {
   if (!isObject(value)) return false;
   return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
+}
+
+/** The names at all depths that every object inherits, as paths. */
+function inheritedNames(value: unknown, prefix = ''): string[] {
+  if (!isObject(value)) return [];
+  return Object.entries(value).flatMap(([name, inner]) => [
+    ...(isInherited(name) ? [`${prefix}${name}`] : []),
+    ...inheritedNames(inner, `${prefix}${name}.`),
+  ]);
 }
 
 /** Whether every object inherits the name, such as `__proto__`, `constructor` or `toString`. */

@@ -21,6 +21,7 @@ import {
 } from './seed.ts';
 import { pin, SERVER_CORES } from './load.ts';
 import { printRows, type Row } from './row.ts';
+import { measureInTurns, type TimedCall } from './turns.ts';
 
 const SMALL = 1000;
 const LARGE = 1_000_000;
@@ -100,16 +101,12 @@ export async function benchLists(rounds: number, rowCount = LARGE): Promise<Row[
   return withBenchEnv({ rowCount }, async ({ small, large, betterAuth, indexRows }) => {
     const rows = [...indexRows];
     for (const { what, path, betterAuthQuery, noLimitReason, pageSize = 20 } of SHAPES) {
-      const ours = (target: ListTarget) => ({
-        ...target,
-        path: `/api/v1/${path(target)}`,
-        repetitions: 7,
-        pageSize,
-      });
+      const ours = (target: ListTarget) =>
+        inTurns({ ...target, path: `/api/v1/${path(target)}`, pageSize }, 7);
       const requests = [ours(small), ours(large)];
       if (betterAuth && betterAuthQuery !== undefined) {
         const theirPath = `/api/auth/admin/list-users?limit=20&${betterAuthQuery}`;
-        requests.push({ ...ours(large), ...betterAuth, path: theirPath, repetitions: 1 });
+        requests.push(inTurns({ ...large, ...betterAuth, path: theirPath, pageSize }, 1));
       }
       const [few = 0, many = 0, theirs] = await measureInTurns(requests, rounds);
       rows.push({
@@ -138,36 +135,18 @@ interface ListRequest {
   url: string;
   path: string;
   token: string;
-  /** The number of requests in each round. Slow requests are sent less often. */
-  repetitions: number;
   pageSize: number;
 }
 
-/** Returns the median of each. Taking turns spreads the other load of the machine over all. */
-async function measureInTurns(requests: ListRequest[], rounds: number): Promise<number[]> {
-  const times = requests.map((): number[] => []);
-  for (const request of requests) await ask(request);
-  for (let round = 0; round < rounds; round += 1) {
-    for (const [index, request] of requests.entries()) {
-      for (let turn = 0; turn < request.repetitions; turn += 1) {
-        const startedAt = performance.now();
-        await ask(request);
-        times[index]?.push(performance.now() - startedAt);
-      }
-    }
-  }
-  return times.map(median);
-}
+const inTurns = (request: ListRequest, repetitions: number): TimedCall => ({
+  send: () => ask(request),
+  repetitions,
+});
 
 const agent = new Agent({ keepAlive: true });
 
 /** Returns the response. An error or an empty page would be fast and must not count. */
-async function ask({
-  url,
-  path,
-  token,
-  pageSize,
-}: Omit<ListRequest, 'repetitions'>): Promise<Answer> {
+async function ask({ url, path, token, pageSize }: ListRequest): Promise<Answer> {
   const { status, body } = await new Promise<{ status: number | undefined; body: string }>(
     (resolve, reject) => {
       const headers = { authorization: `Bearer ${token}` };
@@ -196,10 +175,6 @@ interface Answer {
   /** Better-Auth's name. */
   users?: unknown[];
   total?: number;
-}
-
-function median(times: number[]): number {
-  return times.toSorted((a, b) => a - b)[Math.floor(times.length / 2)] ?? NaN;
 }
 
 // ── What it is measured on ──────────────────────────────────────────────────────────────────────

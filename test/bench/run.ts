@@ -8,6 +8,7 @@ import { benchLists } from './lists.ts';
 import { OTHER_CORES, pin } from './load.ts';
 import { benchCuts, benchReplicas, benchTriggers } from './replicas.ts';
 import { printRows, type Row } from './row.ts';
+import { benchSessions } from './sessions.ts';
 import { benchMemory } from './soak.ts';
 import { benchStart } from './start.ts';
 
@@ -35,6 +36,7 @@ const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
   cuts: (quick) => benchCuts(quick ? 200 : 1000),
   triggers: (quick) => benchTriggers(quick ? 100 : 1000),
   lists: (quick) => benchLists(quick ? 5 : 15, listRows),
+  sessions: (quick) => benchSessions(quick ? 5 : 15),
   'audit-export': (quick) => benchAuditExport(quick ? 200_000 : 1_000_000),
   memory: (quick) => benchMemory(quick ? 150_000 : 1_000_000),
 };

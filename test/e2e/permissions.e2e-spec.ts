@@ -139,6 +139,13 @@ describe('access matrix with PERMISSIONS_FILE', () => {
       self: '200',
       isChange: true,
     },
+    { route: 'GET sessions', permission: 'session:list', self: FORBIDDEN },
+    {
+      route: 'POST sessions/revocations',
+      permission: 'session:revoke',
+      self: FORBIDDEN,
+      body: { filter: { ip: '192.0.2.1' } },
+    },
     { route: 'GET audit-events', permission: 'audit:list', self: FORBIDDEN },
     { route: 'GET audit-events', permission: 'audit:export', self: FORBIDDEN, headers: JSON_LINES },
   ];

@@ -265,6 +265,66 @@ describe.each(TABLE_LAYOUTS)('tables of Better-Auth ($name)', (layout) => {
       const minuteAgo = inMinutes(-1).toISOString();
       expect(await idsOf(`createdFrom=${minuteAgo}`)).toHaveLength(5);
       expect(await idsOf(`createdTo=${minuteAgo}`)).toEqual([]);
+      expect(await idsOf(`signedInBefore=${minuteAgo}`)).toEqual([]);
+      expect(await idsOf(`signedInBefore=${inMinutes(1).toISOString()}`)).toHaveLength(5);
+      const [newest] = (await list('include=sessions')).items as SignedInUser[];
+      expect(newest).toMatchObject({ id: people.at(-1)?.id, activeSessions: 1 });
+      const sinceSignIn = Date.now() - Date.parse(newest?.lastSignInAt ?? '');
+      expect(Math.abs(sinceSignIn)).toBeLessThan(60_000);
+    } finally {
+      await gatehouse.close();
+    }
+  });
+
+  it(`lists, filters and ends the sessions of all users (${name})`, async () => {
+    const gatehouse = await startApp({ ...variables, BETTER_AUTH_URL: auth.origin });
+    try {
+      const people = [];
+      for (let n = 0; n < 4; n += 1) people.push(await signUp(auth, `Runner ${n}`));
+      const [admin, ada, grace] = people as [TestUser, TestUser, TestUser];
+      await orm.em.fork().nativeUpdate(User, { id: admin.id }, { role: 'admin' });
+      const move = (user: TestUser, ipAddress: string) =>
+        orm.em.fork().nativeUpdate(Session, { user: user.id }, { ipAddress });
+      await move(ada, '198.51.100.7');
+      await move(grace, '::ffff:198.51.100.8');
+      const send = async (path: string, body?: object) => {
+        const options = { token: admin.token, ...(body && { method: 'POST', body }) };
+        const response = await gatehouse.call(`/api/v1/sessions${path}`, options);
+        expect(response.status).toBe(200);
+        return response.body;
+      };
+      const usersOf = (body: { items: { user: { id: string } }[] }) =>
+        body.items.map(({ user }) => user.id);
+
+      const total = await orm.em.fork().count(Session, { expiresAt: { $gt: new Date() } });
+      for (const sort of ['-createdAt', 'createdAt', '-updatedAt', 'expiresAt']) {
+        const listed: string[] = [];
+        let cursor: string | null = null;
+        do {
+          const parameter: string = cursor === null ? '' : `&cursor=${cursor}`;
+          const { items, pagination } = await send(`?sort=${sort}&limit=5${parameter}`);
+          listed.push(...items.map(({ id }: { id: string }) => id));
+          cursor = pagination.nextCursor;
+        } while (cursor && listed.length < 200);
+        expect([new Set(listed).size, listed.length]).toEqual([total, total]);
+      }
+      expect(usersOf(await send(`?userId=${ada.id}`))).toEqual([ada.id]);
+      expect(usersOf(await send('?ip=198.51.100.8'))).toEqual([grace.id]);
+      expect(usersOf(await send('?ip=198.51.100.0/24'))).toEqual([grace.id, ada.id]);
+      const minuteAgo = inMinutes(-1).toISOString();
+      expect(usersOf(await send(`?ip=198.51.100.0/24&createdFrom=${minuteAgo}`))).toHaveLength(2);
+      expect(usersOf(await send(`?ip=198.51.100.0/24&createdTo=${minuteAgo}`))).toEqual([]);
+      for (const userId of impossibleIds.filter((id) => id !== '' && !id.includes('\0'))) {
+        if (userId.length > 255) continue;
+        expect(usersOf(await send(`?userId=${encodeURIComponent(userId)}`))).toEqual([]);
+      }
+
+      const ended = await send('/revocations', { filter: { ip: '198.51.100.0/24' }, expected: 2 });
+      expect(ended).toMatchObject({ revoked: 2, users: 2, more: false });
+      for (const user of [ada, grace]) {
+        expect(await auth.get('/get-session', user.session)).toBeNull();
+      }
+      expect(await auth.get('/get-session', admin.session)).not.toBeNull();
     } finally {
       await gatehouse.close();
     }
@@ -325,6 +385,11 @@ describe('tables of Better-Auth 1.7.1', () => {
     }
   });
 });
+
+interface SignedInUser {
+  id: string;
+  lastSignInAt: string;
+}
 
 interface GetSession {
   user: BetterAuthUser;

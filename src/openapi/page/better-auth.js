@@ -116,7 +116,7 @@ export class BetterAuth {
       case 'INVALID_EMAIL_OR_PASSWORD':
         return 'Invalid email or password';
       case 'BANNED_USER':
-        return `You are banned. ${body.message ?? ''}`.trim();
+        return `You are banned. ${body?.message ?? ''}`.trim();
       case 'EMAIL_NOT_VERIFIED':
         return 'Verify your email address first, with the link that Better-Auth sent to you.';
       case 'INVALID_ORIGIN':

@@ -1,0 +1,112 @@
+import { jest } from '@jest/globals';
+import { EntityManager } from '@mikro-orm/postgresql';
+import { administrationOf } from '../support/administration.js';
+import type { TestUser } from '../support/users.js';
+import { type Stack, startStack } from '../support/stack.js';
+
+let stack: Stack;
+let admin: TestUser;
+const { newAdmin } = administrationOf(() => stack);
+
+/** With so many sessions, PostgreSQL uses indexes as it does in production. */
+const SESSIONS = 60_000;
+
+beforeAll(async () => {
+  stack = await startStack();
+  admin = await newAdmin();
+  await stack.database.sql(`
+    insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt")
+    select md5(n::text), 'Somebody', n || '@example.org', true, now() - n * interval '1 hour', now()
+    from generate_series(1, ${SESSIONS / 5}) n`);
+  await stack.database.sql(`
+    insert into session (id, token, "userId", "expiresAt", "createdAt", "updatedAt", "ipAddress")
+    select 's' || n, 'token-' || n, md5((1 + n % ${SESSIONS / 5})::text),
+      now() + ((n::bigint * 7919) % 20000 - 10000) * interval '1 minute', now() - n * interval '1 minute',
+      now() - ((n::bigint * 104729) % 100000) * interval '1 second',
+      case when n % 10 = 0 then '' else '10.' || n % 7 || '.' || n % 250 || '.' || n % 241 end
+    from generate_series(1, ${SESSIONS}) n`);
+  await stack.database.sql('vacuum analyze');
+});
+afterAll(() => stack.end());
+
+/** Returns the plans of the queries of the lists for one request. */
+async function plansOf(path: string, body?: object): Promise<string[]> {
+  const connection = stack.gatehouse.app.get(EntityManager).getConnection();
+  const execute = jest.spyOn(connection, 'execute');
+  try {
+    const options = { token: admin.token, ...(body && { method: 'POST', body }) };
+    const { status } = await stack.gatehouse.call(`/api/v1/${path}`, options);
+    expect(status).toBe(200);
+    const queries = execute.mock.calls.filter(([sql]) => ABOUT_LISTS.test(sql as string));
+    const plans: string[] = [];
+    for (const [sql, parameters] of queries) {
+      const rows = await connection.execute<{ 'QUERY PLAN': string }[]>(
+        `explain ${sql as string}`,
+        parameters,
+      );
+      plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'));
+    }
+    return plans;
+  } finally {
+    execute.mockRestore();
+  }
+}
+
+/** Matches queries for pages, totals, candidates and summaries, but not that of the caller. */
+const ABOUT_LISTS = /^select (.* as place\b|count|s\.\S+::text as)/s;
+
+describe('query plans of the list of all sessions', () => {
+  it.each([
+    ['', 'created'],
+    ['sort=createdAt', 'created'],
+    ['sort=-updatedAt', 'updated'],
+    ['sort=expiresAt', 'expires'],
+    ['state=expired', 'created'],
+    ['createdTo=2026-01-01T00:00:00Z', 'created'],
+    ['userId=c4ca4238a0b923820dcc509a6f75849b', 'user'],
+    ['ip=10.3.7.1', 'address'],
+    ['ip=10.3.7.0/24', 'address'],
+    ['ip=::ffff:10.3.7.0/120', 'address'],
+  ])('reads a page from an index, without a scan of the table: ?%s', async (query, index) => {
+    const plans = await plansOf(`sessions?${query}`);
+    expect(plans.length).toBeGreaterThan(0);
+    for (const plan of plans) expect(plan).not.toMatch(/Seq Scan on (session|"user")/);
+    expect(plans[0]).toContain(`gatehouse_session_${index}_idx`);
+  });
+
+  it('reads the matches of a network from the index, without a call for each row', async () => {
+    const [page] = await plansOf('sessions?ip=10.3.7.0/24');
+    expect(page).not.toMatch(/Filter: .*stored_address/);
+  });
+
+  it('finds the sessions to end from the same index as the list', async () => {
+    const body = { filter: { ip: '10.3.7.0/24' }, dryRun: true };
+    const plans = await plansOf('sessions/revocations', body);
+    expect(plans).toHaveLength(3);
+    for (const plan of plans) {
+      expect(plan).not.toContain('Seq Scan');
+      // The own session is found by its id.
+      expect(plan).toMatch(/gatehouse_session_address_idx|session_pkey/);
+    }
+  });
+});
+
+describe('query plans of the user list with sessions', () => {
+  it.each(['include=sessions', 'include=sessions&signedInBefore=2026-06-01T00:00:00Z'])(
+    'reads the sessions of the users of a page from an index: ?%s',
+    async (query) => {
+      const plans = await plansOf(`users?${query}&total=none&sort=createdAt`);
+      expect(plans).toHaveLength(2);
+      for (const plan of plans) expect(plan).not.toContain('Seq Scan');
+      expect(plans[1]).toContain('gatehouse_session_user_idx');
+    },
+  );
+
+  it('finds dormant users one by one, without a list of all sessions', async () => {
+    const [page] = await plansOf(
+      'users?signedInBefore=2099-01-01T00:00:00Z&total=none&sort=createdAt',
+    );
+    expect(page).toContain('gatehouse_session_user_idx');
+    expect(page).not.toContain('Seq Scan');
+  });
+});
