@@ -1,5 +1,8 @@
+# docs/operations.md shows how to name the base image by its digest.
+ARG NODE_IMAGE=node:26-slim
+
 # --- Build, with development dependencies
-FROM node:26-slim AS build
+FROM ${NODE_IMAGE} AS build
 WORKDIR /app
 # The checkout may forbid other users to read it, so COPY sets the file modes.
 COPY --chmod=755 package.json package-lock.json .npmrc ./
@@ -23,7 +26,7 @@ STOPSIGNAL SIGTERM
 CMD ["node", "tools/better-auth-server.ts"]
 
 # --- The image: `docker build .` builds the last stage
-FROM node:26-slim AS gatehouse
+FROM ${NODE_IMAGE} AS gatehouse
 LABEL org.opencontainers.image.title="Gatehouse" \
       org.opencontainers.image.description="A NestJS backend for applications that sign users in with Better-Auth" \
       org.opencontainers.image.licenses="MIT"

@@ -28,6 +28,20 @@ it('lists every file of migrations/ in the configuration or in src/extensions.ts
 let database: TestDatabase;
 const migrate = () => runBuilt('src/cli/migrate.js', { DATABASE_URL: database.url });
 
+// A rollback starts the older release on the newer schema.
+it('ignores the migrations of a newer release', async () => {
+  database = await createDatabase();
+  try {
+    await withConnection(database.url, (client) =>
+      client.query(`insert into gatehouse.migration (name) values ('29991231000000-newer')`),
+    );
+    expect(await migrate()).toMatchObject({ code: 0, stdout: 'nothing to apply\n' });
+    expect(await recordedNames(database)).toEqual([...NAMES, '29991231000000-newer']);
+  } finally {
+    await database.drop();
+  }
+});
+
 describe('concurrent migrations', () => {
   it(
     'creates the tables of a new database once when three replicas migrate at the same time',

@@ -33,7 +33,8 @@ describe('Dockerfile', () => {
     const major = readFileSync('.nvmrc', 'utf8').trim();
     const bases = stages.map((stage) => /^FROM (\S+)/.exec(stage)?.[1] ?? '');
     const pulled = bases.filter((base) => !stageNames().includes(base));
-    expect(new Set(pulled)).toEqual(new Set([`node:${major}-slim`]));
+    expect(new Set(pulled)).toEqual(new Set(['${NODE_IMAGE}']));
+    expect(dockerfile).toContain(`ARG NODE_IMAGE=node:${major}-slim\n`);
     expect(project.devDependencies['node']?.split('.', 1)).toEqual([major]);
   });
 
