@@ -326,7 +326,9 @@ describe('escalation', () => {
 
   it('responds 404 to a change of a user who does not exist', async () => {
     expect(outcomeOf(await callUsers(actor, 'POST', 'nobody/ban', {}))).toBe('404 USER_NOT_FOUND');
-    expect(outcomeOf(await callUsers(actor, 'DELETE', 'nobody/sessions'))).toBe('404 USER_NOT_FOUND');
+    expect(outcomeOf(await callUsers(actor, 'DELETE', 'nobody/sessions'))).toBe(
+      '404 USER_NOT_FOUND',
+    );
   });
 
   it('raises nobody in 20 rounds of 20 parallel attempts', async () => {
