@@ -52,6 +52,8 @@ export const DAILY_ORDER = [
   'unbanUser',
   'changeUserRole',
   'updateUser',
+  'listAllSessions',
+  'revokeSessionsByFilter',
   'listSessions',
   'revokeSession',
   'revokeSessions',

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 import { findProgram } from '../support/external-program.js';
+import { SERVED_METRICS } from '../support/served-metrics.js';
 
 interface Alert {
   alert: string;
@@ -20,24 +21,8 @@ interface Panel {
   targets?: { expr: string }[];
 }
 
-/** Every metric with the labels that Gatehouse gives it. */
-const METRICS: Record<string, string[]> = {
-  http_server_request_duration_seconds: ['method', 'route', 'status', 'le'],
-  gatehouse_auth_total: ['result', 'code'],
-  gatehouse_cache_total: ['cache', 'result'],
-  gatehouse_change_feed_up: [],
-  gatehouse_change_feed_age_seconds: [],
-  gatehouse_jwks_age_seconds: [],
-  gatehouse_jwks_keys: [],
-  gatehouse_admin_actions_total: ['action'],
-  gatehouse_db_pool_connections: ['state'],
-  gatehouse_db_query_duration_seconds: ['le'],
-  gatehouse_rate_limited_total: ['kind'],
-  process_cpu_seconds_total: [],
-  process_resident_memory_bytes: [],
-  nodejs_eventloop_lag_p99_seconds: [],
-  up: [],
-};
+/** `up` is a metric of Prometheus itself. */
+const METRICS: Record<string, string[]> = { ...SERVED_METRICS, up: [] };
 /** Prometheus adds these labels to every metric. */
 const TARGET_LABELS = ['job', 'namespace', 'instance'];
 
