@@ -12,6 +12,7 @@ import { AlwaysTriggers } from './migrations/20261128020000-always-triggers.js';
 import { AuditRetention } from './migrations/20261128120000-audit-retention.js';
 import { LargeListIndexes } from './migrations/20261128130000-large-list-indexes.js';
 import { SessionListIndexes } from './migrations/20261128131000-session-list-indexes.js';
+import { ChangeTable } from './migrations/20261128140000-change-table.js';
 import { Account } from './src/better-auth/account.entity.js';
 import { AuditEvent } from './src/audit/audit-event.entity.js';
 import { readEnvironment } from './src/config/environment.js';
@@ -50,6 +51,7 @@ const MIGRATIONS = [
   { name: '20261128120000-audit-retention', class: AuditRetention },
   { name: '20261128130000-large-list-indexes', class: LargeListIndexes },
   { name: '20261128131000-session-list-indexes', class: SessionListIndexes },
+  { name: '20261128140000-change-table', class: ChangeTable },
 ];
 
 /** The migrations of Gatehouse and of the extensions, as recorded in the database. */

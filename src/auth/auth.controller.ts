@@ -18,7 +18,7 @@ export class AuthController {
     operationId: 'getSession',
     summary: 'Get the current session, token and user',
     description:
-      'Returns the session that the token names, or null if it names none. Also returns the user and the times of the token.',
+      'Returns the session that the token names, or null if it names none. Also returns the user and the times of the token. After a refresh of the session, its `updatedAt` and `expiresAt` can be up to 30 seconds old (`CACHE_MAX_AGE_SECONDS`).',
   })
   @ApiOkResponse({ type: CurrentSessionRead })
   session(@CurrentPrincipal() me: Principal): CurrentSessionRead {

@@ -13,7 +13,7 @@ interface PendingLoad {
 }
 
 /**
- * Caches users with their sessions while the change feed is live. A cached entry can allow a
+ * Caches users with their sessions while the change feed has a lease. A cached entry can allow a
  * request, but never refuse one. Only a database query decides that a user or a session is missing,
  * banned or expired.
  */
@@ -43,10 +43,11 @@ export class UserCache implements ChangeSubscriber {
   }
 
   get(userId: string, lookup: SessionLookup | null): UserWithSession | undefined {
-    if (!this.feed.isLive) return undefined;
+    const now = performance.now();
+    if (!this.feed.requestLease(now)) return undefined;
     const key = cacheKey(lookup);
     const entry = this.entries.get(userId)?.find((candidate) => candidate.key === key);
-    if (!entry || performance.now() - entry.queriedAt >= this.maxAgeMs) return undefined;
+    if (!entry || now - entry.queriedAt >= this.maxAgeMs) return undefined;
     const cached = this.unpackEntry(entry);
     if (!matchesLookup(cached, lookup)) return undefined;
     this.lookups.hits += 1;
@@ -104,7 +105,7 @@ export class UserCache implements ChangeSubscriber {
     // This result also depends on the impersonator, whose changes do not invalidate this user.
     if (loaded.session !== null && loaded.session.impersonatedBy !== null) return;
     // The change feed uses the stored id. Another spelling of it would never be invalidated.
-    if (!this.feed.isLive || loaded.user.id !== userId) return;
+    if (!this.feed.isConnected || loaded.user.id !== userId) return;
     const packed = pack(loaded);
     const bytes = bytesOf(packed);
     if (bytes > MAX_ENTRY_BYTES) return;

@@ -177,7 +177,7 @@ export class Environment {
     return this.JWKS_URL ?? `${this.BETTER_AUTH_URL.replace(/\/+$/, '')}/api/auth/jwks`;
   }
 
-  /** Bypasses a pooler: LISTEN and migrations need a session of their own. */
+  /** Bypasses a pooler: migrations need a session of their own. */
   get directUrl(): string {
     return this.DATABASE_DIRECT_URL ?? this.DATABASE_URL;
   }

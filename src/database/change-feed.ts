@@ -9,27 +9,17 @@ import { Client } from 'pg';
 import type { Logger } from 'pino';
 import { Environment } from '../config/environment.js';
 import { LOG } from '../logging/logger.js';
+import { ChangeServerCheck } from './change-server-check.js';
 import {
-  CHANNEL,
-  EVERYTHING_CHANGED,
-  explainTriggers,
-  type TriggerState,
-  triggerState,
-  USER_CHANGED,
-} from './change-triggers.js';
-import {
-  CONNECT_TIMEOUT_MS,
-  destroyConnection,
-  UnusableDatabaseError,
-  renewConnections,
-} from './connection.js';
-import {
-  READ_ONLY,
+  markTable,
+  MAX_GAP_SECONDS,
+  MAX_USERS,
+  type Poll,
+  readChanges,
   REPLY_TIMEOUT_MS,
-  requireWritable,
-  verifyDelivery,
-  type WriteState,
-} from './delivery-check.js';
+} from './change-table.js';
+import { explainTriggers, type TriggerState, triggerState } from './change-triggers.js';
+import { CONNECT_TIMEOUT_MS, destroyConnection, renewConnections } from './connection.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from './physical-schema.js';
 
 /** A cache of database rows. The feed calls it when rows change. */
@@ -41,24 +31,29 @@ export interface ChangeSubscriber {
 export type ChangeFeedState = 'off' | 'listening' | 'away';
 
 /**
- * Receives PostgreSQL notifications about changed users and sessions on a dedicated connection, and
- * notifies its subscribers. A subscriber may use cached data only while `isLive` is true.
+ * Polls `gatehouse.change` on a dedicated connection, and notifies its subscribers of the users
+ * that changed. Triggers write that table.
  *
- * `isLive` is a lease. A heartbeat query renews it a few times a second. PostgreSQL delivers
- * pending notifications before it completes that query, so every earlier change has arrived by
- * then. A connection that does not complete the query in time counts as lost.
+ * Each poll renews a lease. A subscriber may use cached data only during the lease, so no change
+ * goes unnoticed for longer. Polls are frequent while subscribers request the lease. After an idle
+ * time, the first request finds no lease. It queries the database, and the polls become frequent
+ * again.
  */
 @Injectable()
 export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown {
   private readonly subscribers = new Set<ChangeSubscriber>();
   private client: Client | undefined;
+  private check: ChangeServerCheck | undefined;
+  /** The last poll. Undefined until the connection is verified. */
+  private last: Poll | undefined;
   private leaseExpiresAt = Number.NEGATIVE_INFINITY;
-  private timer: NodeJS.Timeout | undefined;
-  private serverTimer: NodeJS.Timeout | undefined;
+  private leaseRequestedAt = Number.NEGATIVE_INFINITY;
+  private triggersCheckedAt = Number.NEGATIVE_INFINITY;
   private triggerVersion: string | null = null;
+  private timer: NodeJS.Timeout | undefined;
+  private isIdle = false;
   private failures = 0;
   private lastError: string | null = null;
-  private stopped = false;
 
   constructor(
     private readonly em: EntityManager,
@@ -73,16 +68,20 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   }
 
   onApplicationShutdown(): void {
-    this.stopped = true;
-    clearTimeout(this.timer);
-    clearTimeout(this.serverTimer);
-    this.leaseExpiresAt = Number.NEGATIVE_INFINITY;
-    if (this.client) destroyConnection(this.client);
+    this.close();
   }
 
-  /** Whether the lease is valid, so that subscribers may use cached data. */
-  get isLive(): boolean {
-    return performance.now() < this.leaseExpiresAt;
+  /** Whether the lease is valid at the time `now`, so that the subscriber may use cached data. */
+  requestLease(now: number): boolean {
+    this.leaseRequestedAt = now;
+    if (now < this.leaseExpiresAt) return true;
+    if (this.isIdle && this.client) void this.run(this.client);
+    return false;
+  }
+
+  /** Whether subscribers will be notified of every change from now on. */
+  get isConnected(): boolean {
+    return this.last !== undefined;
   }
 
   /** The time since the last heartbeat. Infinite while the feed is disconnected. */
@@ -93,7 +92,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   /** The state that the health check reports. */
   state(): ChangeFeedState {
     if (!this.environment.CHANGE_FEED) return 'off';
-    return this.isLive ? 'listening' : 'away';
+    return this.isConnected ? 'listening' : 'away';
   }
 
   /** Calls the subscriber on every later change. */
@@ -101,7 +100,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     this.subscribers.add(subscriber);
   }
 
-  /** Invalidates one user now. A change made by this process must not wait for its notification. */
+  /** Invalidates one user now. A change made by this process must not wait for the next poll. */
   notifyUserChanged(id: string): void {
     for (const subscriber of this.subscribers) subscriber.invalidateUser(id);
   }
@@ -112,119 +111,131 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
 
   private async connect(): Promise<void> {
     const client = new Client({
-      connectionString: this.environment.directUrl,
+      connectionString: this.environment.DATABASE_URL,
       application_name: 'gatehouse change feed',
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       query_timeout: REPLY_TIMEOUT_MS,
       keepAlive: true,
     });
     this.client = client;
+    const fail = (error: unknown) => this.fail(client, error);
     client.on('error', () => undefined);
-    client.on('notification', ({ payload }) => this.onNotification(payload ?? ''));
-    client.once('end', () => this.disconnect(client));
+    // Later than the error of the query in progress, which states the reason.
+    client.once('end', () => setImmediate(fail, new Error('connection lost')));
     try {
       await client.connect();
-      await client.query(`listen ${CHANNEL}`);
-      await verifyDelivery(client, this.environment.DATABASE_URL);
+      await this.checkTriggers(client);
+      await markTable(client);
+      const first = await readChanges(client, null);
+      if (first.incarnation === null) throw new Error('prepared transactions are pending');
+      const check = new ChangeServerCheck(this.environment.DATABASE_URL, first, fail, this.log);
+      await check.start();
+      if (this.client !== client) return check.stop();
+      this.check = check;
       // The pool may still have connections to the server that used this address before.
       await renewConnections(await this.em.getDriver().getConnection().getNativeClient());
-      // A load in progress may have read its rows before this connection listened.
-      this.notifyAllChanged();
-      await this.heartbeat(client);
-      this.scheduleServerCheck(client, performance.now());
-      this.failures = 0;
-      if (this.lastError !== null) this.log.info('change feed reconnected');
-      this.lastError = null;
-    } catch (error) {
-      this.fail(client, error);
-    }
-  }
-
-  private onNotification(payload: string): void {
-    if (payload.startsWith(USER_CHANGED)) {
-      this.notifyUserChanged(payload.slice(USER_CHANGED.length));
-    }
-    if (payload === EVERYTHING_CHANGED) this.notifyAllChanged();
-  }
-
-  private scheduleServerCheck(client: Client, checkedAt: number): void {
-    if (this.client !== client || this.stopped) return;
-    this.serverTimer = setTimeout(() => void this.checkServer(client, checkedAt), CHECK_MS).unref();
-  }
-
-  private async checkServer(client: Client, checkedAt: number): Promise<void> {
-    try {
-      await verifyDelivery(client, this.environment.DATABASE_URL);
-      this.scheduleServerCheck(client, performance.now());
-    } catch (error) {
       if (this.client !== client) return;
-      // A database without a free connection also fails this check. Keep the cache for a while:
-      // without it, Gatehouse would send that database more queries.
-      const isBusy = error instanceof UnusableDatabaseError;
-      if (isBusy && performance.now() - checkedAt < MAX_UNCHECKED_MS) {
-        this.scheduleServerCheck(client, checkedAt);
-        return;
-      }
-      this.fail(client, error);
+      // A load in progress may have read its rows before the first poll.
+      this.notifyAllChanged();
+      this.last = first;
+    } catch (error) {
+      return fail(error);
     }
+    this.failures = 0;
+    if (this.lastError !== null) this.log.info('change feed reconnected');
+    this.lastError = null;
+    await this.run(client);
   }
 
-  /**
-   * Renews the lease. It also checks the triggers: a table that was dropped and created again has
-   * none, and its changes would go unnoticed.
-   */
-  private async heartbeat(client: Client): Promise<void> {
+  /** Polls once, and schedules the next time. */
+  private async run(client: Client): Promise<void> {
+    this.isIdle = false;
+    clearTimeout(this.timer);
+    try {
+      if (performance.now() - this.triggersCheckedAt >= TRIGGER_CHECK_MS) {
+        await this.checkTriggers(client);
+      }
+      await this.poll(client);
+    } catch (error) {
+      return this.fail(client, error);
+    }
+    if (this.client !== client) return;
+    this.isIdle = performance.now() - this.leaseRequestedAt > ACTIVE_MS;
+    const delayMs = this.isIdle ? IDLE_POLL_MS : POLL_MS;
+    this.timer = setTimeout(() => void this.run(client), delayMs).unref();
+  }
+
+  private async poll(client: Client): Promise<void> {
+    const { last } = this;
+    if (!last) return;
     const sentAt = performance.now();
-    const { rows } = await client.query<TriggerState & WriteState>(
-      `select *, ${READ_ONLY} as "isReadOnly" from (${triggerState(this.physical)}) as triggers`,
-    );
-    const [state] = rows;
-    requireWritable(state);
-    const reason = explainTriggers(state);
+    const next = await readChanges(client, last.snapshot);
+    if (this.client !== client) return;
+    if (next.incarnation !== last.incarnation) {
+      throw new Error('PostgreSQL lost changes in a crash, or another server has its address');
+    }
+    // Old rows are deleted, so this poll may have missed some.
+    const isGap = Math.abs(next.read_at - last.read_at) > MAX_GAP_SECONDS;
+    if (isGap || next.users.length > MAX_USERS || next.users.includes(null)) {
+      this.notifyAllChanged();
+    } else {
+      for (const id of next.users) this.notifyUserChanged(String(id));
+    }
+    this.last = next;
+    if (this.check) this.check.last = next;
+    this.leaseExpiresAt = sentAt + LEASE_MS;
+  }
+
+  /** A table that was dropped and created again has no triggers. Its changes go unrecorded. */
+  private async checkTriggers(client: Client): Promise<void> {
+    const sentAt = performance.now();
+    const { rows } = await client.query<TriggerState>(triggerState(this.physical));
+    const reason = explainTriggers(rows[0]);
     if (reason !== undefined) throw new Error(reason);
-    if (this.client !== client || this.stopped) return;
+    if (this.client !== client) return;
+    this.triggersCheckedAt = sentAt;
     // A changed trigger may have been disabled for a while.
-    const version = state?.version ?? null;
+    const version = rows[0]?.version ?? null;
     if (version !== this.triggerVersion) this.notifyAllChanged();
     this.triggerVersion = version;
-    this.leaseExpiresAt = sentAt + LEASE_MS;
-    this.timer = setTimeout(() => {
-      this.heartbeat(client).catch((error: unknown) => this.fail(client, error));
-    }, HEARTBEAT_MS).unref();
   }
 
+  /** Runs once for each connection, and schedules the next one. */
   private fail(client: Client, error: unknown): void {
+    if (this.client !== client) return;
+    this.close();
     const message = error instanceof Error ? error.message : String(error);
-    if (!this.stopped && this.lastError !== message) {
+    if (this.lastError !== message) {
       this.log.warn({ error: message }, 'change feed disconnected; cache disabled');
     }
     this.lastError = message;
-    destroyConnection(client);
-    this.disconnect(client);
-  }
-
-  /** Runs once for each connection. Invalidates all, because notifications may have been lost. */
-  private disconnect(client: Client): void {
-    if (this.client !== client) return;
-    this.client = undefined;
-    this.leaseExpiresAt = Number.NEGATIVE_INFINITY;
-    this.notifyAllChanged();
-    clearTimeout(this.timer);
-    clearTimeout(this.serverTimer);
-    if (this.stopped) return;
-    this.lastError ??= 'connection lost';
     const delayMs = Math.min(MIN_RECONNECT_MS * 2 ** this.failures, MAX_RECONNECT_MS);
     this.failures += 1;
     this.timer = setTimeout(() => void this.connect(), delayMs).unref();
   }
+
+  /** Invalidates all, because the next connection reads only the changes that follow it. */
+  private close(): void {
+    const { client } = this;
+    this.client = undefined;
+    this.last = undefined;
+    this.isIdle = false;
+    this.leaseExpiresAt = Number.NEGATIVE_INFINITY;
+    this.notifyAllChanged();
+    clearTimeout(this.timer);
+    this.check?.stop();
+    if (client) destroyConnection(client);
+  }
 }
 
-const HEARTBEAT_MS = 300;
-/** The interval of the check that `DATABASE_URL` names the same server. */
-const CHECK_MS = 5000;
-/** How long that check may fail for lack of a free connection. */
-const MAX_UNCHECKED_MS = 15_000;
-/** How long cached data may be used after a heartbeat was sent. */
-const LEASE_MS = 1000;
+/** The interval of the polls while subscribers request the lease, and for a while after that. */
+const POLL_MS = 15;
+const ACTIVE_MS = 2000;
+/** The interval of the polls at other times. */
+const IDLE_POLL_MS = 2000;
+/** The minimum interval of the check of the triggers. */
+const TRIGGER_CHECK_MS = 300;
+/** How long cached data may be used after a poll was sent. */
+const LEASE_MS = 250;
 const MIN_RECONNECT_MS = 50;
 const MAX_RECONNECT_MS = 2000;

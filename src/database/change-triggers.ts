@@ -1,75 +1,132 @@
-import type { PhysicalSchema, PhysicalTable } from './physical-schema.js';
+import { CREATE_TABLE, DROP_TABLE } from './change-table.js';
+import { EXPECTED, type PhysicalSchema, type PhysicalTable } from './physical-schema.js';
 
-/** The NOTIFY channel on which the triggers announce changed user and session rows. */
-export const CHANNEL = 'gatehouse_change';
-/** The payload for one user is this prefix and the id. */
-export const USER_CHANGED = 'user ';
-/** The payload when too many rows changed to announce each user. */
-export const EVERYTHING_CHANGED = 'everything';
-
-/** A table whose changes are announced, and its column that holds the user id. */
+/** A table whose changes the triggers record. */
 interface WatchedTable {
   kind: 'user' | 'session';
   table: string;
-  column: string;
+  /** The column with the user id. */
+  userId: string;
+  /** Whether an update changes what a cached entry shows or decides. */
+  isRelevant: string;
 }
 
 const EVENTS = ['update', 'delete', 'truncate'] as const;
 
 function watchedTables({ schema, tables: { user, session } }: PhysicalSchema): WatchedTable[] {
   return [
-    ...(user ? [watchedTable('user', schema, user, 'id')] : []),
-    ...(session ? [watchedTable('session', schema, session, 'userId')] : []),
+    ...(user ? [watchedUsers(schema, user)] : []),
+    ...(session ? [watchedSessions(schema, session)] : []),
   ];
 }
 
-function watchedTable(
-  kind: WatchedTable['kind'],
-  schema: string,
-  { name, columns }: PhysicalTable,
-  property: string,
-): WatchedTable {
-  return { kind, table: `"${schema}"."${name}"`, column: `"${columns[property]?.name}"` };
+/** Better-Auth changes `updatedAt` in most updates. It comes first, so that others are not read. */
+function watchedUsers(schema: string, user: PhysicalTable): WatchedTable {
+  return {
+    kind: 'user',
+    table: `"${schema}"."${user.name}"`,
+    userId: quotedColumn(user, 'id'),
+    isRelevant: differs(user, ['updatedAt', ...Object.keys(EXPECTED.user)]),
+  };
+}
+
+/** A refresh only sets `updatedAt` and a later `expiresAt`. The cached session stays valid. */
+function watchedSessions(schema: string, session: PhysicalTable): WatchedTable {
+  const others = Object.keys(EXPECTED.session).filter(
+    (property) => property !== 'updatedAt' && property !== 'expiresAt',
+  );
+  const end = quotedColumn(session, 'expiresAt');
+  return {
+    kind: 'session',
+    table: `"${schema}"."${session.name}"`,
+    userId: quotedColumn(session, 'userId'),
+    isRelevant: `(new.${end} >= old.${end}) is not true or ${differs(session, others)}`,
+  };
+}
+
+function quotedColumn({ columns }: PhysicalTable, property: string): string {
+  return `"${columns[property]?.name}"`;
+}
+
+function differs(table: PhysicalTable, properties: string[]): string {
+  return [...new Set(properties)]
+    .map((property) => quotedColumn(table, property))
+    .map((column) => `old.${column} is distinct from new.${column}`)
+    .join(' or ');
 }
 
 /**
- * The SQL that creates the functions and triggers, or replaces them.
+ * The SQL that creates the table, the functions and the triggers, or replaces them.
  *
- * There is no trigger for inserts, so a sign-in costs nothing extra. An unknown user is never
- * cached, and a new session does not invalidate another one. A trigger runs once per statement. If
- * the statement changed more than a thousand rows, it sends one payload for all of them. An id that
- * is too long for a payload is also too long for a token.
+ * There is no trigger for inserts: an unknown user is never cached, and a new session does not
+ * invalidate another one. The functions run with the rights of their owner, because the role of
+ * Better-Auth has none on the schema `gatehouse`.
  */
 export function createTriggers(physical: PhysicalSchema): string[] {
-  return watchedTables(physical).flatMap(({ kind, table, column }) => [
-    `create or replace function gatehouse.announce_${kind}_change() returns trigger
-      language plpgsql set search_path = pg_catalog, pg_temp as $$
-      declare
-        touched text[];
-      begin
-        if tg_op <> 'TRUNCATE' then
-          touched := array(select ${column}::text from old_rows limit 1001);
-          if cardinality(touched) <= 1000 then
-            perform pg_notify('${CHANNEL}', '${USER_CHANGED}' || id)
-            from (select distinct id from unnest(touched) as id where octet_length(id) < 2000) as ids;
-            return null;
-          end if;
-        end if;
-        perform pg_notify('${CHANNEL}', '${EVERYTHING_CHANGED}');
-        return null;
-      end $$`,
-    ...EVENTS.flatMap((event) => [
-      `drop trigger if exists gatehouse_announce_${event} on ${table}`,
-      `create trigger gatehouse_announce_${event} after ${event} on ${table}
-        ${event === 'truncate' ? '' : 'referencing old table as old_rows'}
-        for each statement execute function gatehouse.announce_${kind}_change()`,
-      // By default a trigger does not fire for a writer with `session_replication_role = replica`.
-      `alter table ${table} enable always trigger gatehouse_announce_${event}`,
+  return [
+    ...CREATE_TABLE,
+    ...dropNotifyingTriggers(physical),
+    RECORD_ALL,
+    // A trigger fires without this right. Nobody else can use the function for another table.
+    'revoke execute on function gatehouse.record_truncation() from public',
+    ...watchedTables(physical).flatMap((watched) => [
+      recordingFunction(watched),
+      `revoke execute on function gatehouse.record_${watched.kind}_change() from public`,
+      ...EVENTS.flatMap((event) => createTrigger(event, watched)),
     ]),
-  ]);
+  ];
 }
 
+function createTrigger(event: (typeof EVENTS)[number], watched: WatchedTable): string[] {
+  const { kind, table, isRelevant } = watched;
+  const action = {
+    update: `for each row when (${isRelevant}) execute function gatehouse.record_${kind}_change()`,
+    delete: `for each row execute function gatehouse.record_${kind}_change()`,
+    truncate: 'for each statement execute function gatehouse.record_truncation()',
+  };
+  return [
+    `drop trigger if exists gatehouse_record_${event} on ${table}`,
+    `create trigger gatehouse_record_${event} after ${event} on ${table} ${action[event]}`,
+    // By default a trigger does not fire for a writer with `session_replication_role = replica`.
+    `alter table ${table} enable always trigger gatehouse_record_${event}`,
+  ];
+}
+
+/**
+ * As little as possible, because each sign-out runs it. A setting of `search_path` would cost more
+ * than a tenth of it, and is not needed: every name has its schema, and there is no operator. So
+ * nobody can make it call a function of theirs.
+ */
+function recordingFunction({ kind, userId }: WatchedTable): string {
+  return `create or replace function gatehouse.record_${kind}_change() returns trigger
+    language plpgsql security definer as $$
+    begin
+      insert into gatehouse.change (user_id) values (old.${userId}::pg_catalog.text);
+      return null;
+    end $$`;
+}
+
+const RECORD_ALL = `create or replace function gatehouse.record_truncation() returns trigger
+  language plpgsql security definer as $$
+  begin
+    insert into gatehouse.change (user_id) values (null);
+    return null;
+  end $$`;
+
 export function dropTriggers(physical: PhysicalSchema): string[] {
+  return [
+    ...watchedTables(physical).flatMap(({ table }) =>
+      EVENTS.map((event) => `drop trigger if exists gatehouse_record_${event} on ${table}`),
+    ),
+    'drop function if exists gatehouse.record_user_change()',
+    'drop function if exists gatehouse.record_session_change()',
+    'drop function if exists gatehouse.record_truncation()',
+    ...DROP_TABLE,
+  ];
+}
+
+/** An earlier release had triggers of these names, which sent notifications. */
+function dropNotifyingTriggers(physical: PhysicalSchema): string[] {
   return [
     ...watchedTables(physical).flatMap(({ table }) =>
       EVENTS.map((event) => `drop trigger if exists gatehouse_announce_${event} on ${table}`),
@@ -79,10 +136,14 @@ export function dropTriggers(physical: PhysicalSchema): string[] {
   ];
 }
 
-/** One row about changes that the triggers of a database would not announce. */
+/** One row about changes that the triggers of a database would not record. */
 export interface TriggerState {
-  /** Triggers that are absent, disabled, or not `ENABLE ALWAYS`. */
+  /** A standby is read-only as well. */
+  isReadOnly: boolean;
+  /** Triggers that are absent, disabled, or not `ENABLE ALWAYS`, and the table if it is absent. */
   missing: number;
+  /** Triggers of an earlier release, which slow the writers down. */
+  obsolete: number;
   /** Parents, children and partitions of a watched table. */
   relatives: string | null;
   /** Watched tables that a subscription of logical replication writes to. */
@@ -92,32 +153,42 @@ export interface TriggerState {
 }
 
 /**
- * The query for `TriggerState`. A statement trigger fires only for the table that a statement
- * names. It does not fire for a change through a parent or a child of that table, nor for a change
- * that logical replication applies.
+ * The query for `TriggerState`. A trigger fires only for the rows of its own table. Changes of a
+ * child table, and of a partition, would go unrecorded.
  */
 export function triggerState(physical: PhysicalSchema): string {
   const tables = watchedTables(physical).map(({ table }) => table);
-  const names = EVENTS.map((event) => `'gatehouse_announce_${event}'`);
+  const named = (prefix: string) =>
+    `tgname in (${EVENTS.map((event) => `'${prefix}_${event}'`).join(', ')})`;
   const relations = tables.map((table) => `to_regclass('${table.replaceAll("'", "''")}')`);
   const among = `in (${relations.join(', ')})`;
-  return `select ${tables.length * EVENTS.length} - count(*) filter (where tgenabled = 'A')::int as missing,
-      string_agg(oid || ':' || xmin, ' ' order by oid) as version,
+  return `select current_setting('transaction_read_only')::boolean as "isReadOnly",
+      ${tables.length * EVENTS.length + 1} - (${COUNT_TABLE})
+        - count(*) filter (where ${named('gatehouse_record')} and tgenabled = 'A')::int as missing,
+      count(*) filter (where ${named('gatehouse_announce')})::int as obsolete,
+      string_agg(oid || ':' || xmin, ' ' order by oid)
+        filter (where ${named('gatehouse_record')}) as version,
       (select string_agg(inhrelid::regclass || ' inherits from ' || inhparent::regclass, ', ')
         from pg_inherits where inhparent ${among} or inhrelid ${among}) as relatives,
       (select string_agg(srrelid::regclass::text, ', ') from pg_subscription_rel
         where srrelid ${among}) as subscribed
-    from pg_trigger where tgrelid ${among} and tgname in (${names.join(', ')})`;
+    from pg_trigger where tgrelid ${among} and not tgisinternal`;
 }
 
-/** Why the triggers do not announce every change, or undefined if they do. */
+/** In contrast to `to_regclass`, this needs no rights on the schema. */
+const COUNT_TABLE = `select count(*)::int from pg_class
+  where relname = 'change'
+    and relnamespace = (select oid from pg_namespace where nspname = 'gatehouse')`;
+
+/** Why the triggers do not record every change, or undefined if they do. */
 export function explainTriggers(state: TriggerState | undefined): string | undefined {
-  if (state?.missing !== 0) return 'its triggers are missing: npm run migrate';
+  if (state?.isReadOnly !== false) return 'the database is read-only or a standby';
+  if (state.missing !== 0) return 'its triggers are missing: npm run migrate';
   if (state.relatives !== null) {
     return `its triggers do not fire for changes through another table: ${state.relatives}`;
   }
   if (state.subscribed !== null) {
-    return `its triggers do not fire for logical replication into ${state.subscribed}`;
+    return `it does not support logical replication into ${state.subscribed}`;
   }
   return undefined;
 }

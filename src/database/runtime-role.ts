@@ -46,6 +46,7 @@ function grants(role: string, { schema, tables }: PhysicalSchema): string[] {
     `revoke all on all tables in schema gatehouse from ${role}`,
     `grant select on gatehouse.migration to ${role}`,
     `grant select, insert on gatehouse.audit_event to ${role}`,
+    `grant select, insert, delete on gatehouse.change to ${role}`,
     // Without the columns for session tokens, passwords and provider tokens.
     ...onTable('user', `select (${columns('user')}), update (${columns('user', UPDATED_COLUMNS)})`),
     ...onTable('session', `select (${columns('session')}), delete`),

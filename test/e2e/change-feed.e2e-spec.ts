@@ -1,12 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
+import { FEED_CONNECTION, startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
 import { migrate } from '../../src/cli/migrate.js';
 import { triggerState } from '../../src/database/change-triggers.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { type TestUser, signUp } from '../support/users.js';
-import { createDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
 import { until } from '../support/app-process.js';
 import { type Stack, startStack } from '../support/stack.js';
@@ -26,6 +25,17 @@ const feedState = async (gatehouse: RunningApp) =>
 /** Waits until the change feed is live. Before that every request queries the database. */
 async function untilListening(gatehouse = stack.gatehouse): Promise<void> {
   await until(() => feedState(gatehouse), 'listening');
+}
+
+/** Whether the cache serves the user. Only the cache can: the user table is locked meanwhile. */
+async function isCached({ token }: { token: string }, gatehouse = stack.gatehouse) {
+  return whileUsersAreLocked(async () => {
+    // A busy machine may let the lease expire in between. A second request then renews it.
+    for (let attempt = 0; attempt < 3; attempt += 1) {
+      if ((await meStatus({ token }, gatehouse)) === 200) return true;
+    }
+    return false;
+  });
 }
 
 /** Locks the user table while `work` runs, so that only the cache can serve a request. */
@@ -65,7 +75,7 @@ async function startReplica(variables: Record<string, string> = {}): Promise<Run
 describe('cached users', () => {
   it('serves a cached user without the database', async () => {
     const ada = await signUpCached();
-    expect(await whileUsersAreLocked(() => meStatus(ada))).toBe(200);
+    expect(await isCached(ada)).toBe(true);
   });
 
   it('queries the database on every request with CHANGE_FEED=off', async () => {
@@ -73,7 +83,7 @@ describe('cached users', () => {
     const ada = await signUp(stack.auth);
     expect(await meStatus(ada, replica)).toBe(200);
     expect(await feedState(replica)).toBe('off');
-    expect(await whileUsersAreLocked(() => meStatus(ada, replica))).toBe(503);
+    expect(await isCached(ada, replica)).toBe(false);
     await replica.close();
   });
 
@@ -81,8 +91,8 @@ describe('cached users', () => {
     const replica = await startReplica({ USER_CACHE_MAX: '1' });
     const ada = await signUpCached(replica);
     const bob = await signUpCached(replica);
-    expect(await whileUsersAreLocked(() => meStatus(bob, replica))).toBe(200);
-    expect(await whileUsersAreLocked(() => meStatus(ada, replica))).toBe(503);
+    expect(await isCached(bob, replica)).toBe(true);
+    expect(await isCached(ada, replica)).toBe(false);
     await replica.close();
   });
 
@@ -91,7 +101,7 @@ describe('cached users', () => {
     // Within the same second Better-Auth would issue the same token.
     await sleep(1100);
     const later = { token: await stack.auth.tokenFor(session) };
-    expect(await whileUsersAreLocked(() => meStatus(later))).toBe(200);
+    expect(await isCached(later)).toBe(true);
     await stack.database.sql(
       `update session set "createdAt" = "createdAt" + interval '1 hour' where "userId" = $1`,
       [id],
@@ -102,7 +112,7 @@ describe('cached users', () => {
   it('reads a cached user again after CACHE_MAX_AGE_SECONDS even when no trigger fired', async () => {
     const replica = await startReplica({ CACHE_MAX_AGE_SECONDS: '2' });
     const ada = await signUpCached(replica);
-    expect(await whileUsersAreLocked(() => meStatus(ada, replica))).toBe(200);
+    expect(await isCached(ada, replica)).toBe(true);
     await stack.database.sql('set session_replication_role = replica');
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     await stack.database.sql('set session_replication_role = origin');
@@ -206,38 +216,112 @@ describe('changes in the database', () => {
     expect(await meStatus(ada)).toBe(200);
   });
 
-  it('sends one notification per change of a user, and none for a new session', async () => {
-    const ada = await signUp(stack.auth);
-    const payloads: string[] = [];
-    const listener = new Client({ connectionString: stack.database.directUrl });
-    listener.on('notification', ({ payload = '' }) => void payloads.push(payload));
-    await listener.connect();
-    await listener.query('listen gatehouse_change');
-    const session = await stack.auth.signIn(ada);
-    expect(session).toMatchObject({ user: { id: ada.id } });
-    await stack.database.sql(`update "user" set name = 'Ada' where id = $1`, [ada.id]);
-    await stack.database.sql(`update session set "updatedAt" = now() where "userId" = $1`, [
-      ada.id,
-    ]);
-    await stack.database.sql(`update "user" set name = 'Nobody' where id = 'nobody'`);
-    await stack.database.sql('select pg_notify($1, $2)', ['gatehouse_change', 'end of the test']);
-    await until(() => payloads.at(-1), 'end of the test');
-    expect(payloads.filter((message) => !message.startsWith('here'))).toEqual([
-      `user ${ada.id}`,
-      `user ${ada.id}`,
-      'end of the test',
-    ]);
-    await listener.end();
+  it('applies a change of a transaction that commits after a later one', async () => {
+    const [ada, bob] = [await signUpCached(), await signUpCached()];
+    await stack.database.sql('begin');
+    await stack.database.sql(ban, [ada.id]);
+    const other = new Client({ connectionString: stack.database.directUrl });
+    await other.connect();
+    await other.query(ban, [bob.id]);
+    await other.end();
+    await until(() => meStatus(bob), 403);
+    expect(await meStatus(ada)).toBe(200);
+    await stack.database.sql('commit');
+    await until(() => meStatus(ada), 403);
+  });
+
+  describe('recorded changes', () => {
+    const recorded = async (work: () => Promise<unknown>) => {
+      const [{ at } = {}] = await stack.database.sql('select pg_current_snapshot()::text as at');
+      await work();
+      const rows = await stack.database.sql(
+        `select user_id as id from gatehouse.change where xid <> '0'
+          and not pg_visible_in_snapshot(xid, $1) order by ctid`,
+        [at],
+      );
+      return rows.map(({ id }) => id);
+    };
+    const sql = (text: string, ...values: unknown[]) => stack.database.sql(text, values);
+
+    it('records nothing for a sign-in, a refresh, and columns of other programs', async () => {
+      const ada = await signUp(stack.auth);
+      await stack.database.sql('alter table "user" add column "favouriteColour" text');
+      const ids = await recorded(async () => {
+        expect(await stack.auth.signIn(ada)).toMatchObject({ user: { id: ada.id } });
+        await sql(
+          `update session set "updatedAt" = now(), "expiresAt" = "expiresAt" + interval '1 day'
+            where "userId" = $1`,
+          ada.id,
+        );
+        await sql(
+          `update "user" set name = name, "favouriteColour" = 'blue' where id = $1`,
+          ada.id,
+        );
+        await sql(`update "user" set name = 'Nobody' where id = 'nobody'`);
+      });
+      await stack.database.sql('alter table "user" drop column "favouriteColour"');
+      expect(ids).toEqual([]);
+    });
+
+    it.each([
+      ['user', `name = 'Countess'`],
+      ['user', `email = 'countess@' || id || '.example'`],
+      ['user', `image = 'https://example.com/a.png'`],
+      ['user', `"emailVerified" = not "emailVerified"`],
+      ['user', `role = 'support'`],
+      ['user', 'banned = true'],
+      ['user', `"banReason" = 'spam'`],
+      ['user', `"banExpires" = now()`],
+      ['user', `"updatedAt" = now()`],
+      ['user', `"createdAt" = now()`],
+      ['session', `"expiresAt" = "expiresAt" - interval '1 second'`],
+      ['session', `"createdAt" = now()`],
+      ['session', `"ipAddress" = '203.0.113.9'`],
+      ['session', `"userAgent" = 'other'`],
+      ['session', `"impersonatedBy" = 'somebody'`],
+      ['session', `token = 'other-' || id`],
+      ['session', `id = 'other-' || id`],
+    ])('records a change of a %s: %s', async (table, change) => {
+      const ada = await signUp(stack.auth);
+      const key = table === 'user' ? 'id' : '"userId"';
+      const ids = await recorded(() =>
+        sql(`update "${table}" set ${change} where ${key} = $1`, ada.id),
+      );
+      expect(ids).toEqual([ada.id]);
+    });
+
+    it('records each row of a statement, nothing of a rollback, and one row for a truncation', async () => {
+      const { id } = await signUp(stack.auth);
+      const shorten = `update session set "expiresAt" = "expiresAt" - interval '1 s' where "userId" = $1`;
+      await sql(
+        `insert into session (id, token, "userId", "expiresAt", "createdAt", "updatedAt")
+          select n || $1, n || $1, $1, now(), now(), now() from generate_series(1, 2) n`,
+        id,
+      );
+      expect(await recorded(() => sql(shorten, id))).toEqual([id, id, id]);
+      const undone = await recorded(async () => {
+        await sql('begin; savepoint here');
+        await sql(shorten, id);
+        await sql('rollback to here; commit');
+      });
+      expect(undone).toEqual([]);
+      expect(await recorded(() => sql('delete from session where "userId" = $1', id))).toEqual([
+        id,
+        id,
+        id,
+      ]);
+      expect(await recorded(() => sql('truncate session'))).toEqual([null]);
+    });
   });
 });
 
 describe('changes by the same process', () => {
-  it('applies its own change to the next request, however late PostgreSQL notifies it', async () => {
-    const proxy = await startTcpProxy(() => Number(new URL(stack.database.directUrl).port));
-    const replica = await startReplica({ DATABASE_DIRECT_URL: proxiedUrl(proxy) });
+  it('applies its own change to the next request, however late the poll reads it', async () => {
+    const proxy = await startFeedProxy();
+    const replica = await startReplica({ DATABASE_URL: proxiedUrl(proxy) });
     const { token } = await signUpAdmin();
     await untilListening(replica);
-    proxy.delayMs = 250;
+    proxy.delayMs = 200;
     for (let round = 0; round < 5; round += 1) {
       const ada = await signUp(stack.auth);
       expect(await meStatus(ada, replica)).toBe(200);
@@ -256,8 +340,13 @@ describe('changes by the same process', () => {
   });
 });
 
+/** Only the connection of the change feed passes through the faults of this proxy. */
+function startFeedProxy(): Promise<TcpProxy> {
+  return startTcpProxy(() => Number(new URL(stack.database.url).port), FEED_CONNECTION);
+}
+
 function proxiedUrl(proxy: TcpProxy): string {
-  const url = new URL(stack.database.directUrl);
+  const url = new URL(stack.database.url);
   url.hostname = '127.0.0.1';
   url.port = String(proxy.port);
   return url.href;
@@ -267,8 +356,8 @@ describe('interrupted change feed', () => {
   let proxy: TcpProxy;
   let replica: RunningApp;
   beforeEach(async () => {
-    proxy = await startTcpProxy(() => Number(new URL(stack.database.directUrl).port));
-    replica = await startReplica({ DATABASE_DIRECT_URL: proxiedUrl(proxy) });
+    proxy = await startFeedProxy();
+    replica = await startReplica({ DATABASE_URL: proxiedUrl(proxy) });
     await untilListening(replica);
   });
   afterEach(async () => {
@@ -281,7 +370,7 @@ describe('interrupted change feed', () => {
     proxy.cut = true;
     proxy.resetAll();
     await until(() => feedState(replica), 'away');
-    expect(await whileUsersAreLocked(() => meStatus(ada, replica))).toBe(503);
+    expect(await isCached(ada, replica)).toBe(false);
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     expect(await meStatus(ada, replica)).toBe(403);
     await stack.database.sql('update "user" set banned = false where id = $1', [ada.id]);
@@ -297,14 +386,29 @@ describe('interrupted change feed', () => {
     proxy.delayMs = 20_000;
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     await until(() => meStatus(ada, replica), 403);
-    expect(await feedState(replica)).toBe('away');
+    await until(() => feedState(replica), 'away');
     proxy.delayMs = 0;
     await untilListening(replica);
   });
 
+  it('empties the cache after a crash that its connection survives', async () => {
+    const ada = await signUpCached();
+    // A crash empties the table before the row of the ban is read. PgBouncer hides it otherwise.
+    await stack.database.sql('begin');
+    await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
+    await stack.database.sql('delete from gatehouse.change');
+    await stack.database.sql('commit');
+    await until(() => meStatus(ada), 403);
+    const errors = stack.gatehouse.lines.map((line) => line['error']);
+    expect(errors).toContain(
+      'PostgreSQL lost changes in a crash, or another server has its address',
+    );
+    await untilListening();
+  });
+
   it('bypasses the cache while the triggers are missing, until a migration restores them', async () => {
     const ada = await signUpCached(replica);
-    await stack.database.sql('drop trigger gatehouse_announce_update on "user"');
+    await stack.database.sql('drop trigger gatehouse_record_update on "user"');
     await until(() => feedState(replica), 'away');
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     expect(await meStatus(ada, replica)).toBe(403);
@@ -312,7 +416,7 @@ describe('interrupted change feed', () => {
       'its triggers are missing: npm run migrate',
     );
     const repaired = await migrate(parseEnvironment({ DATABASE_URL: stack.database.directUrl }));
-    expect(repaired).toEqual(['the triggers of the change feed, which were missing']);
+    expect(repaired).toEqual(['the triggers of the change feed, which were missing or obsolete']);
     await untilListening(replica);
     expect(await migrate(parseEnvironment({ DATABASE_URL: stack.database.directUrl }))).toEqual([]);
   });
@@ -327,8 +431,8 @@ describe('changes that fire no ordinary trigger', () => {
     ],
     [
       'while the triggers are disabled within one transaction',
-      'begin; alter table "user" disable trigger gatehouse_announce_update',
-      'alter table "user" enable always trigger gatehouse_announce_update; commit',
+      'begin; alter table "user" disable trigger gatehouse_record_update',
+      'alter table "user" enable always trigger gatehouse_record_update; commit',
     ],
   ])('applies a ban %s to a cached user', async (_name, before, after) => {
     const ada = await signUpCached();
@@ -353,8 +457,8 @@ describe('changes that fire no ordinary trigger', () => {
     ],
     [
       'a trigger that is not ENABLE ALWAYS',
-      'alter table "user" enable trigger gatehouse_announce_delete',
-      'alter table "user" enable always trigger gatehouse_announce_delete',
+      'alter table "user" enable trigger gatehouse_record_delete',
+      'alter table "user" enable always trigger gatehouse_record_delete',
       /its triggers are missing/,
     ],
     [
@@ -374,7 +478,7 @@ describe('changes that fire no ordinary trigger', () => {
       await until(() => feedState(stack.gatehouse), 'away');
       const errors = stack.gatehouse.lines.slice(before).map((line) => String(line['error']));
       expect(errors).toContainEqual(expect.stringMatching(reason));
-      expect(await whileUsersAreLocked(() => meStatus(ada))).toBe(503);
+      expect(await isCached(ada)).toBe(false);
       const { stdout, code } = await runBuilt('src/cli/doctor.js', {
         DATABASE_URL: stack.database.url,
       });
@@ -408,20 +512,4 @@ describe('changes that fire no ordinary trigger', () => {
     await stack.database.sql(`drop role ${role}`);
     expect(state).toMatchObject({ missing: 0, relatives: null, subscribed: null });
   });
-});
-
-it('bypasses the cache when DATABASE_DIRECT_URL is another database', async () => {
-  const other = await createDatabase();
-  const replica = await startReplica({ DATABASE_DIRECT_URL: other.url });
-  const ada = await signUp(stack.auth);
-  await until(
-    () =>
-      replica.lines.some((line) => String(line['error']).includes('does not receive the notif')),
-    true,
-  );
-  expect(await feedState(replica)).toBe('away');
-  expect(await meStatus(ada, replica)).toBe(200);
-  expect(await whileUsersAreLocked(() => meStatus(ada, replica))).toBe(503);
-  await replica.close();
-  await other.drop();
 });

@@ -95,6 +95,24 @@ describe('consecutive migrations', () => {
     expect(await migrate()).toMatchObject({ code: 0, stdout: 'nothing to apply\n' });
   });
 
+  it('replaces the notifying triggers of an earlier release, even if it creates them again', async () => {
+    await database.drop();
+    database = await createDatabase();
+    const migrated = await readCatalog(database, { ours: true });
+    for (const table of ['user', 'session']) {
+      await database.sql(`
+        create function gatehouse.announce_${table}_change() returns trigger language plpgsql
+          as 'begin return null; end';
+        create trigger gatehouse_announce_update after update on "${table}"
+          for each statement execute function gatehouse.announce_${table}_change()`);
+    }
+    const applied = 'applied the triggers of the change feed, which were missing or obsolete\n';
+    expect(await migrate()).toMatchObject({ code: 0, stderr: '', stdout: applied });
+    expect(await readCatalog(database, { ours: true })).toEqual(migrated);
+    const left = await database.sql(`select from pg_proc where proname like 'announce%'`);
+    expect(left).toEqual([]);
+  });
+
   it("creates the tables of Better-Auth exactly as Better-Auth's own migrator does", async () => {
     const auth = await startBetterAuth({ databaseUrl: database.url, migrate: true });
     await auth.stop();

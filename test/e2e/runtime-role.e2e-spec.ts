@@ -117,6 +117,9 @@ describe.each([
     );
     expect(await status()).toBe(200);
     await database.sql(`grant select, update on ${tables[0]} to ${stranger}`);
+    await expect(as(stranger, 'select from gatehouse.change')).rejects.toMatchObject({
+      code: '42501',
+    });
     await as(stranger, `update ${tables[0]} set banned = true where id = '${eve.id}'`);
     await until(status, 403);
   });
@@ -137,6 +140,10 @@ describe.each([
     'drop schema gatehouse cascade',
     'set session_replication_role = replica',
     `insert into gatehouse.migration (name) values ('x')`,
+    'truncate gatehouse.change',
+    'update gatehouse.change set user_id = null',
+    'drop table gatehouse.change',
+    'create trigger t after insert on gatehouse.change execute function gatehouse.record_user_change()',
     'delete from gatehouse.migration',
     'select password from account',
     'select token from session',

@@ -32,7 +32,7 @@ describe.each<Algorithm>(['EdDSA', 'ES256', 'ES512', 'RS256', 'PS256'])(
 
 describe.each([
   ['off', 'at the next request'],
-  ['on', 'after the notification'],
+  ['on', 'after the next poll'],
 ])('changes in the database with CHANGE_FEED=%s, effective %s', (feed) => {
   let stack: Stack;
   let admin: TestUser;

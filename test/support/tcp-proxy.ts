@@ -16,15 +16,36 @@ export interface TcpProxy {
   close(): void;
 }
 
-export async function startTcpProxy(target: () => number): Promise<TcpProxy> {
+/** The name that the connection of the change feed sends first. */
+export const FEED_CONNECTION = 'gatehouse change feed';
+
+/** With `only`, the proxy affects no connection whose first data does not contain that text. */
+export async function startTcpProxy(target: () => number, only?: string): Promise<TcpProxy> {
   const pairs = new Set<[Socket, Socket]>();
+  const untouched = new Set<Socket>();
   const server = createServer((near) => {
+    near.setNoDelay(true);
+    near.on('error', () => near.destroy());
+    if (only === undefined) return void join(near);
+    near.once('data', (first) => {
+      if (first.includes(only)) return void join(near)?.write(first);
+      const far = connect(target(), '127.0.0.1');
+      far.on('error', () => near.destroy());
+      for (const socket of [near, far]) {
+        untouched.add(socket);
+        socket.on('close', () => untouched.delete(socket));
+      }
+      far.write(first);
+      near.pipe(far).pipe(near);
+    });
+  }).listen(0, '127.0.0.1');
+  /** Connects a socket of the client with the database, unless the proxy is cut. */
+  const join = (near: Socket): Socket | undefined => {
     proxy.opened += 1;
     if (proxy.cut) return void near.resetAndDestroy();
     const far = connect(target(), '127.0.0.1');
     const pair: [Socket, Socket] = [near, far];
     pairs.add(pair);
-    near.setNoDelay(true);
     far.setNoDelay(true);
     near.on('data', (chunk) => far.write(chunk));
     far.on('data', (chunk) => {
@@ -38,7 +59,8 @@ export async function startTcpProxy(target: () => number): Promise<TcpProxy> {
         other.end();
       });
     }
-  }).listen(0, '127.0.0.1');
+    return far;
+  };
   await once(server, 'listening');
   const proxy: TcpProxy = {
     port: (server.address() as AddressInfo).port,
@@ -54,6 +76,7 @@ export async function startTcpProxy(target: () => number): Promise<TcpProxy> {
     close: () => {
       proxy.cut = true;
       proxy.resetAll();
+      for (const socket of untouched) socket.destroy();
       server.close();
     },
   };

@@ -45,7 +45,12 @@ function createCache(...answers: UserWithSession[]) {
         waiting.push(() => resolve(answer));
       }),
   } as unknown as AuthRepository;
-  const feed = { isLive: true, subscribe: () => undefined };
+  const feed = {
+    hasLease: true,
+    isConnected: true,
+    requestLease: () => feed.hasLease,
+    subscribe: () => undefined,
+  };
   const cache = new UserCache(repository, feed as unknown as ChangeFeed, new Environment());
   const answerNext = async () => {
     waiting.shift()?.();
@@ -97,24 +102,25 @@ describe('load during a change', () => {
   });
 });
 
-it('neither caches nor returns entries while the change feed is not live', async () => {
-  const { cache, feed, answerNext } = createCache(
-    userWithSession('ada', false),
-    userWithSession('ada', false),
-  );
-  const first = cache.load('ada', LOOKUP);
-  feed.isLive = false;
+it('caches nothing while the change feed is not connected', async () => {
+  const { cache, feed, answerNext } = createCache(userWithSession('ada', false));
+  const found = cache.load('ada', LOOKUP);
+  feed.isConnected = false;
   await answerNext();
-  await first;
-  feed.isLive = true;
+  await found;
+  feed.isConnected = true;
   expect(cache.get('ada', LOOKUP)).toBeUndefined();
+});
 
-  const second = cache.load('ada', LOOKUP);
+it('returns a cached entry only while the change feed has a lease', async () => {
+  const { cache, feed, answerNext } = createCache(userWithSession('ada', false));
+  feed.hasLease = false;
+  const found = cache.load('ada', LOOKUP);
   await answerNext();
-  await second;
-  expect(cache.get('ada', LOOKUP)).toMatchObject({ user: { id: 'ada' } });
-  feed.isLive = false;
+  await found;
   expect(cache.get('ada', LOOKUP)).toBeUndefined();
+  feed.hasLease = true;
+  expect(cache.get('ada', LOOKUP)).toMatchObject({ user: { id: 'ada' } });
 });
 
 it('does not cache a user under another spelling of the id than the stored one', async () => {
@@ -160,7 +166,7 @@ describe('the maximum age of an entry', () => {
 const cacheOf = (users: number, large: (id: string) => UserWithSession) => {
   const environment = Object.assign(new Environment(), { USER_CACHE_MAX: users });
   const repository = { find: (id: string) => Promise.resolve(large(id)) };
-  const feed = { isLive: true, subscribe: () => undefined };
+  const feed = { requestLease: () => true, isConnected: true, subscribe: () => undefined };
   return new UserCache(
     repository as unknown as AuthRepository,
     feed as unknown as ChangeFeed,
