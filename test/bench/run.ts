@@ -3,10 +3,12 @@ import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { benchAuditExport } from './audit-export.ts';
 import { benchColdPath } from './cold-path.ts';
+import { benchCommitCost } from './commit-cost.ts';
+import { benchFeeds } from './feeds.ts';
 import { benchHotPath, FULL, QUICK } from './hot-path.ts';
 import { benchLists } from './lists.ts';
 import { OTHER_CORES, pin } from './load.ts';
-import { benchCuts, benchReplicas, benchTriggers } from './replicas.ts';
+import { benchCuts, benchReplicas } from './replicas.ts';
 import { printRows, type Row } from './row.ts';
 import { benchSessions } from './sessions.ts';
 import { benchMemory } from './soak.ts';
@@ -34,9 +36,10 @@ const PARTS: Record<string, (quick: boolean) => Promise<Row[]>> = {
   start: (quick) => benchStart(quick ? 3 : 5),
   replicas: (quick) => benchReplicas(quick ? 100 : 1000),
   cuts: (quick) => benchCuts(quick ? 200 : 1000),
-  triggers: (quick) => benchTriggers(quick ? 100 : 1000),
   lists: (quick) => benchLists(quick ? 5 : 15, listRows),
   sessions: (quick) => benchSessions(quick ? 5 : 15),
+  'commit-cost': (quick) => benchCommitCost(quick ? 0.2 : 0.5),
+  feeds: (quick) => benchFeeds(quick ? 3 : 10),
   'audit-export': (quick) => benchAuditExport(quick ? 200_000 : 1_000_000),
   memory: (quick) => benchMemory(quick ? 150_000 : 1_000_000),
 };
