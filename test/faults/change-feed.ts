@@ -1,28 +1,28 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type TestUser, signUp } from '../support/users.ts';
 import type { Fault } from './fault.ts';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
+import { FEED_CONNECTION, startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
 
 let proxy: TcpProxy;
 let bannedUsers: TestUser[];
 
 /**
- * The service may use its cache only while notifications arrive. Without them, a ban written
- * by SQL must be in force at the next request.
+ * The service may use its cache only while it reads the recorded changes. Without them, a ban
+ * written by SQL must be in force at the next request.
  */
-export const notificationsCut: Fault = {
-  name: 'notification connection cut while bans are written',
+export const feedCut: Fault = {
+  name: 'connection of the change feed cut while bans are written',
   answers: [200],
   seconds: 0,
   start: async (context) => {
-    proxy = await startTcpProxy(() => context.system.port);
+    proxy = await startTcpProxy(() => context.system.port, FEED_CONNECTION);
     context.onClose(() => proxy.close());
-    await context.serve({ CHANGE_FEED: 'on', DATABASE_DIRECT_URL: context.system.url(proxy.port) });
+    await context.serve({ CHANGE_FEED: 'on', DATABASE_URL: context.system.url(proxy.port) });
     bannedUsers = [];
     for (let index = 0; index < 3; index += 1) bannedUsers.push(await signUp(context.system.auth));
     if (proxy.opened === 0) {
       context.note(
-        'the service receives no notifications: this tests only that it reads each time',
+        'the service reads no recorded changes: this tests only that it reads users each time',
       );
     }
   },
@@ -42,9 +42,9 @@ export const notificationsCut: Fault = {
       context.expect(seen < 250, `a ban is in force at once: ${Math.round(seen)} ms`);
       await context.system.sql('update "user" set banned = false where id = $1', [user.id]);
       const { status } = await ask();
-      context.expect(status === 200, `nothing is cached without notifications: ${status}`);
+      context.expect(status === 200, `nothing is cached without the feed: ${status}`);
       proxy.cut = false;
-      // The listener needs time to reconnect and to enable the cache.
+      // The feed needs time to reconnect and to enable the cache.
       await sleep(2000);
     }
   },

@@ -1,4 +1,4 @@
-import { notificationsCut } from './change-feed.ts';
+import { feedCut } from './change-feed.ts';
 import { idleConnections, largeHeader, slowBodies, slowHeaders } from './clients.ts';
 import { clockMoved } from './clock.ts';
 import { frozen, killed, restarted } from './database-away.ts';
@@ -13,6 +13,13 @@ import {
 import type { Fault } from './fault.ts';
 import { flooded, issuerDown, issuerStalls, keysRotate } from './issuer.ts';
 import { poolerFrozen, poolerKilled } from './pooler.ts';
+import {
+  bansWhileFeedIsCut,
+  bulkDeletion,
+  crashWithPrepared,
+  longTransaction,
+  pausedService,
+} from './recorded-changes.ts';
 import { replicaKilled, rollingRestart } from './replicas.ts';
 
 /** In the order in which they run. */
@@ -28,7 +35,12 @@ export const FAULTS: Fault[] = [
   readOnly,
   poolerKilled,
   poolerFrozen,
-  notificationsCut,
+  feedCut,
+  bansWhileFeedIsCut,
+  pausedService,
+  longTransaction,
+  bulkDeletion,
+  crashWithPrepared,
   issuerDown,
   issuerStalls,
   keysRotate,

@@ -11,10 +11,7 @@ async function startBehindPgBouncer(context: FaultContext): Promise<void> {
   const { folder, port } = context.system;
   bouncer = await startPgBouncer(join(folder, 'pgbouncer'), port, SERVICE_ROLE, SERVICE_ROLE);
   context.onClose(() => bouncer.kill());
-  await context.serve({
-    DATABASE_URL: context.system.url(bouncer.port),
-    DATABASE_DIRECT_URL: context.system.url(),
-  });
+  await context.serve({ DATABASE_URL: context.system.url(bouncer.port) });
 }
 
 export const poolerKilled: Fault = {

@@ -95,7 +95,7 @@ export class System {
     this.postgres = await startPostgres({
       dataDir: join(this.folder, 'postgres'),
       // Without fsync only a crash of the machine loses data, not a killed process.
-      settings: { fsync: 'off', max_connections: '100' },
+      settings: { fsync: 'off', max_connections: '100', max_prepared_transactions: '5' },
     });
   }
 
