@@ -4,8 +4,7 @@ import { Client } from 'pg';
 import { selectKeys, type VerificationKey } from '../auth/jwk.js';
 import { fetchKeySet, requireSecureUrl } from '../auth/jwks-fetcher.js';
 import type { Environment } from '../config/environment.js';
-import { CHANNEL } from '../database/change-triggers.js';
-import { verifyDelivery } from '../database/delivery-check.js';
+import { readChanges, readTableFile } from '../database/change-table.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
 import { explainToken } from './explain-token.js';
 
@@ -159,30 +158,32 @@ const CONNECTION_LIMIT = `
     (select count(*)::int from pg_stat_activity
       where backend_type = 'client backend' and application_name not like 'gatehouse%') as used`;
 
-/** Sends a notification through DATABASE_URL and waits for it, as the change feed does. */
+/** Reads the recorded changes through DATABASE_URL, as the change feed does. */
 async function checkFeed(
-  { environment }: OnlineOptions,
+  { environment, client }: OnlineOptions,
   { facts, faults }: OnlineFindings,
 ): Promise<void> {
   if (!environment.CHANGE_FEED) return void facts.push('feed    off (CHANGE_FEED=off)');
-  const listener = new Client({
-    connectionString: environment.directUrl,
+  const feed = new Client({
+    connectionString: environment.DATABASE_URL,
     application_name: 'gatehouse doctor',
     connectionTimeoutMillis: TIMEOUT_MS,
   });
-  listener.on('error', () => undefined);
+  feed.on('error', () => undefined);
   try {
-    await listener.connect();
-    await listener.query(`listen ${CHANNEL}`);
-    const sentAt = performance.now();
-    await verifyDelivery(listener, environment.DATABASE_URL);
-    const ms = Math.ceil(performance.now() - sentAt);
-    facts.push(`feed    a notification arrived after ${ms} ms, with the time to connect`);
+    const startedAt = performance.now();
+    await feed.connect();
+    await readChanges(feed, null);
+    const ms = Math.ceil(performance.now() - startedAt);
+    if ((await readTableFile(feed)) !== (await readTableFile(client))) {
+      throw new Error('DATABASE_DIRECT_URL leads to another database than DATABASE_URL');
+    }
+    facts.push(`feed    the changes were read after ${ms} ms, with the time to connect`);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     faults.push(`The change feed does not work, so nothing is cached: ${message}.`);
   } finally {
-    await listener.end().catch(() => undefined);
+    await feed.end().catch(() => undefined);
   }
 }
 

@@ -84,7 +84,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     return this.last !== undefined;
   }
 
-  /** The time since the last heartbeat. Infinite while the feed is disconnected. */
+  /** The time since the last poll. Infinite while the feed is disconnected. */
   get ageMs(): number {
     return performance.now() - this.leaseExpiresAt + LEASE_MS;
   }

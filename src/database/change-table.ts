@@ -1,12 +1,13 @@
 import type { Client } from 'pg';
 
+const TABLE_FILE = `pg_postmaster_start_time() || ' ' || pg_relation_filepath('gatehouse.change')`;
+
 /**
  * Identifies what the table contains: the start of the server, the file of the table, and a row
  * that a crash deletes together with all others. If one of them changed, changes may be lost. Null
  * if the row is missing.
  */
-export const INCARNATION = `pg_postmaster_start_time() || ' '
-  || pg_relation_filepath('gatehouse.change') || ' '
+export const INCARNATION = `${TABLE_FILE} || ' '
   || nullif(array(select user_id from gatehouse.change where xid = '0'), '{}')::text`;
 
 /** The result of one poll. */
@@ -70,6 +71,12 @@ export async function readChanges(client: Client, since: string | null): Promise
   const [poll] = rows;
   if (!poll) throw new Error('PostgreSQL returned no row');
   return poll;
+}
+
+/** Names the server and the file of the table. */
+export async function readTableFile(client: Client): Promise<string | undefined> {
+  const { rows } = await client.query<{ file: string }>(`select ${TABLE_FILE} as file`);
+  return rows[0]?.file;
 }
 
 /**

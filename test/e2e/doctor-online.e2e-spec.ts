@@ -169,7 +169,7 @@ describe('npm run doctor -- --online', () => {
 
   it('accepts a valid token and finds no fault', async () => {
     let report = await doctor({}, { token: `Bearer ${ada.token}\n` });
-    // A busy machine can miss the second within which a notification must arrive.
+    // A busy machine can take longer than the timeout of the feed.
     for (let retry = 0; retry < 3 && report.stdout.includes('change feed'); retry += 1) {
       report = await doctor({}, { token: `Bearer ${ada.token}\n` });
     }
@@ -184,7 +184,7 @@ describe('npm run doctor -- --online', () => {
     expect(stdout).toMatch(/^clock   the issuer is in step with this machine$/m);
     expect(stdout).toMatch(/^token   accepted$/m);
     expect(stdout).toMatch(/^pool    1 × \(10 \+ 2\) connections needed, \d+ allowed, \d+ in use/m);
-    expect(stdout).toMatch(/^feed    a notification arrived after \d+ ms/m);
+    expect(stdout).toMatch(/^feed    the changes were read after \d+ ms/m);
   });
 
   it('exits with 1 for a refused token and for a change feed of another database', async () => {
@@ -196,7 +196,7 @@ describe('npm run doctor -- --online', () => {
     expect(linesWith('FAULT', stdout)).toEqual([
       expect.stringMatching(/^FAULT   Gatehouse refuses the token: it is for "http/),
       expect.stringMatching(
-        /^FAULT   The change feed does not work.* DATABASE_DIRECT_URL does not/,
+        /^FAULT   The change feed does not work.* DATABASE_DIRECT_URL leads to another/,
       ),
     ]);
     expect(stdout).not.toContain(ada.token.slice(0, 20));

@@ -232,7 +232,7 @@ it('does not count a change whose transaction fails at its commit', async () => 
 });
 
 it('reports that the change feed is down while its triggers are missing', async () => {
-  await stack.database.sql('alter table "user" disable trigger gatehouse_announce_update');
+  await stack.database.sql('alter table "user" disable trigger gatehouse_record_update');
   await until(async () => (await scrape()).value('gatehouse_change_feed_up'), 0);
   expect((await scrape()).value('gatehouse_change_feed_age_seconds')).toBeGreaterThan(1);
 });
