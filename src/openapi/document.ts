@@ -116,7 +116,7 @@ interface Parameter {
 interface Response {
   description?: string;
   headers?: Record<string, object>;
-  content?: Record<string, { schema?: { $ref?: string } }>;
+  content?: Record<string, { schema?: { $ref?: string; allOf?: object[] } }>;
 }
 
 type Schema = Record<string, unknown>;
@@ -153,7 +153,7 @@ function completeOperation(path: string, operation: Operation): void {
     ...marked.map((key) => key.slice(PROBLEM_MARK.length)),
   ]);
   for (const [status, ofStatus] of Map.groupBy(codes, (code) => kindOf(code).status)) {
-    operation.responses[status] = problemResponse(ofStatus);
+    operation.responses[status] = problemResponse(status, ofStatus);
   }
   for (const parameter of operation.parameters ?? []) completeParameter(parameter);
   for (const [status, response] of Object.entries(operation.responses)) {
@@ -205,11 +205,16 @@ function headersOf(status: number, { content }: Response, isRateLimited: boolean
   return Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
 }
 
-function problemResponse(codes: string[]): Response {
+/** Generators of clients create a union from the codes of each status. */
+function problemResponse(status: number, codes: string[]): Response {
   const examples = Object.fromEntries(
     codes.map((code) => [code, { value: problemBody(new Problem(code), '/api/v1/…', EXAMPLE_ID) }]),
   );
-  const media = { schema: { $ref: `${SCHEMAS}ErrorResponse` }, examples };
+  const ofStatus = {
+    type: 'object',
+    properties: { status: { const: status }, code: { type: 'string', enum: codes } },
+  };
+  const media = { schema: { allOf: [{ $ref: `${SCHEMAS}ErrorResponse` }, ofStatus] }, examples };
   return {
     description: codes.map((code) => `\`${code}\`: ${kindOf(code).title}`).join('. '),
     content: { 'application/problem+json': media },
