@@ -1,5 +1,6 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { format } from 'prettier';
+import { format, resolveConfig } from 'prettier';
 import { problemKinds } from '../../src/problems/problem.js';
 import { extensions } from '../../src/extensions.js';
 import { createDocument } from '../../src/openapi/document.js';
@@ -8,7 +9,7 @@ import { createDatabase } from '../support/database.js';
 
 /** Compares a generated file with its source. `UPDATE_GENERATED=1` writes the file first. */
 async function expectGenerated(path: string, text: string): Promise<void> {
-  const expected = await format(text, { filepath: path, printWidth: 100 });
+  const expected = await format(text, { ...(await resolveConfig(path)), filepath: path });
   if (process.env['UPDATE_GENERATED']) writeFileSync(path, expected);
   expect(readFileSync(path, 'utf8')).toBe(expected);
 }
@@ -87,4 +88,10 @@ it('describes the current API in openapi.json', async () => {
     await gatehouse.close();
     await database.drop();
   }
+});
+
+it('has types of openapi.json in the TypeScript client', async () => {
+  const generator = 'node_modules/openapi-typescript/bin/cli.js';
+  const types = execFileSync(process.execPath, [generator, 'openapi.json'], { encoding: 'utf8' });
+  await expectGenerated('clients/typescript/src/schema.ts', types);
 });

@@ -1,0 +1,3 @@
+import { createGatehouse, orThrow, ProblemError } from '@gatehouse/client';
+
+Object.assign(globalThis, { client: { createGatehouse, orThrow, ProblemError } });
