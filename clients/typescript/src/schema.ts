@@ -13,7 +13,7 @@ export interface paths {
     };
     /**
      * Get the current session, token and user
-     * @description Returns the session that the token names, or null if it names none. Also returns the user and the times of the token.
+     * @description Returns the session that the token names, or null if it names none. Also returns the user and the times of the token. After a refresh of the session, its `updatedAt` and `expiresAt` can be up to 30 seconds old (`CACHE_MAX_AGE_SECONDS`).
      */
     get: operations['getSession'];
     put?: never;
@@ -33,7 +33,7 @@ export interface paths {
     };
     /**
      * Get the authenticated user
-     * @description Returns the current data of the user, not the claims of the token.
+     * @description Returns the current data of the user, not the claims of the token. `permissions` lists what the user may do.
      */
     get: operations['getMe'];
     put?: never;
@@ -73,7 +73,7 @@ export interface paths {
     };
     /**
      * Find users
-     * @description For admins. All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one.
+     * @description All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one. Requires `user:list`.
      */
     get: operations['listUsers'];
     put?: never;
@@ -93,7 +93,7 @@ export interface paths {
     };
     /**
      * Get a user
-     * @description For the user and for admins. Send the `ETag` as `If-Match` with a change.
+     * @description Send the `ETag` as `If-Match` with a change. Requires `user:get` for another user.
      */
     get: operations['getUser'];
     put?: never;
@@ -103,7 +103,7 @@ export interface paths {
     head?: never;
     /**
      * Change the name or the picture of a user
-     * @description For the user and for admins. Omitted fields stay unchanged.
+     * @description Omitted fields stay unchanged. Requires `user:update` for another user.
      */
     patch: operations['updateUser'];
     trace?: never;
@@ -118,7 +118,7 @@ export interface paths {
     get?: never;
     /**
      * Change the roles of a user
-     * @description For admins. It takes effect on the user's next request. When a user loses the admin role, the sessions in which they impersonate others end. You cannot remove your own admin role, nor that of the last admin.
+     * @description It takes effect on the user's next request. When a user loses `user:impersonate`, the sessions in which they impersonate others end. You cannot remove your own `user:set-role`, nor that of the last user who has it. Requires `user:set-role`.
      */
     put: operations['changeUserRole'];
     post?: never;
@@ -139,14 +139,54 @@ export interface paths {
     put?: never;
     /**
      * Ban a user and end all their sessions
-     * @description For admins. In the same transaction, it ends every session of the user and every session in which the user impersonates others. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still rejects the user. Banning a banned user replaces the reason and the expiry. Omitted fields are cleared. You cannot ban yourself or the last admin.
+     * @description It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself or the last admin. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user. Requires `user:ban`.
      */
     post: operations['banUser'];
     /**
      * Lift the ban of a user
-     * @description For admins. The user can sign in again, but ended sessions stay ended. You can repeat the request safely.
+     * @description The user can sign in again, but ended sessions stay ended. You can repeat the request safely. Requires `user:ban`.
      */
     delete: operations['unbanUser'];
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/api/v1/sessions': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * Find sessions of all users
+     * @description All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one. Requires `session:list`.
+     */
+    get: operations['listAllSessions'];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/api/v1/sessions/revocations': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    /**
+     * End the sessions that match a filter
+     * @description The filter is that of the list. Send `dryRun` first, then `expected` with its `matched`. Your own session continues unless you send `includeOwn`. So do the sessions of users who have a permission that you lack. One call ends at most 10,000 sessions, in transactions of at most 1,000: while `more` is true, send the request again. Each affected user gets an audit event with your reason. Requires `session:revoke`.
+     */
+    post: operations['revokeSessionsByFilter'];
+    delete?: never;
     options?: never;
     head?: never;
     patch?: never;
@@ -161,14 +201,14 @@ export interface paths {
     };
     /**
      * List the sessions of a user
-     * @description For the user and for admins. Lists the sessions that have not expired, newest first. `current` marks the session that the token of this request names.
+     * @description Lists the sessions that have not expired, newest first. `current` marks the session that the token of this request names. Requires `session:list` for another user.
      */
     get: operations['listSessions'];
     put?: never;
     post?: never;
     /**
      * End all sessions of a user
-     * @description For the user and for admins. With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session could still be accepted.
+     * @description With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session could still be accepted. Requires `session:revoke` for another user.
      */
     delete: operations['revokeSessions'];
     options?: never;
@@ -188,7 +228,7 @@ export interface paths {
     post?: never;
     /**
      * End one session
-     * @description For the user and for admins. The response is 404 for a session of another user and for a session that has already ended.
+     * @description The response is `SESSION_NOT_FOUND` for a session of another user and for one that has already ended. Requires `session:revoke` for another user.
      */
     delete: operations['revokeSession'];
     options?: never;
@@ -205,7 +245,7 @@ export interface paths {
     };
     /**
      * List the linked sign-in accounts of a user
-     * @description For the user and for admins. Never returns a password or a token of a provider.
+     * @description Never returns a password or a token of a provider. Requires `user:get` for another user.
      */
     get: operations['listUserAccounts'];
     put?: never;
@@ -225,7 +265,7 @@ export interface paths {
     };
     /**
      * List audit events, newest first
-     * @description For admins. Each change and its event are one transaction. Events cannot be changed or removed. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each.
+     * @description Each change and its event are one transaction. Events cannot be changed or removed. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each. Requires `audit:list`. With `Accept: application/x-ndjson`, it requires `audit:export`.
      */
     get: operations['listAuditEvents'];
     put?: never;
@@ -359,6 +399,182 @@ export interface components {
        */
       binding: 'session' | 'user';
     };
+    CurrentUserRead: {
+      /** @example byw0aIRDRyss66n3MiWozxo255p7Y1CP */
+      id: string;
+      /** @example ada@example.com */
+      email: string;
+      emailVerified: boolean;
+      /** @example Ada Lovelace */
+      name: string;
+      /** @example null */
+      image: string | null;
+      /**
+       * @description The stored text: roles joined by commas
+       * @example user,support
+       */
+      role: string | null;
+      /**
+       * @description The same roles as a list
+       * @example [
+       *       "user",
+       *       "support"
+       *     ]
+       */
+      roles: string[];
+      /**
+       * @description Whether the user is banned now
+       * @example false
+       */
+      banned: boolean;
+      /** @example null */
+      banReason: string | null;
+      /**
+       * Format: date-time
+       * @example null
+       */
+      banExpires: string | null;
+      /** Format: date-time */
+      createdAt: string;
+      /** Format: date-time */
+      updatedAt: string;
+      /**
+       * @description The actions that at least one role of the user allows, by resource, so that a page can hide what the user may not do. Empty in an impersonated session.
+       * @example {
+       *       "user": [
+       *         "list",
+       *         "get"
+       *       ],
+       *       "session": [
+       *         "list"
+       *       ],
+       *       "audit": []
+       *     }
+       */
+      permissions?: {
+        user: string[];
+        session: string[];
+        audit: string[];
+      } & {
+        [key: string]: string[];
+      };
+    };
+    CurrentSessionRead: {
+      session: components['schemas']['SessionRead'] | null;
+      token: components['schemas']['TokenRead'];
+      user: components['schemas']['CurrentUserRead'];
+    };
+    AccountRead: {
+      id: string;
+      /** @example github */
+      providerId: string;
+      /** @description The id of the user at the provider */
+      accountId: string;
+      /**
+       * @example [
+       *       "read:user",
+       *       "user:email"
+       *     ]
+       */
+      scopes: string[];
+      /** Format: date-time */
+      createdAt: string;
+      /** Format: date-time */
+      updatedAt: string;
+    };
+    AccountList: {
+      items: components['schemas']['AccountRead'][];
+    };
+    ListedUser: {
+      /** @example byw0aIRDRyss66n3MiWozxo255p7Y1CP */
+      id: string;
+      /** @example ada@example.com */
+      email: string;
+      emailVerified: boolean;
+      /** @example Ada Lovelace */
+      name: string;
+      /** @example null */
+      image: string | null;
+      /**
+       * @description The stored text: roles joined by commas
+       * @example user,support
+       */
+      role: string | null;
+      /**
+       * @description The same roles as a list
+       * @example [
+       *       "user",
+       *       "support"
+       *     ]
+       */
+      roles: string[];
+      /**
+       * @description Whether the user is banned now
+       * @example false
+       */
+      banned: boolean;
+      /** @example null */
+      banReason: string | null;
+      /**
+       * Format: date-time
+       * @example null
+       */
+      banExpires: string | null;
+      /** Format: date-time */
+      createdAt: string;
+      /** Format: date-time */
+      updatedAt: string;
+      /**
+       * Format: date-time
+       * @description With `include=sessions`: when the newest stored session of the user began. Null if none is stored.
+       * @example 2026-11-01T08:00:00.000Z
+       */
+      lastSignInAt?: string | null;
+      /**
+       * Format: int64
+       * @description With `include=sessions`: the number of sessions that have not ended. Null if this database stores no sessions.
+       * @example 1
+       */
+      activeSessions?: number | null;
+    };
+    Pagination: {
+      /**
+       * Format: int64
+       * @example 20
+       */
+      limit: number;
+      /**
+       * @description The cursor of the next page, or null on the last page
+       * @example null
+       */
+      nextCursor: string | null;
+      /**
+       * Format: int64
+       * @description Null if the request has a `cursor`
+       * @example 1
+       */
+      page: number | null;
+      /**
+       * Format: int64
+       * @description Null with `total=none`
+       * @example 2
+       */
+      total: number | null;
+      /**
+       * Format: int64
+       * @example 1
+       */
+      totalPages: number | null;
+      /**
+       * @description Whether `total` is an estimate, because more than 10,000 are expected or counting would take long
+       * @example false
+       */
+      totalIsEstimate: boolean;
+    };
+    UserList: {
+      items: components['schemas']['ListedUser'][];
+      pagination: components['schemas']['Pagination'];
+    };
     UserRead: {
       /** @example byw0aIRDRyss66n3MiWozxo255p7Y1CP */
       id: string;
@@ -382,7 +598,10 @@ export interface components {
        *     ]
        */
       roles: string[];
-      /** @description Whether the user is banned now */
+      /**
+       * @description Whether the user is banned now
+       * @example false
+       */
       banned: boolean;
       /** @example null */
       banReason: string | null;
@@ -395,59 +614,6 @@ export interface components {
       createdAt: string;
       /** Format: date-time */
       updatedAt: string;
-    };
-    CurrentSessionRead: {
-      session: components['schemas']['SessionRead'] | null;
-      token: components['schemas']['TokenRead'];
-      user: components['schemas']['UserRead'];
-    };
-    AccountRead: {
-      id: string;
-      /** @example github */
-      providerId: string;
-      /** @description The id of the user at the provider */
-      accountId: string;
-      /**
-       * @example [
-       *       "read:user",
-       *       "user:email"
-       *     ]
-       */
-      scopes: string[];
-      /** Format: date-time */
-      createdAt: string;
-      /** Format: date-time */
-      updatedAt: string;
-    };
-    AccountList: {
-      items: components['schemas']['AccountRead'][];
-    };
-    Pagination: {
-      /**
-       * Format: int64
-       * @example 20
-       */
-      limit: number;
-      /** @description The cursor of the next page, or null on the last page */
-      nextCursor: string | null;
-      /**
-       * Format: int64
-       * @description Null if the request has a `cursor`
-       */
-      page: number | null;
-      /**
-       * Format: int64
-       * @description Null with `total=none`
-       */
-      total: number | null;
-      /** Format: int64 */
-      totalPages: number | null;
-      /** @description Whether `total` is an estimate, as it is when more than 10,000 are expected */
-      totalIsEstimate: boolean;
-    };
-    UserList: {
-      items: components['schemas']['UserRead'][];
-      pagination: components['schemas']['Pagination'];
     };
     UserUpdate: {
       /** @example Ada Lovelace */
@@ -465,15 +631,156 @@ export interface components {
     BanRequest: {
       /**
        * @description The reason for the ban
-       * @example spam
+       * @example Spam
        */
       reason?: string | null;
       /**
        * Format: date-time
-       * @description The end of the ban. A ban without it is permanent.
-       * @example 2030-01-01T00:00:00.000Z
+       * @description The end of the ban. Null: the ban has no end.
+       * @example null
        */
       expiresAt?: string | null;
+    };
+    SessionUser: {
+      id: string;
+      /** @example ada@example.com */
+      email: string;
+      /** @example Ada Lovelace */
+      name: string;
+    };
+    SessionWithUser: {
+      /** @example Kq1cW9nNn3cJr0mH7yqD2vXo8sTfLbAe */
+      id: string;
+      userId: string;
+      /** Format: date-time */
+      createdAt: string;
+      /** Format: date-time */
+      updatedAt: string;
+      /** Format: date-time */
+      expiresAt: string;
+      /** @description As Better-Auth stored it */
+      ipAddress: string | null;
+      userAgent: string | null;
+      /** @description Derived from the user agent */
+      device: components['schemas']['DeviceRead'];
+      /** @description The id of the admin who impersonates this user. Only admins see it. */
+      impersonatedBy: string | null;
+      /** @description Whether the token of this request names this session */
+      current: boolean;
+      user: components['schemas']['SessionUser'];
+    };
+    SessionPage: {
+      items: components['schemas']['SessionWithUser'][];
+      pagination: components['schemas']['Pagination'];
+    };
+    RevocationFilter: {
+      /**
+       * @description Only the sessions of this user
+       * @example k3PzVtq0YtN1zXcX1bq9vG5mHq2n8sLd
+       */
+      userId?: string;
+      /**
+       * @description Only sessions from this IP address or network. Better-Auth stores the first 64 bits of an IPv6 address: use a network such as `2001:db8:1:2::/64`.
+       * @example 203.0.113.0/24
+       */
+      ip?: string;
+      /**
+       * Format: date-time
+       * @description Only sessions that began at or after this time
+       * @example 2026-01-01T00:00:00Z
+       */
+      createdFrom?: string;
+      /**
+       * Format: date-time
+       * @description Only sessions that began at or before this time
+       * @example 2026-12-31T23:59:59Z
+       */
+      createdTo?: string;
+      /**
+       * @description Only sessions in which an admin does, or does not, impersonate the user
+       * @example true
+       */
+      impersonated?: boolean;
+      /**
+       * @description `active` sessions have not expired. Better-Auth can keep expired ones for long.
+       * @default active
+       * @enum {string}
+       */
+      state: 'active' | 'expired';
+      /**
+       * @description Every active session. It excludes all other conditions.
+       * @enum {boolean}
+       */
+      all?: true;
+    };
+    SessionRevocation: {
+      /**
+       * @description At least one condition besides `state: active`, or `{ "all": true }`
+       * @example {
+       *       "ip": "203.0.113.0/24"
+       *     }
+       */
+      filter: components['schemas']['RevocationFilter'];
+      /**
+       * @description Ends nothing. The response shows what would end.
+       * @default false
+       * @example true
+       */
+      dryRun: boolean;
+      /**
+       * Format: int32
+       * @description The number of sessions that you expect to match, for example `matched` of a dry run. If another number matches, no session ends.
+       * @example 12
+       */
+      expected?: number;
+      /**
+       * @description Also ends your own session, after all others. Without a session id in your token, all your sessions count as your own.
+       * @default false
+       */
+      includeOwn: boolean;
+      /**
+       * @description The reason, for the audit events
+       * @example abuse from this network
+       */
+      reason?: string | null;
+    };
+    SessionRevocationResult: {
+      /**
+       * Format: int64
+       * @description The number of sessions that matched, including your own
+       * @example 12
+       */
+      matched: number;
+      /** @description Whether `matched` is an estimate, as it can be above 10,000 without `expected` */
+      matchedIsEstimate: boolean;
+      /**
+       * Format: int64
+       * @description The number of sessions that this call ended. 0 in a dry run.
+       * @example 12
+       */
+      revoked: number;
+      /**
+       * Format: int64
+       * @description The number of users of the ended sessions, or in a dry run of the sessions that one call would end
+       * @example 3
+       */
+      users: number;
+      /**
+       * Format: int64
+       * @description The number of matching sessions that continue, because their users have permissions that you lack. It counts the newest 10,000 sessions.
+       * @example 0
+       */
+      skipped: number;
+      /** @description Whether matching sessions remain, besides your own. One call ends at most 10,000. Send the request again. */
+      more: boolean;
+      /**
+       * Format: date-time
+       * @description The latest time at which a token not bound to a session could still be accepted, as in the end of one session. Null in a dry run.
+       * @example 2026-12-08T12:00:00.000Z
+       */
+      residual: string | null;
+      /** @description The newest matching sessions, at most 10 */
+      sample: components['schemas']['SessionRead'][];
     };
     SessionList: {
       /** @description The newest sessions, at most 100. The session of this request is always included. */
@@ -503,6 +810,14 @@ export interface components {
        */
       residual: string | null;
     };
+    AuditUser: {
+      /** @example k3PzVtq0YtN1zXcX1bq9vG5mHq2n8sLd */
+      id: string;
+      /** @example Ada Lovelace */
+      name: string;
+      /** @example ada@example.com */
+      email: string;
+    };
     AuditEventRead: {
       /** Format: uuid */
       id: string;
@@ -515,13 +830,20 @@ export interface components {
         | 'user.banned'
         | 'user.unbanned'
         | 'session.revoked'
-        | 'session.revoked_all';
+        | 'session.revoked_all'
+        | 'session.revoked_by_filter';
       /** @description The user who made the change */
       actorId: string;
+      /** @description The name and e-mail address of the actor now. Null if the user has been deleted. */
+      actor: components['schemas']['AuditUser'] | null;
       /** @description The admin who impersonated the actor */
       impersonatorId: string | null;
+      /** @description The name and e-mail address of the impersonating admin now. Null if the user has been deleted. */
+      impersonator: components['schemas']['AuditUser'] | null;
       /** @description The user who was changed */
       targetUserId: string;
+      /** @description The name and e-mail address of the changed user now. Null if the user has been deleted. */
+      target: components['schemas']['AuditUser'] | null;
       /** @description The changed values before the change */
       before: {
         [key: string]: unknown;
@@ -544,7 +866,10 @@ export interface components {
        * @example 20
        */
       limit: number;
-      /** @description The cursor of the next page, or null on the last page */
+      /**
+       * @description The cursor of the next page, or null on the last page
+       * @example null
+       */
       nextCursor: string | null;
     };
     AuditEventList: {
@@ -628,12 +953,16 @@ export interface components {
         | 'USER_BANNED'
         | 'EMAIL_NOT_VERIFIED'
         | 'AUTH_FORBIDDEN'
+        | 'ROLE_ESCALATION'
         | 'NOT_FOUND'
+        | 'USER_NOT_FOUND'
+        | 'SESSION_NOT_FOUND'
         | 'METHOD_NOT_ALLOWED'
         | 'REQUEST_TIMEOUT'
         | 'SELF_BAN'
         | 'SELF_DEMOTION'
         | 'LAST_ADMIN'
+        | 'COUNT_MISMATCH'
         | 'CONFLICT'
         | 'PRECONDITION_FAILED'
         | 'PAYLOAD_TOO_LARGE'
@@ -647,6 +976,17 @@ export interface components {
       /** @example 8f14e45f-ceea-467f-a0e6-c0f2a8a1b1de */
       requestId: string;
       errors?: components['schemas']['FieldErrorRead'][];
+      /**
+       * @description Only with `AUTH_FORBIDDEN`: the missing permissions, if the route requires any
+       * @example {
+       *       "user": [
+       *         "ban"
+       *       ]
+       *     }
+       */
+      missing?: {
+        [key: string]: string[];
+      };
       /** @description Only with `USER_BANNED` */
       banReason?: string | null;
       /**
@@ -654,6 +994,12 @@ export interface components {
        * @description Only with `USER_BANNED`. Null if the ban is permanent.
        */
       banExpires?: string | null;
+      /**
+       * Format: int64
+       * @description With `COUNT_MISMATCH`: the number of sessions that match
+       * @example 12
+       */
+      matched?: number;
     };
   };
   responses: never;
@@ -849,11 +1195,10 @@ export interface operations {
           'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
           RateLimit: components['headers']['RateLimit'];
           'RateLimit-Policy': components['headers']['RateLimit-Policy'];
-          ETag: components['headers']['ETag'];
           [name: string]: unknown;
         };
         content: {
-          'application/json': components['schemas']['UserRead'];
+          'application/json': components['schemas']['CurrentUserRead'];
         };
       };
       /** @description `MALFORMED_REQUEST`: The request is malformed. `VALIDATION_ERROR`: The request is invalid */
@@ -1113,22 +1458,10 @@ export interface operations {
     parameters: {
       query?: {
         /**
-         * @description The number of the page, starting at 1
-         * @example 1
+         * @description Part of the e-mail address or the name. Upper and lower case are equal.
+         * @example ada
          */
-        page?: number;
-        /**
-         * @description The maximum number of users on a page
-         * @example 20
-         */
-        limit?: number;
-        /**
-         * @description `nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.
-         * @example eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v
-         */
-        cursor?: string;
-        /** @description A minus sign reverses the order. Equal values are ordered by id. */
-        sort?: 'createdAt' | '-createdAt' | 'email' | '-email' | 'name' | '-name';
+        q?: string;
         /**
          * @description Only users who have this role
          * @example admin
@@ -1154,12 +1487,34 @@ export interface operations {
          * @example 2026-12-31T23:59:59Z
          */
         createdTo?: string;
+        /** @description A minus sign reverses the order. Equal values are ordered by id. */
+        sort?: 'createdAt' | '-createdAt' | 'email' | '-email' | 'name' | '-name';
         /**
-         * @description Part of the e-mail address or the name. Upper and lower case are equal.
-         * @example ada
+         * @description The maximum number of users on a page
+         * @example 20
          */
-        q?: string;
-        /** @description `estimate` counts up to 10,000 users exactly. Above that, it returns the estimate of the database. `exact` always counts. `none` omits the total. */
+        limit?: number;
+        /**
+         * @description `nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.
+         * @example eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v
+         */
+        cursor?: string;
+        /**
+         * @description The number of the page, starting at 1
+         * @example 1
+         */
+        page?: number;
+        /**
+         * @description Only users who have not signed in since this time, by the sessions that are stored. A sign-out removes a session. A total above 10,000 is then a rough estimate.
+         * @example 2026-01-01T00:00:00Z
+         */
+        signedInBefore?: string;
+        /**
+         * @description `sessions` adds `lastSignInAt` and `activeSessions` to each user
+         * @example sessions
+         */
+        include?: 'sessions';
+        /** @description `estimate` counts up to 10,000 users exactly. If there are more, or if counting them would take long, it returns the estimate of the database. `exact` always counts. `none` omits the total. */
         total?: 'estimate' | 'exact' | 'none';
       };
       header?: never;
@@ -1380,7 +1735,7 @@ export interface operations {
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -1394,7 +1749,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'USER_NOT_FOUND';
           };
         };
       };
@@ -1531,7 +1886,7 @@ export interface operations {
           };
         };
       };
-      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied */
+      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied. `ROLE_ESCALATION`: The permissions exceed your own */
       403: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -1545,11 +1900,11 @@ export interface operations {
             /** @constant */
             status?: 403;
             /** @enum {string} */
-            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN';
+            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN' | 'ROLE_ESCALATION';
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -1563,7 +1918,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'USER_NOT_FOUND';
           };
         };
       };
@@ -1754,7 +2109,7 @@ export interface operations {
           };
         };
       };
-      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied */
+      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied. `ROLE_ESCALATION`: The permissions exceed your own */
       403: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -1768,11 +2123,11 @@ export interface operations {
             /** @constant */
             status?: 403;
             /** @enum {string} */
-            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN';
+            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN' | 'ROLE_ESCALATION';
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -1786,7 +2141,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'USER_NOT_FOUND';
           };
         };
       };
@@ -1995,7 +2350,7 @@ export interface operations {
           };
         };
       };
-      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied */
+      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied. `ROLE_ESCALATION`: The permissions exceed your own */
       403: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2009,11 +2364,11 @@ export interface operations {
             /** @constant */
             status?: 403;
             /** @enum {string} */
-            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN';
+            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN' | 'ROLE_ESCALATION';
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2027,7 +2382,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'USER_NOT_FOUND';
           };
         };
       };
@@ -2232,7 +2587,7 @@ export interface operations {
           };
         };
       };
-      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied */
+      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied. `ROLE_ESCALATION`: The permissions exceed your own */
       403: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2246,11 +2601,11 @@ export interface operations {
             /** @constant */
             status?: 403;
             /** @enum {string} */
-            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN';
+            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN' | 'ROLE_ESCALATION';
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2264,7 +2619,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'USER_NOT_FOUND';
           };
         };
       };
@@ -2283,6 +2638,379 @@ export interface operations {
             status?: 412;
             /** @enum {string} */
             code?: 'PRECONDITION_FAILED';
+          };
+        };
+      };
+      /** @description `RATE_LIMITED`: Too many requests */
+      429: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          'Retry-After': components['headers']['Retry-After'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 429;
+            /** @enum {string} */
+            code?: 'RATE_LIMITED';
+          };
+        };
+      };
+      /** @description `INTERNAL_ERROR`: Internal server error */
+      500: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 500;
+            /** @enum {string} */
+            code?: 'INTERNAL_ERROR';
+          };
+        };
+      };
+      /** @description `SERVICE_UNAVAILABLE`: Service temporarily unavailable */
+      503: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          'Retry-After': components['headers']['Retry-After'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 503;
+            /** @enum {string} */
+            code?: 'SERVICE_UNAVAILABLE';
+          };
+        };
+      };
+    };
+  };
+  listAllSessions: {
+    parameters: {
+      query?: {
+        /**
+         * @description Only the sessions of this user
+         * @example k3PzVtq0YtN1zXcX1bq9vG5mHq2n8sLd
+         */
+        userId?: string;
+        /**
+         * @description Only sessions from this IP address or network. Better-Auth stores the first 64 bits of an IPv6 address: use a network such as `2001:db8:1:2::/64`.
+         * @example 203.0.113.0/24
+         */
+        ip?: string;
+        /**
+         * @description Only sessions that began at or after this time
+         * @example 2026-01-01T00:00:00Z
+         */
+        createdFrom?: string;
+        /**
+         * @description Only sessions that began at or before this time
+         * @example 2026-12-31T23:59:59Z
+         */
+        createdTo?: string;
+        /**
+         * @description Only sessions in which an admin does, or does not, impersonate the user
+         * @example true
+         */
+        impersonated?: boolean;
+        /** @description `active` sessions have not expired. Better-Auth can keep expired ones for long. */
+        state?: 'active' | 'expired';
+        /**
+         * @description The number of the page, starting at 1
+         * @example 1
+         */
+        page?: number;
+        /**
+         * @description The maximum number of items on a page
+         * @example 20
+         */
+        limit?: number;
+        /**
+         * @description `nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.
+         * @example eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v
+         */
+        cursor?: string;
+        /** @description `estimate` counts up to 10,000 rows exactly. Above that, it returns the estimate of the database. `exact` always counts. `none` omits the total. */
+        total?: 'estimate' | 'exact' | 'none';
+        /** @description A minus sign reverses the order. Equal values are ordered by id. */
+        sort?: '-createdAt' | 'createdAt' | '-updatedAt' | 'expiresAt';
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['SessionPage'];
+        };
+      };
+      /** @description `MALFORMED_REQUEST`: The request is malformed. `VALIDATION_ERROR`: The request is invalid */
+      400: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 400;
+            /** @enum {string} */
+            code?: 'MALFORMED_REQUEST' | 'VALIDATION_ERROR';
+          };
+        };
+      };
+      /** @description `AUTH_MISSING_TOKEN`: A bearer token is required. `AUTH_TOKEN_INVALID`: The token is invalid. `AUTH_TOKEN_EXPIRED`: The token has expired. `AUTH_SESSION_REVOKED`: The session has ended */
+      401: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          'WWW-Authenticate': components['headers']['WWW-Authenticate'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 401;
+            /** @enum {string} */
+            code?:
+              | 'AUTH_MISSING_TOKEN'
+              | 'AUTH_TOKEN_INVALID'
+              | 'AUTH_TOKEN_EXPIRED'
+              | 'AUTH_SESSION_REVOKED';
+          };
+        };
+      };
+      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied */
+      403: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 403;
+            /** @enum {string} */
+            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN';
+          };
+        };
+      };
+      /** @description `RATE_LIMITED`: Too many requests */
+      429: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          'Retry-After': components['headers']['Retry-After'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 429;
+            /** @enum {string} */
+            code?: 'RATE_LIMITED';
+          };
+        };
+      };
+      /** @description `INTERNAL_ERROR`: Internal server error */
+      500: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 500;
+            /** @enum {string} */
+            code?: 'INTERNAL_ERROR';
+          };
+        };
+      };
+      /** @description `SERVICE_UNAVAILABLE`: Service temporarily unavailable */
+      503: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          'Retry-After': components['headers']['Retry-After'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 503;
+            /** @enum {string} */
+            code?: 'SERVICE_UNAVAILABLE';
+          };
+        };
+      };
+    };
+  };
+  revokeSessionsByFilter: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['SessionRevocation'];
+      };
+    };
+    responses: {
+      200: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['SessionRevocationResult'];
+        };
+      };
+      /** @description `MALFORMED_REQUEST`: The request is malformed. `VALIDATION_ERROR`: The request is invalid */
+      400: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 400;
+            /** @enum {string} */
+            code?: 'MALFORMED_REQUEST' | 'VALIDATION_ERROR';
+          };
+        };
+      };
+      /** @description `AUTH_MISSING_TOKEN`: A bearer token is required. `AUTH_TOKEN_INVALID`: The token is invalid. `AUTH_TOKEN_EXPIRED`: The token has expired. `AUTH_SESSION_REVOKED`: The session has ended */
+      401: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          'WWW-Authenticate': components['headers']['WWW-Authenticate'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 401;
+            /** @enum {string} */
+            code?:
+              | 'AUTH_MISSING_TOKEN'
+              | 'AUTH_TOKEN_INVALID'
+              | 'AUTH_TOKEN_EXPIRED'
+              | 'AUTH_SESSION_REVOKED';
+          };
+        };
+      };
+      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied */
+      403: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 403;
+            /** @enum {string} */
+            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN';
+          };
+        };
+      };
+      /** @description `COUNT_MISMATCH`: Another number of sessions matches */
+      409: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 409;
+            /** @enum {string} */
+            code?: 'COUNT_MISMATCH';
+          };
+        };
+      };
+      /** @description `PAYLOAD_TOO_LARGE`: The body is too large */
+      413: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 413;
+            /** @enum {string} */
+            code?: 'PAYLOAD_TOO_LARGE';
+          };
+        };
+      };
+      /** @description `UNSUPPORTED_MEDIA_TYPE`: The body has an unsupported media type */
+      415: {
+        headers: {
+          'X-Request-Id': components['headers']['X-Request-Id'];
+          'Access-Control-Allow-Origin': components['headers']['Access-Control-Allow-Origin'];
+          RateLimit: components['headers']['RateLimit'];
+          'RateLimit-Policy': components['headers']['RateLimit-Policy'];
+          [name: string]: unknown;
+        };
+        content: {
+          'application/problem+json': components['schemas']['ErrorResponse'] & {
+            /** @constant */
+            status?: 415;
+            /** @enum {string} */
+            code?: 'UNSUPPORTED_MEDIA_TYPE';
           };
         };
       };
@@ -2426,7 +3154,7 @@ export interface operations {
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2440,7 +3168,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'USER_NOT_FOUND';
           };
         };
       };
@@ -2569,7 +3297,7 @@ export interface operations {
           };
         };
       };
-      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied */
+      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied. `ROLE_ESCALATION`: The permissions exceed your own */
       403: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2583,11 +3311,11 @@ export interface operations {
             /** @constant */
             status?: 403;
             /** @enum {string} */
-            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN';
+            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN' | 'ROLE_ESCALATION';
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2601,7 +3329,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'USER_NOT_FOUND';
           };
         };
       };
@@ -2732,7 +3460,7 @@ export interface operations {
           };
         };
       };
-      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied */
+      /** @description `USER_BANNED`: The user is banned. `AUTH_FORBIDDEN`: Access denied. `ROLE_ESCALATION`: The permissions exceed your own */
       403: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2746,11 +3474,11 @@ export interface operations {
             /** @constant */
             status?: 403;
             /** @enum {string} */
-            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN';
+            code?: 'USER_BANNED' | 'AUTH_FORBIDDEN' | 'ROLE_ESCALATION';
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `SESSION_NOT_FOUND`: The session does not exist. `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2764,7 +3492,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'SESSION_NOT_FOUND' | 'USER_NOT_FOUND';
           };
         };
       };
@@ -2914,7 +3642,7 @@ export interface operations {
           };
         };
       };
-      /** @description `NOT_FOUND`: Not found */
+      /** @description `USER_NOT_FOUND`: The user does not exist */
       404: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2928,7 +3656,7 @@ export interface operations {
             /** @constant */
             status?: 404;
             /** @enum {string} */
-            code?: 'NOT_FOUND';
+            code?: 'USER_NOT_FOUND';
           };
         };
       };
@@ -2999,14 +3727,15 @@ export interface operations {
           | 'user.banned'
           | 'user.unbanned'
           | 'session.revoked'
-          | 'session.revoked_all';
+          | 'session.revoked_all'
+          | 'session.revoked_by_filter';
         /**
-         * @description The user who made the change
+         * @description The id of the user who made the change
          * @example k3PzVtq0YtN1zXcX1bq9vG5mHq2n8sLd
          */
         actorId?: string;
         /**
-         * @description The user who was changed
+         * @description The id of the user who was changed
          * @example k3PzVtq0YtN1zXcX1bq9vG5mHq2n8sLd
          */
         targetUserId?: string;
