@@ -124,7 +124,9 @@ function objectOf({ properties = {}, required = [] }: Schema): fc.Arbitrary<obje
 }
 
 function resolve(schema: Schema): Schema {
-  const name = (schema['$ref'] as string | undefined)?.split('/').at(-1);
+  // A description beside a reference makes Swagger wrap the reference.
+  const [reference = schema] = (schema['allOf'] ?? []) as Schema[];
+  const name = (reference['$ref'] as string | undefined)?.split('/').at(-1);
   return name === undefined ? schema : (committed['components'].schemas[name] as Schema);
 }
 
@@ -140,6 +142,9 @@ const SPECIAL_VALUES: Record<string, fc.Arbitrary<unknown>> = {
   provider: fc.constantFrom('credential', 'github'),
   actorId: fc.constant('nobody'),
   targetUserId: fc.integer({ min: 0, max: 1 }).map((index) => targets[index]?.id ?? 'nobody'),
+  ip: fc.constantFrom('203.0.113.7', '203.0.113.0/24', '2001:db8::/32'),
+  // Conditions that match no session, because other inputs need the sessions.
+  filter: fc.constantFrom({ ip: '203.0.113.0/24' }, { userId: 'nobody', state: 'expired' }),
 };
 
 function validInput({ parameters, body }: Operation): fc.Arbitrary<Input> {
@@ -337,6 +342,13 @@ const asBody = (type: string, body: string, status: number): Fault => ({
   apply: (input) => ({ ...input, raw: { type, text: body } }),
 });
 
+/** By the type of a property that is no text. */
+const WRONG_VALUES: Record<string, fc.Arbitrary<unknown>> = {
+  boolean: fc.constantFrom<unknown>('yes', 5, {}, ['x']),
+  integer: fc.constantFrom<unknown>('x', -1, 1.5, true, {}, ['x']),
+  object: fc.constantFrom<unknown>('x', 5, [], {}, { nope: 1 }, { ip: 'x' }, { userId: null }),
+};
+
 function bodyFaults(schema: Schema): fc.Arbitrary<Fault>[] {
   const properties = Object.entries(schema['properties'] as Schema) as [string, Schema][];
   return [
@@ -355,7 +367,8 @@ function bodyFaults(schema: Schema): fc.Arbitrary<Fault>[] {
             ['user', 'user'],
             null,
           )
-        : fc.oneof(nonText, loneSurrogate, badText(Number(property['maxLength'])));
+        : (WRONG_VALUES[resolve(property)['type'] as string] ??
+          fc.oneof(nonText, loneSurrogate, badText(Number(property['maxLength']))));
       return wrong.map((value) => inBody(name, value));
     }),
     ...(schema['properties']['expiresAt']
