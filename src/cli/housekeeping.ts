@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import type { Client } from 'pg';
 import { readEnvironment } from '../config/environment.js';
+import { LOCKS } from '../database/advisory-locks.js';
 import { withConnection } from '../database/connection.js';
 import { inspectWith, requireUsable } from '../database/inspect.js';
 import { createLogger, flush } from '../logging/logger.js';
@@ -49,8 +50,6 @@ function daysIn(text: string | undefined, min: number): number | undefined {
 
 /** Events of the last 30 days cannot be deleted: a trigger refuses it. */
 const MIN_AUDIT_DAYS = 31;
-/** An arbitrary number. It must be the same in every release. */
-const LOCK = 7_426_283_452;
 
 /**
  * Only one run works at a time, and a second one ends at once. Each batch is a transaction of its
@@ -62,9 +61,15 @@ async function runLocked(
 ): Promise<Record<string, unknown>> {
   const { rows } = await client.query<{ taken: boolean }>(
     'select pg_try_advisory_lock($1) as taken',
-    [LOCK],
+    [LOCKS.housekeeping],
   );
-  return rows[0]?.taken ? work() : { skipped: 'another run is active' };
+  if (!rows[0]?.taken) return { skipped: 'another run is active' };
+  try {
+    return await work();
+  } finally {
+    // A pooler would keep the connection and its lock. An error may have left a transaction.
+    await client.query(`rollback; select pg_advisory_unlock(${LOCKS.housekeeping})`);
+  }
 }
 
 const daysAgo = (days: number) => new Date(Date.now() - days * 86_400_000);

@@ -7,6 +7,7 @@ import { type Environment, readEnvironment } from '../config/environment.js';
 import { withConnection } from '../database/connection.js';
 import { createTriggers, type TriggerState, triggerState } from '../database/change-triggers.js';
 import { inspectWith, requireUsable } from '../database/inspect.js';
+import { LOCKS } from '../database/advisory-locks.js';
 import { extensions } from '../extensions.js';
 import { grantToRuntimeRole } from '../database/runtime-role.js';
 
@@ -86,9 +87,6 @@ async function grantRights(client: Client, environment: Environment): Promise<st
   return [`the grants of role "${role}"`];
 }
 
-/** An arbitrary number. It must be the same in every release. */
-const LOCK = 7_426_283_451;
-
 /**
  * Polls for the lock instead of waiting inside PostgreSQL. A waiting statement holds a snapshot,
  * and `CREATE INDEX CONCURRENTLY` in the replica that has the lock would wait for that snapshot.
@@ -97,7 +95,7 @@ async function takeLock(client: Client): Promise<void> {
   for (;;) {
     const { rows } = await client.query<{ taken: boolean }>(
       'select pg_try_advisory_lock($1) as taken',
-      [LOCK],
+      [LOCKS.migration],
     );
     if (rows[0]?.taken) return;
     await sleep(200);

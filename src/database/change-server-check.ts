@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { LOCKS } from './advisory-locks.js';
 import { INCARNATION, MAX_GAP_SECONDS, type Poll, REPLY_TIMEOUT_MS } from './change-table.js';
 import { CONNECT_TIMEOUT_MS, UnusableDatabaseError, withConnection } from './connection.js';
 
@@ -82,7 +83,7 @@ export class ChangeServerCheck {
         client.query(
           `delete from gatehouse.change
             where xid < pg_snapshot_xmin($1::pg_snapshot) and xid <> '0'
-              and (select (${INCARNATION}) = $2 and pg_try_advisory_xact_lock(${CLEAN_UP_LOCK}))`,
+              and (select (${INCARNATION}) = $2 and pg_try_advisory_xact_lock(${LOCKS.changeTable}))`,
           [kept.snapshot, kept.incarnation],
         ),
       );
@@ -97,5 +98,3 @@ const CHECK_MS = 5000;
 /** How long the check may fail for lack of a free connection. */
 const MAX_UNVERIFIED_MS = 15_000;
 const KEEP_SECONDS = 2 * MAX_GAP_SECONDS;
-/** An arbitrary number. It must be the same in every release. */
-const CLEAN_UP_LOCK = 7_426_283_452;

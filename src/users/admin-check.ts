@@ -14,6 +14,7 @@ import { isBanned } from '../access/user-rules.js';
 import { unauthorized } from '../problems/unauthorized.js';
 import { problem } from '../problems/problem.js';
 import { Environment } from '../config/environment.js';
+import { LOCKS } from '../database/advisory-locks.js';
 import type { RevokedSession } from '../better-auth/revoked-session.js';
 import { Session } from '../better-auth/session.entity.js';
 import { User } from '../better-auth/user.entity.js';
@@ -35,7 +36,7 @@ export class AdminCheck {
     const context = em.getTransactionContext();
     await em
       .getConnection()
-      .execute('select pg_advisory_xact_lock(?)', [ADMIN_LOCK_ID], 'all', context);
+      .execute('select pg_advisory_xact_lock(?)', [LOCKS.administration], 'all', context);
   }
 
   /**
@@ -116,5 +117,3 @@ export class AdminCheck {
     return em.getRepository(Session).hasActive(wanted, now, revoked);
   }
 }
-
-const ADMIN_LOCK_ID = 7_426_283_452;

@@ -2,6 +2,7 @@ import { Client } from 'pg';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { type ProgramResult, runBuilt } from '../support/built-program.js';
 import { migrate } from '../../src/cli/migrate.js';
+import { LOCKS } from '../../src/database/advisory-locks.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 
 let database: TestDatabase;
@@ -114,7 +115,7 @@ it('ends at once and deletes nothing while another run is active', async () => {
   await addSessions(1, 'old', `now() - interval '31 days'`);
   const other = new Client({ connectionString: database.directUrl });
   await other.connect();
-  await other.query('select pg_advisory_lock(7426283452)');
+  await other.query('select pg_advisory_lock($1)', [LOCKS.housekeeping]);
   const args = ['--sessions-older-than', '30'];
   expect(resultOf(await housekeeping(args))).toMatchObject({ skipped: 'another run is active' });
   expect(await remaining()).toMatchObject({ sessions: 1 });
