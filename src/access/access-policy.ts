@@ -20,8 +20,11 @@ export class AccessPolicy {
   /** By the stored text of the roles. There are few different texts. */
   private readonly byRole = new Map<string, Permissions>();
   private readonly resources: readonly string[];
+  /** By role, with a permission of its own for admins. Undefined without a file. */
+  private readonly statements: RolePermissions | undefined;
 
   constructor(private readonly rule: AccessRule) {
+    this.statements = rule.permissions && markAdmins(rule.permissions, rule.ADMIN_ROLES);
     const all = unionOf([KNOWN, ...(rule.permissions?.values() ?? [])]);
     this.resources = [...all.keys()];
     this.everything = new Permissions(null, this.toList(all));
@@ -41,19 +44,18 @@ export class AccessPolicy {
 
   /** The permissions that these roles would give to a user. */
   ofRoles(roles: readonly string[]): Permissions {
-    const { permissions, ADMIN_ROLES } = this.rule;
-    if (permissions === undefined) {
+    const { ADMIN_ROLES } = this.rule;
+    if (this.statements === undefined) {
       const isAdmin = roles.some((role) => ADMIN_ROLES.includes(role));
       return isAdmin ? this.everything : new Permissions([], this.toList(new Map()));
     }
-    const ofEach = roles.flatMap((role) => permissions.get(role) ?? []);
+    const ofEach = roles.flatMap((role) => this.statements?.get(role) ?? []);
     return new Permissions(ofEach, this.toList(unionOf(ofEach)));
   }
 
   /** The roles that alone allow all that is required. */
   rolesThatCan(required: RequiredPermissions): string[] {
-    const { permissions, ADMIN_ROLES } = this.rule;
-    const candidates = permissions === undefined ? ADMIN_ROLES : [...permissions.keys()];
+    const candidates = this.statements ? [...this.statements.keys()] : this.rule.ADMIN_ROLES;
     return candidates.filter((role) => this.ofRoles([role]).can(required));
   }
 
@@ -95,6 +97,18 @@ const KNOWN: Statements = new Map(
 /** Bounds the memory, because Better-Auth does not restrict what it stores as a role. */
 const MAX_TEXTS = 1000;
 const MAX_TEXT_LENGTH = 255;
+
+/**
+ * `@Roles('admin')` opens routes that no statement names, and Better-Auth may allow more. So only
+ * admins may do all that an admin may do, even if the file gives their role little or nothing.
+ */
+function markAdmins(permissions: RolePermissions, adminRoles: readonly string[]): RolePermissions {
+  const marked = adminRoles.map((role): [string, Statements] => [
+    role,
+    new Map([...(permissions.get(role) ?? []), ['admin role', new Set(['have'])]]),
+  ]);
+  return new Map([...permissions, ...marked]);
+}
 
 function unionOf(all: readonly Statements[]): Statements {
   const union = new Map<string, Set<string>>();

@@ -137,6 +137,9 @@ export class SessionRevocationResult {
   })
   residual: string | null;
 
-  @ApiProperty({ type: [SessionRead], description: 'The newest matching sessions, at most 10' })
+  @ApiProperty({
+    type: [SessionRead],
+    description: 'The newest matching sessions, at most 10. Empty without `session:list`.',
+  })
   sample: SessionRead[];
 }

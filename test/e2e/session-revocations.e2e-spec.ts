@@ -299,6 +299,7 @@ describe('revocation by filter by a user with few permissions', () => {
       writePermissions({
         admin: { user: ['list', 'ban'], session: ['list', 'revoke'] },
         support: { session: ['list', 'revoke'] },
+        guard: { session: ['revoke'] },
       }),
     );
   });
@@ -332,6 +333,14 @@ describe('revocation by filter by a user with few permissions', () => {
     const signedIn = [];
     for (const user of [caller, colleague, boss, ada]) signedIn.push(await isSignedIn(user));
     expect(signedIn).toEqual([true, false, true, false]);
+  });
+
+  it('shows no session to a user who may only end them', async () => {
+    const [guard, support] = [await newUser('guard'), await newUser('support')];
+    const request = { filter: { userId: support.id }, dryRun: true };
+    expect((await revokeAs(guard, request)).body).toMatchObject({ matched: 1, sample: [] });
+    const { body } = await revokeAs(support, request);
+    expect(body.sample).toHaveLength(1);
   });
 
   it('never signs out a user who becomes an admin meanwhile', async () => {

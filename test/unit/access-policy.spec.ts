@@ -169,6 +169,17 @@ describe('comparison of permissions', () => {
     expect(ofRole(policy, 'c').includes(ofRole(policy, 'a,b'))).toBe(true);
   });
 
+  it.each([
+    ['lacks', {}],
+    ['gives less', { admin: { user: ['list'] } }],
+  ])('never lets others include an admin role that the file %s', (_, admin) => {
+    const roles = { ...admin, manager: { user: ['list', 'set-role'] } };
+    const policy = policyOf({ permissions: mapOf(roles) });
+    expect(ofRole(policy, 'manager').includes(ofRole(policy, 'manager,admin'))).toBe(false);
+    expect(ofRole(policy, 'admin').includes(ofRole(policy, 'admin'))).toBe(true);
+    expect(Object.keys(ofRole(policy, 'admin').list)).toEqual(['user', 'session', 'audit']);
+  });
+
   it('includes everybody only for a user who may do everything', () => {
     const root = ofRole(withFile, null, 'root');
     expect(root.includes(ofRole(withFile, 'admin'))).toBe(true);
