@@ -61,7 +61,8 @@ export function Text(): PropertyDecorator {
 }
 
 export function HttpUrl(): PropertyDecorator {
-  return Url(['http:', 'https:'], 'must be a URL that begins with http:// or https://');
+  const message = 'must be a URL that begins with http:// or https://, without user and password';
+  return Url(['http:', 'https:'], message, ({ username, password }) => username + password === '');
 }
 
 export function PostgresUrl(): PropertyDecorator {
@@ -71,9 +72,15 @@ export function PostgresUrl(): PropertyDecorator {
   );
 }
 
-function Url(protocols: string[], message: string): PropertyDecorator {
-  const accepts = (value: unknown) =>
-    typeof value === 'string' && protocols.includes(URL.parse(value)?.protocol ?? '');
+function Url(
+  protocols: string[],
+  message: string,
+  isAllowed: (url: URL) => boolean = () => true,
+): PropertyDecorator {
+  const accepts = (value: unknown) => {
+    const url = typeof value === 'string' ? URL.parse(value) : null;
+    return url !== null && protocols.includes(url.protocol) && isAllowed(url);
+  };
   return ValidateBy({ name: 'url', validator: { validate: accepts } }, { message });
 }
 

@@ -1,14 +1,16 @@
 import type { Client } from 'pg';
 
-const TABLE_FILE = `pg_postmaster_start_time() || ' ' || pg_relation_filepath('gatehouse.change')`;
+/** Names with schemas and exact types, so that no function of another schema can match better. */
+const TABLE_FILE = `pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time(),
+  pg_catalog.pg_relation_filepath('gatehouse.change'::pg_catalog.regclass))`;
 
 /**
  * Identifies what the table contains: the start of the server, the file of the table, and a row
  * that a crash deletes together with all others. If one of them changed, changes may be lost. Null
  * if the row is missing.
  */
-export const INCARNATION = `${TABLE_FILE} || ' '
-  || nullif(array(select user_id from gatehouse.change where xid = '0'), '{}')::text`;
+export const INCARNATION = `(select pg_catalog.concat_ws(' ', ${TABLE_FILE}, pg_catalog.min(user_id))
+  from gatehouse.change where xid = '0'::pg_catalog.xid8 having pg_catalog.count(*) > 0)`;
 
 /** The result of one poll. */
 export interface Poll {
@@ -42,7 +44,7 @@ export const CREATE_TABLE = [
   'create index if not exists change_xid_idx on gatehouse.change (xid)',
   `create or replace function gatehouse.read_changes(since pg_snapshot,
     out incarnation text, out snapshot text, out read_at float8, out users text[])
-    language plpgsql stable as $$
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
     begin
       select ${INCARNATION}, pg_current_snapshot()::text, extract(epoch from statement_timestamp()),
         array(

@@ -20,7 +20,7 @@ import type * as Examples from '../docs/client.js';
 import { type Stack, startStack } from '../support/stack.js';
 import { signUp } from '../support/users.js';
 
-const MAX_BYTES = 10_000;
+const MAX_BYTES = 10 * 1024;
 
 /** A new Vite project into which the packed client is installed. */
 let project: string;

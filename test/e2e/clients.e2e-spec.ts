@@ -499,3 +499,16 @@ it('lists and revokes the sessions of the signed-in user', async () => {
   expect(await greet(clientOf(phone))).toBe('Please sign in again.');
   expect((await mySessions(client, ada.id)).map(({ current }) => current)).toEqual([true]);
 });
+
+it('sends a token to no other origin, and no path parameter that changes the route', async () => {
+  const ada = await signUp(stack.auth);
+  const client = clientOf(ada.session);
+  const elsewhere = { baseUrl: 'http://127.0.0.1.example.com' };
+  await expect(client.GET('/api/v1/auth/me', elsewhere)).rejects.toThrow('Not a URL of the API');
+  for (const sessionId of ['.', '..']) {
+    const params = { path: { id: ada.id, sessionId } };
+    const path = '/api/v1/users/{id}/sessions/{sessionId}';
+    await expect(client.DELETE(path, { params })).rejects.toThrow('Invalid path parameter');
+  }
+  expect((await client.GET('/api/v1/auth/me')).data?.id).toBe(ada.id);
+});

@@ -107,6 +107,8 @@ describe('environment errors', () => {
     { DATABASE_URL: 'postgresql://gate:hunter#2@db/app' },
     { DATABASE_SCHEMA: 'a"b' },
     { BETTER_AUTH_URL: 'auth.example.com' },
+    { BETTER_AUTH_URL: 'https://admin:secret@auth.example.com' },
+    { JWKS_URL: 'https://admin@auth.example.com/jwks' },
     { TRUST_PROXY: 'true' },
     { TRUST_PROXY: 'True' },
     { TRUST_PROXY: '0.0.0.0/0' },

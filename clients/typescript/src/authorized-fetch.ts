@@ -10,10 +10,14 @@ const IDEMPOTENT = /^(GET|HEAD|PUT|DELETE)$/;
 
 /**
  * Returns a `fetch` that adds the token and repeats what may be repeated. The body of an
- * unsuccessful response is always a problem.
+ * unsuccessful response is always a problem. Only URLs below `api` get the token.
  */
-export function authorizedFetch(tokens: TokenSource): (request: Request) => Promise<Response> {
+export function authorizedFetch(
+  tokens: TokenSource,
+  api: string,
+): (request: Request) => Promise<Response> {
   return async (request) => {
+    if (!request.url.startsWith(api)) throw new TypeError('Not a URL of the API');
     let renewed = false;
     for (let attempt = 1; ; attempt += 1) {
       const token = tokens.current();

@@ -1,4 +1,4 @@
-import createClient, { type Client, type Middleware } from 'openapi-fetch';
+import createClient, { type Client, defaultPathSerializer, type Middleware } from 'openapi-fetch';
 import { authorizedFetch } from './authorized-fetch.js';
 import { type ClientProblem, clientProblem, orThrow, parse, problemResponse } from './problem.js';
 import type { paths } from './schema.js';
@@ -37,7 +37,8 @@ export function createGatehouse<Paths extends {} = paths>(
 ): Gatehouse<Paths> {
   const { api, auth, signedIn = { credentials: 'include' }, signedOut = () => {} } = options;
   const tokens = new TokenSource(auth, signedIn, signedOut);
-  const client = createClient<Lists>({ baseUrl: api, fetch: authorizedFetch(tokens) });
+  const fetch = authorizedFetch(tokens, new Request(`${api}/`).url);
+  const client = createClient<Lists>({ baseUrl: api, fetch, pathSerializer });
   client.use(expectJson);
 
   async function* each(path: '/list', query: Query = {}, init: { signal?: AbortSignal } = {}) {
@@ -55,6 +56,14 @@ export function createGatehouse<Paths extends {} = paths>(
     forgetToken: () => tokens.drop(),
   }) as unknown as Gatehouse<Paths>;
 }
+
+/** `fetch` resolves dots as a part of a path, so the request would reach another route. */
+const pathSerializer: typeof defaultPathSerializer = (path, values) => {
+  if (Object.values(values).some((value) => /^\.\.?$/.test(String(value)))) {
+    throw new TypeError('Invalid path parameter');
+  }
+  return defaultPathSerializer(path, values);
+};
 
 /** The largest page of every list. */
 const MAX_LIMIT = 100;

@@ -139,7 +139,7 @@ export interface paths {
     put?: never;
     /**
      * Ban a user and end all their sessions
-     * @description It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself or the last admin. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user. Requires `user:ban`.
+     * @description It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself or the last user who may set roles. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user. Requires `user:ban`.
      */
     post: operations['banUser'];
     /**
@@ -779,7 +779,7 @@ export interface components {
        * @example 2026-12-08T12:00:00.000Z
        */
       residual: string | null;
-      /** @description The newest matching sessions, at most 10 */
+      /** @description The newest matching sessions, at most 10. Empty without `session:list`. */
       sample: components['schemas']['SessionRead'][];
     };
     SessionList: {
@@ -2145,7 +2145,7 @@ export interface operations {
           };
         };
       };
-      /** @description `LAST_ADMIN`: The last admin cannot be removed. `SELF_DEMOTION`: You cannot remove your own admin role */
+      /** @description `LAST_ADMIN`: The last user who may set roles must remain. `SELF_DEMOTION`: You cannot remove your own right to set roles */
       409: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2386,7 +2386,7 @@ export interface operations {
           };
         };
       };
-      /** @description `LAST_ADMIN`: The last admin cannot be removed. `SELF_BAN`: You cannot ban yourself */
+      /** @description `LAST_ADMIN`: The last user who may set roles must remain. `SELF_BAN`: You cannot ban yourself */
       409: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];

@@ -29,6 +29,7 @@ export class BetterAuth {
    * @returns {Promise<'signed-in' | 'code-required'>}
    */
   async signIn(email, password) {
+    this.#bearer = null;
     const { headers, body } = await this.#request('sign-in/email', { email, password });
     if (body?.twoFactorRedirect !== true) {
       await this.#keepSession(headers);
