@@ -3,7 +3,7 @@ import { createTriggers, dropTriggers } from '../src/database/change-triggers.js
 import { inspectDatabase } from '../src/database/inspect.js';
 
 /**
- * Triggers that notify every replica of changed rows. Creating a trigger waits for writers and
+ * Triggers that record changed rows for every replica. Creating a trigger waits for writers and
  * blocks new ones, so it has a short lock timeout. The migration can be run again.
  */
 export class ChangeFeedTriggers extends Migration {

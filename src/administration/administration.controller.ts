@@ -46,7 +46,7 @@ export class AdministrationController {
     operationId: 'banUser',
     summary: 'Ban a user and end all their sessions',
     description:
-      'It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself or the last admin. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user.',
+      'It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself or the last user who may set roles. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user.',
   })
   @ApiBody({ type: BanRequest, required: false })
   @ApiOkResponse({ type: UserRead })

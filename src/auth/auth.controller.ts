@@ -1,4 +1,4 @@
-import { WithoutOrm } from '../database/orm-context.guard.js';
+import { WithoutOrm } from '../http/orm-context.guard.js';
 import { Controller, Get, Query } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { AccountFilter, AccountList } from '../accounts/account.dto.js';

@@ -22,7 +22,7 @@ import { AuthGuard } from './auth.guard.js';
 import { AuthService } from './auth.service.js';
 import { JwtStrategy } from './jwt.strategy.js';
 import { KeyRing } from './key-ring.js';
-import { OrmContextGuard } from '../database/orm-context.guard.js';
+import { OrmContextGuard } from '../http/orm-context.guard.js';
 import { DatabaseModule } from '../database/database.module.js';
 import { UserCache } from './user-cache.js';
 import { AuthRepository } from './auth.repository.js';

@@ -30,12 +30,12 @@ export class DatabaseMetrics implements OnModuleInit {
     const isOn = feed.state() !== 'off';
     metrics.gauge({
       name: 'gatehouse_change_feed_up',
-      help: '1 while the change feed is connected and the cache may be used. Absent if it is off.',
+      help: '1 while the change feed is connected. Absent if it is off.',
       read: () => (isOn ? [{ value: feed.isConnected ? 1 : 0 }] : []),
     });
     metrics.gauge({
       name: 'gatehouse_change_feed_age_seconds',
-      help: 'How old a cached answer can be now: the time since the last poll of the change feed.',
+      help: 'The time since the last poll of the change feed. Above 0.25 the cache is not used.',
       read: () => (isOn ? [{ value: feed.ageMs / 1000 }] : []),
     });
   }

@@ -14,7 +14,7 @@ export class ChangeFeedHealthIndicator {
     const indicator = this.health.check(key);
     const state = this.feed.state();
     return state === 'away'
-      ? indicator.degraded({ state, message: 'every request asks the database' })
+      ? indicator.degraded({ state, message: 'every request queries the database' })
       : indicator.up({ state });
   }
 }

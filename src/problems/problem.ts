@@ -93,17 +93,18 @@ export const PROBLEMS = {
   SELF_BAN: {
     status: 409,
     title: 'You cannot ban yourself',
-    meaning: 'Only another admin can ban you.',
+    meaning: 'Only another user who may ban can ban you.',
   },
   SELF_DEMOTION: {
     status: 409,
-    title: 'You cannot remove your own admin role',
-    meaning: 'Only another admin can remove it.',
+    title: 'You cannot remove your own right to set roles',
+    meaning: 'Only another user who may set roles can remove it.',
   },
   LAST_ADMIN: {
     status: 409,
-    title: 'The last admin cannot be removed',
-    meaning: 'At least one admin must remain. Give another user an admin role first.',
+    title: 'The last user who may set roles must remain',
+    meaning:
+      'At least one user who may set roles (`user:set-role`) must remain. Give another user such a role first.',
   },
   COUNT_MISMATCH: {
     status: 409,

@@ -44,7 +44,7 @@ export async function signOutFrom(gatehouse: Gatehouse, myId: string, sessionId:
     params: { path: { id: myId, sessionId } },
   });
   // It has ended already, perhaps by the first of two attempts.
-  if (result.error?.status === 404) return;
+  if (result.error?.code === 'SESSION_NOT_FOUND') return;
   await orThrow(result);
 }
 

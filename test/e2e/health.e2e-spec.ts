@@ -145,7 +145,11 @@ it('returns 200 for liveness and summary, and 503 for the database, when no depe
       database: DOWN('the database does not answer'),
       migrations: DOWN('not known while the database does not answer'),
       issuerKeys: { status: 'down', message: 'no usable key set; the issuer does not answer' },
-      changeFeed: { status: 'degraded', state: 'away', message: 'every request asks the database' },
+      changeFeed: {
+        status: 'degraded',
+        state: 'away',
+        message: 'every request queries the database',
+      },
     },
   });
   const db = await gatehouse.http.get('/health/db').expect(503).expect('Retry-After', '2');

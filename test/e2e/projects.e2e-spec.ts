@@ -10,7 +10,7 @@ import type { UserRow } from '../../src/access/principal.js';
 import { ormOptions } from '../../mikro-orm.config.js';
 import { parseEnvironment } from '../../src/config/environment.js';
 import { withConnection } from '../../src/database/connection.js';
-import { WithoutOrm } from '../../src/database/orm-context.guard.js';
+import { WithoutOrm } from '../../src/http/orm-context.guard.js';
 import { grantToRuntimeRole } from '../../src/database/runtime-role.js';
 import { inspectWith } from '../../src/database/inspect.js';
 import type { Extensions } from '../../src/extensions.js';

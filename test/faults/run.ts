@@ -35,7 +35,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 }
 try {
   const rows: Row[] = [];
-  if (chosen.length === 0) throw new Error('No fault has this name.');
+  const unknown = filters.filter((word) => !FAULTS.some(({ name }) => name.includes(word)));
+  if (unknown.length > 0) throw new Error(`No fault has this name: ${unknown.join(', ')}`);
   await system.start();
   for (const fault of chosen) rows.push(await run(fault));
   const count = (result: Row['result']) => rows.filter((row) => row.result === result).length;

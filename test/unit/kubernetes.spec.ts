@@ -164,9 +164,9 @@ describe('pods', () => {
   it('get the password of the owner only for the migration', () => {
     const secretsOf = ({ env = [] }: Container) =>
       env.flatMap(({ valueFrom }) => valueFrom?.secretKeyRef?.name ?? []);
-    expect(secretsOf(server)).toEqual(['gatehouse', 'gatehouse']);
+    expect(secretsOf(server)).toEqual(['gatehouse']);
     expect(secretsOf(migration)).toEqual(['gatehouse-migration']);
-    expect(housekeeping.spec.containers.map(secretsOf)).toEqual([['gatehouse']]);
+    expect(housekeeping.spec.containers.map(secretsOf)).toEqual([['gatehouse', 'gatehouse']]);
     expect(manifests.filter(({ kind }) => kind === 'Secret')).toEqual([]);
   });
 

@@ -1,6 +1,6 @@
 import { MikroORM, RequestContext } from '@mikro-orm/core';
 import { type CanActivate, type ExecutionContext, Injectable, SetMetadata } from '@nestjs/common';
-import { memoizePerRoute } from '../http/memoize-per-route.js';
+import { memoizePerRoute } from './memoize-per-route.js';
 
 /**
  * Gives each request its own identity map, as MikroORM's middleware does, but only for routes that
