@@ -18,7 +18,7 @@ export default {
   moduleNameMapper: {
     // The application has no extensions, also in a fork. A test imports them by another path, and
     // passes them. `test/support/without-extensions.ts` does the same for programs of the build.
-    '^(\\.{1,2}|\\./src)/extensions\\.js$': '<rootDir>/test/support/no-extensions.ts',
+    '^(\\.\\.|\\./src)/extensions\\.js$': '<rootDir>/test/support/no-extensions.ts',
     '^@gatehouse/client$': '<rootDir>/clients/typescript/src/index.ts',
     // TypeScript's ESM style imports './x.js' where the file is './x.ts'.
     '^(\\.{1,2}/.*)\\.js$': '$1',
