@@ -92,15 +92,13 @@ describe('query plans of the list of all sessions', () => {
 });
 
 describe('query plans of the user list with sessions', () => {
-  it.each(['include=sessions', 'include=sessions&signedInBefore=2026-06-01T00:00:00Z'])(
-    'reads the sessions of the users of a page from an index: ?%s',
-    async (query) => {
-      const plans = await plansOf(`users?${query}&total=none&sort=createdAt`);
-      expect(plans).toHaveLength(2);
-      for (const plan of plans) expect(plan).not.toContain('Seq Scan');
-      expect(plans[1]).toContain('gatehouse_session_user_idx');
-    },
-  );
+  it('reads the sessions of the users of a page from an index', async () => {
+    const plans = await plansOf('users?include=sessions&total=none&sort=createdAt');
+    expect(plans).toHaveLength(2);
+    for (const plan of plans) expect(plan).not.toContain('Seq Scan');
+    // Better-Auth's own index, or that of Gatehouse.
+    expect(plans[1]).toMatch(/session_userId_idx|gatehouse_session_user_idx/);
+  });
 
   it('finds dormant users one by one, without a list of all sessions', async () => {
     const [page] = await plansOf(
