@@ -9,7 +9,7 @@ import { AuditModule } from './audit/audit.module.js';
 import { UsersModule } from './users/users.module.js';
 import { CoreModule } from './core.module.js';
 import type { Environment } from './config/environment.js';
-import { type Extensions, extensions as configuredExtensions } from './extensions.js';
+import type { Extensions } from './extensions.js';
 import type { ProcessLogger } from './logging/logger.js';
 import type { PhysicalSchema } from './database/physical-schema.js';
 import { AccountsModule } from './accounts/accounts.module.js';
@@ -20,8 +20,8 @@ export interface AppOptions {
   environment: Environment;
   physical: PhysicalSchema;
   log: ProcessLogger;
-  /** The modules and entities of your own. The default is `src/extensions.ts`. */
-  extensions?: Extensions;
+  /** The modules and entities of your own. */
+  extensions: Extensions;
 }
 
 /** The modules whose routes are below `/api/v1`. */
@@ -36,12 +36,7 @@ const API_MODULES: Type[] = [
 
 @Module({})
 export class AppModule {
-  static forRoot({
-    environment,
-    physical,
-    log,
-    extensions = configuredExtensions,
-  }: AppOptions): DynamicModule {
+  static forRoot({ environment, physical, log, extensions }: AppOptions): DynamicModule {
     const modules = [...API_MODULES, ...extensions.modules];
     return {
       module: AppModule,

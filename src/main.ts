@@ -6,6 +6,7 @@ import { UnusableDatabaseError, withConnection } from './database/connection.js'
 import { inspectWith } from './database/inspect.js';
 import { databaseWarnings } from './database/warnings.js';
 import { createApp } from './app.js';
+import { extensions } from './extensions.js';
 import { shutDownOnSignal, logUncaughtErrors } from './shutdown.js';
 
 await runProgram(async () => {
@@ -20,7 +21,7 @@ await runProgram(async () => {
   });
   if (physical.errors.length > 0) throw new UnusableDatabaseError(physical.errors.join('\n'));
 
-  const app = await createApp({ environment, physical, log });
+  const app = await createApp({ environment, physical, log, extensions });
   for (const warning of physical.warnings) log.warn({ from: 'database' }, warning);
   for (const { event, message } of warnings) log.warn({ event }, message);
   shutDownOnSignal(app, log);

@@ -32,7 +32,7 @@ import {
   THROTTLER_OPTIONS,
 } from '../rate-limit/rate-limit.guard.js';
 import { ActorCheck } from '../access/actor-check.js';
-import { RolesGuard } from '../access/roles.guard.js';
+import { AccessGuard } from '../access/access.guard.js';
 import { TokenActorCheck } from './token-actor-check.js';
 import { TokenVerifier } from './token-verifier.js';
 
@@ -105,7 +105,7 @@ class KeyRingLifecycle implements OnApplicationBootstrap, OnApplicationShutdown 
     { provide: APP_GUARD, useClass: OrmContextGuard },
     { provide: APP_GUARD, useClass: AuthGuard },
     { provide: APP_GUARD, useClass: RateLimitGuard },
-    { provide: APP_GUARD, useClass: RolesGuard },
+    { provide: APP_GUARD, useClass: AccessGuard },
     { provide: APP_GUARD, useClass: BodyGuard },
     { provide: APP_GUARD, useClass: UnknownQueryGuard },
   ],

@@ -28,7 +28,7 @@ export interface ChangeSubscriber {
   invalidateAll(): void;
 }
 
-export type ChangeFeedState = 'off' | 'listening' | 'away';
+export type ChangeFeedState = 'off' | 'connected' | 'disconnected';
 
 /**
  * Polls `gatehouse.change` on a dedicated connection, and notifies its subscribers of the users
@@ -92,7 +92,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   /** The state that the health check reports. */
   state(): ChangeFeedState {
     if (!this.environment.CHANGE_FEED) return 'off';
-    return this.isConnected ? 'listening' : 'away';
+    return this.isConnected ? 'connected' : 'disconnected';
   }
 
   /** Calls the subscriber on every later change. */

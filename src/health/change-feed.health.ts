@@ -13,7 +13,7 @@ export class ChangeFeedHealthIndicator {
   isHealthy(key: string): HealthIndicatorResult {
     const indicator = this.health.check(key);
     const state = this.feed.state();
-    return state === 'away'
+    return state === 'disconnected'
       ? indicator.degraded({ state, message: 'every request queries the database' })
       : indicator.up({ state });
   }

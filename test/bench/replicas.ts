@@ -17,7 +17,7 @@ export async function benchReplicas(changes: number): Promise<Row[]> {
   return withBenchEnv(changes * 3, async (env) => {
     const here = await env.serve();
     const there = await env.serve();
-    await untilListening(here, there);
+    await untilConnected(here, there);
     const admin = env.users[0] as BenchUser;
     await env.sql.query(`update "user" set role = 'admin' where id = $1`, [admin.id]);
     const adminToken = env.token(admin);
@@ -95,7 +95,7 @@ export async function benchCuts(changes: number): Promise<Row[]> {
     const late: number[] = [];
     let cuts = 0;
     for (let first = 0; first < changes; first += BATCH) {
-      await untilListening(replica);
+      await untilConnected(replica);
       const targets = env.users.slice(first, first + BATCH);
       // One connection bans them all, one after another.
       let turn: Promise<unknown> = Promise.resolve();
@@ -174,11 +174,11 @@ async function ok(answer: Response): Promise<void> {
   if (!answer.ok) throw new Error(`${answer.url} answered ${answer.status}: ${text}`);
 }
 
-export async function untilListening(...replicas: AppProcess[]): Promise<void> {
+export async function untilConnected(...replicas: AppProcess[]): Promise<void> {
   for (const { url } of replicas) {
     for (let attempt = 0; attempt < 100; attempt += 1) {
       const { parts } = (await (await fetch(`${url}/health`)).json()) as Health;
-      if (parts.changeFeed.state === 'listening') break;
+      if (parts.changeFeed.state === 'connected') break;
       await sleep(50);
     }
   }

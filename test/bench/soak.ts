@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { answerTo, bodyFor, call } from './calls.ts';
 import { load } from './load.ts';
 import { printRows, type Row } from './row.ts';
-import { untilListening } from './replicas.ts';
+import { untilConnected } from './replicas.ts';
 import { type BenchUser, withBenchEnv } from './bench-env.ts';
 
 const ME = '/api/v1/auth/me';
@@ -12,7 +12,7 @@ const USERS = 50_000;
 export async function benchMemory(requests: number): Promise<Row[]> {
   return withBenchEnv(USERS, async (env) => {
     const served = await env.serve();
-    await untilListening(served);
+    await untilConnected(served);
     const first = env.users[0] as BenchUser;
     const pattern = await answerTo(served.url + ME, env.token(first));
     const calls = env.users.map((user) => call(ME, env.token(user), bodyFor(user, pattern)));

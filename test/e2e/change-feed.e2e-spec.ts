@@ -23,8 +23,8 @@ const feedState = async (gatehouse: RunningApp) =>
   (await gatehouse.http.get('/health')).body.parts.changeFeed.state as string;
 
 /** Waits until the change feed is live. Before that every request queries the database. */
-async function untilListening(gatehouse = stack.gatehouse): Promise<void> {
-  await until(() => feedState(gatehouse), 'listening');
+async function untilConnected(gatehouse = stack.gatehouse): Promise<void> {
+  await until(() => feedState(gatehouse), 'connected');
 }
 
 /** Whether the cache serves the user. Only the cache can: the user table is locked meanwhile. */
@@ -53,7 +53,7 @@ async function whileUsersAreLocked<Result>(work: () => Promise<Result>): Promise
 /** Signs up a user and makes Gatehouse cache it. */
 async function signUpCached(gatehouse = stack.gatehouse, auth = stack.auth): Promise<TestUser> {
   const user = await signUp(auth);
-  await untilListening(gatehouse);
+  await untilConnected(gatehouse);
   expect(await meStatus(user, gatehouse)).toBe(200);
   return user;
 }
@@ -118,7 +118,7 @@ describe('cached users', () => {
     await stack.database.sql('set session_replication_role = origin');
     // Each request until then is a cache hit, and none of them extends the age.
     await until(() => meStatus(ada, replica), 403);
-    expect(await feedState(replica)).toBe('listening');
+    expect(await feedState(replica)).toBe('connected');
     await replica.close();
   });
 
@@ -320,7 +320,7 @@ describe('changes by the same process', () => {
     const proxy = await startFeedProxy();
     const replica = await startReplica({ DATABASE_URL: proxiedUrl(proxy) });
     const { token } = await signUpAdmin();
-    await untilListening(replica);
+    await untilConnected(replica);
     proxy.delayMs = 200;
     for (let round = 0; round < 5; round += 1) {
       const ada = await signUp(stack.auth);
@@ -358,7 +358,7 @@ describe('interrupted change feed', () => {
   beforeEach(async () => {
     proxy = await startFeedProxy();
     replica = await startReplica({ DATABASE_URL: proxiedUrl(proxy) });
-    await untilListening(replica);
+    await untilConnected(replica);
   });
   afterEach(async () => {
     await replica.close();
@@ -369,7 +369,7 @@ describe('interrupted change feed', () => {
     const ada = await signUpCached(replica);
     proxy.cut = true;
     proxy.resetAll();
-    await until(() => feedState(replica), 'away');
+    await until(() => feedState(replica), 'disconnected');
     expect(await isCached(ada, replica)).toBe(false);
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     expect(await meStatus(ada, replica)).toBe(403);
@@ -377,7 +377,7 @@ describe('interrupted change feed', () => {
     expect(await meStatus(ada, replica)).toBe(200);
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     proxy.cut = false;
-    await untilListening(replica);
+    await untilConnected(replica);
     expect(await meStatus(ada, replica)).toBe(403);
   });
 
@@ -386,9 +386,9 @@ describe('interrupted change feed', () => {
     proxy.delayMs = 20_000;
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     await until(() => meStatus(ada, replica), 403);
-    await until(() => feedState(replica), 'away');
+    await until(() => feedState(replica), 'disconnected');
     proxy.delayMs = 0;
-    await untilListening(replica);
+    await untilConnected(replica);
   });
 
   it('empties the cache after a crash that its connection survives', async () => {
@@ -403,13 +403,13 @@ describe('interrupted change feed', () => {
     expect(errors).toContain(
       'PostgreSQL lost changes in a crash, or another server has its address',
     );
-    await untilListening();
+    await untilConnected();
   });
 
   it('bypasses the cache while the triggers are missing, until a migration restores them', async () => {
     const ada = await signUpCached(replica);
     await stack.database.sql('drop trigger gatehouse_record_update on "user"');
-    await until(() => feedState(replica), 'away');
+    await until(() => feedState(replica), 'disconnected');
     await stack.database.sql('update "user" set banned = true where id = $1', [ada.id]);
     expect(await meStatus(ada, replica)).toBe(403);
     expect(replica.lines.map((line) => line['error'])).toContain(
@@ -417,7 +417,7 @@ describe('interrupted change feed', () => {
     );
     const repaired = await migrate(parseEnvironment({ DATABASE_URL: stack.database.directUrl }));
     expect(repaired).toEqual(['the triggers of the change feed, which were missing or obsolete']);
-    await untilListening(replica);
+    await untilConnected(replica);
     expect(await migrate(parseEnvironment({ DATABASE_URL: stack.database.directUrl }))).toEqual([]);
   });
 });
@@ -475,7 +475,7 @@ describe('changes that fire no ordinary trigger', () => {
     await stack.database.sql('set allow_system_table_mods = on');
     await stack.database.sql(create);
     try {
-      await until(() => feedState(stack.gatehouse), 'away');
+      await until(() => feedState(stack.gatehouse), 'disconnected');
       const errors = stack.gatehouse.lines.slice(before).map((line) => String(line['error']));
       expect(errors).toContainEqual(expect.stringMatching(reason));
       expect(await isCached(ada)).toBe(false);
@@ -488,7 +488,7 @@ describe('changes that fire no ordinary trigger', () => {
     } finally {
       await stack.database.sql(drop);
     }
-    await untilListening();
+    await untilConnected();
   });
 
   it('checks the triggers of the change feed without superuser rights', async () => {

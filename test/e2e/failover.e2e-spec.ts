@@ -102,7 +102,7 @@ async function moveAndBan(ada: TestUser): Promise<void> {
 describe('database address that moves while the old server stays alive', () => {
   it('detects a moved database address through the change feed', async () => {
     const ada = await startWithUser();
-    await until(feedState, 'listening');
+    await until(feedState, 'connected');
     expect(await meStatus(ada)).toBe(200);
     await moveAndBan(ada);
     await until(() => meStatus(ada), 403, MAX_DELAY_SECONDS);
@@ -110,7 +110,7 @@ describe('database address that moves while the old server stays alive', () => {
       'DATABASE_URL leads to another server',
     );
     // The cache must not be filled again by connections to the old server.
-    await until(feedState, 'listening');
+    await until(feedState, 'connected');
     for (let attempt = 0; attempt < 20; attempt += 1) {
       expect(await meStatus(ada)).toBe(403);
       await sleep(50);
@@ -151,14 +151,14 @@ describe('database server that becomes read-only', () => {
 
   it('stops the change feed on a read-only server but still reads from it', async () => {
     const ada = await startWithUser();
-    await until(feedState, 'listening');
+    await until(feedState, 'connected');
     await setReadOnly('on');
-    await until(feedState, 'away');
+    await until(feedState, 'disconnected');
     expect(gatehouse.lines.map((line) => line['error'])).toContain(
       'the database is read-only or a standby',
     );
     expect(await meStatus(ada)).toBe(200);
     await setReadOnly('off');
-    await until(feedState, 'listening');
+    await until(feedState, 'connected');
   });
 });

@@ -65,7 +65,7 @@ describe('readiness probe', () => {
       database: UP,
       migrations: UP,
       issuerKeys: { status: 'up', keys: 1, fetchedAt: expect.any(String) },
-      changeFeed: { status: 'up', state: 'listening' },
+      changeFeed: { status: 'up', state: 'connected' },
     };
     expect(body).toEqual({ status: 'ok', info: parts, error: {}, details: parts });
   });
@@ -147,7 +147,7 @@ it('returns 200 for liveness and summary, and 503 for the database, when no depe
       issuerKeys: { status: 'down', message: 'no usable key set; the issuer does not answer' },
       changeFeed: {
         status: 'degraded',
-        state: 'away',
+        state: 'disconnected',
         message: 'every request queries the database',
       },
     },

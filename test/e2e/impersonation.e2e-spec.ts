@@ -78,7 +78,7 @@ describe.each(['off', 'on'])('impersonated session with CHANGE_FEED=%s', (feed) 
     if (feed === 'on') {
       for (const { http } of [stack.gatehouse, withRoles]) {
         const state = async () => (await http.get('/health')).body.parts.changeFeed.state as string;
-        await until(state, 'listening');
+        await until(state, 'connected');
       }
     }
   });

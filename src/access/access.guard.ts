@@ -9,9 +9,9 @@ import { routeAccess } from './route-access.js';
 import type { Principal } from './principal.js';
 import { rolesOf } from './user-rules.js';
 
-/** Runs after the AuthGuard. Checks the roles and the other access rules of a route. */
+/** Runs after the AuthGuard. Checks the permissions, the roles and the other access rules of a route. */
 @Injectable()
-export class RolesGuard implements CanActivate {
+export class AccessGuard implements CanActivate {
   constructor(private readonly environment: Environment) {}
 
   canActivate(context: ExecutionContext): boolean {
