@@ -9,7 +9,7 @@ import { routeAccess } from './route-access.js';
 import type { Principal } from './principal.js';
 import { rolesOf } from './user-rules.js';
 
-/** Runs after the AuthGuard. Checks the permissions, the roles and the other access rules of a route. */
+/** Runs after the AuthGuard. Checks permissions, roles and the other access rules of a route. */
 @Injectable()
 export class AccessGuard implements CanActivate {
   constructor(private readonly environment: Environment) {}

@@ -7,11 +7,14 @@ interface WatchedTable {
   table: string;
   /** The column with the user id. */
   userId: string;
-  /** Whether an update changes what a cached entry shows or decides. */
-  isRelevant: string;
+  /** By the last part of their names. */
+  triggers: Record<string, Trigger>;
 }
 
-const EVENTS = ['update', 'delete', 'truncate'] as const;
+interface Trigger {
+  event: string;
+  action: string;
+}
 
 function watchedTables({ schema, tables: { user, session } }: PhysicalSchema): WatchedTable[] {
   return [
@@ -20,17 +23,25 @@ function watchedTables({ schema, tables: { user, session } }: PhysicalSchema): W
   ];
 }
 
-/** Better-Auth changes `updatedAt` in most updates. It comes first, so that others are not read. */
+/** Every update counts. A condition would cost more than the row that it avoids. */
 function watchedUsers(schema: string, user: PhysicalTable): WatchedTable {
   return {
     kind: 'user',
     table: `"${schema}"."${user.name}"`,
     userId: quotedColumn(user, 'id'),
-    isRelevant: differs(user, ['updatedAt', ...Object.keys(EXPECTED.user)]),
+    triggers: {
+      update: { event: 'update', action: `for each row ${RECORD_USER}` },
+      delete: { event: 'delete', action: `for each row ${RECORD_USER}` },
+      truncate: TRUNCATE,
+    },
   };
 }
 
-/** A refresh only sets `updatedAt` and a later `expiresAt`. The cached session stays valid. */
+/**
+ * A refresh only sets `updatedAt` and a later `expiresAt`. The cached session stays valid, so it is
+ * not recorded. PostgreSQL parses a condition in each statement, so there is only a short one. A
+ * list of columns costs nothing. Columns that a trigger before the update sets are not in it.
+ */
 function watchedSessions(schema: string, session: PhysicalTable): WatchedTable {
   const others = Object.keys(EXPECTED.session).filter(
     (property) => property !== 'updatedAt' && property !== 'expiresAt',
@@ -40,19 +51,30 @@ function watchedSessions(schema: string, session: PhysicalTable): WatchedTable {
     kind: 'session',
     table: `"${schema}"."${session.name}"`,
     userId: quotedColumn(session, 'userId'),
-    isRelevant: `(new.${end} >= old.${end}) is not true or ${differs(session, others)}`,
+    triggers: {
+      update: {
+        event: `update of ${others.map((name) => quotedColumn(session, name)).join(', ')}`,
+        action: `for each row ${RECORD_SESSION}`,
+      },
+      expiry: {
+        event: 'update',
+        action: `for each row when ((new.${end} >= old.${end}) is not true) ${RECORD_SESSION}`,
+      },
+      delete: { event: 'delete', action: `for each row ${RECORD_SESSION}` },
+      truncate: TRUNCATE,
+    },
   };
 }
 
+const RECORD_USER = 'execute function gatehouse.record_user_change()';
+const RECORD_SESSION = 'execute function gatehouse.record_session_change()';
+const TRUNCATE: Trigger = {
+  event: 'truncate',
+  action: 'for each statement execute function gatehouse.record_truncation()',
+};
+
 function quotedColumn({ columns }: PhysicalTable, property: string): string {
   return `"${columns[property]?.name}"`;
-}
-
-function differs(table: PhysicalTable, properties: string[]): string {
-  return [...new Set(properties)]
-    .map((property) => quotedColumn(table, property))
-    .map((column) => `old.${column} is distinct from new.${column}`)
-    .join(' or ');
 }
 
 /**
@@ -72,23 +94,19 @@ export function createTriggers(physical: PhysicalSchema): string[] {
     ...watchedTables(physical).flatMap((watched) => [
       recordingFunction(watched),
       `revoke execute on function gatehouse.record_${watched.kind}_change() from public`,
-      ...EVENTS.flatMap((event) => createTrigger(event, watched)),
+      ...Object.entries(watched.triggers).flatMap(([name, trigger]) =>
+        createTrigger(watched.table, name, trigger),
+      ),
     ]),
   ];
 }
 
-function createTrigger(event: (typeof EVENTS)[number], watched: WatchedTable): string[] {
-  const { kind, table, isRelevant } = watched;
-  const action = {
-    update: `for each row when (${isRelevant}) execute function gatehouse.record_${kind}_change()`,
-    delete: `for each row execute function gatehouse.record_${kind}_change()`,
-    truncate: 'for each statement execute function gatehouse.record_truncation()',
-  };
+function createTrigger(table: string, name: string, { event, action }: Trigger): string[] {
   return [
-    `drop trigger if exists gatehouse_record_${event} on ${table}`,
-    `create trigger gatehouse_record_${event} after ${event} on ${table} ${action[event]}`,
+    `drop trigger if exists gatehouse_record_${name} on ${table}`,
+    `create trigger gatehouse_record_${name} after ${event} on ${table} ${action}`,
     // By default a trigger does not fire for a writer with `session_replication_role = replica`.
-    `alter table ${table} enable always trigger gatehouse_record_${event}`,
+    `alter table ${table} enable always trigger gatehouse_record_${name}`,
   ];
 }
 
@@ -115,8 +133,10 @@ const RECORD_ALL = `create or replace function gatehouse.record_truncation() ret
 
 export function dropTriggers(physical: PhysicalSchema): string[] {
   return [
-    ...watchedTables(physical).flatMap(({ table }) =>
-      EVENTS.map((event) => `drop trigger if exists gatehouse_record_${event} on ${table}`),
+    ...watchedTables(physical).flatMap(({ table, triggers }) =>
+      Object.keys(triggers).map(
+        (name) => `drop trigger if exists gatehouse_record_${name} on ${table}`,
+      ),
     ),
     'drop function if exists gatehouse.record_user_change()',
     'drop function if exists gatehouse.record_session_change()',
@@ -129,7 +149,9 @@ export function dropTriggers(physical: PhysicalSchema): string[] {
 function dropNotifyingTriggers(physical: PhysicalSchema): string[] {
   return [
     ...watchedTables(physical).flatMap(({ table }) =>
-      EVENTS.map((event) => `drop trigger if exists gatehouse_announce_${event} on ${table}`),
+      ['update', 'delete', 'truncate'].map(
+        (event) => `drop trigger if exists gatehouse_announce_${event} on ${table}`,
+      ),
     ),
     'drop function if exists gatehouse.announce_user_change()',
     'drop function if exists gatehouse.announce_session_change()',
@@ -157,17 +179,16 @@ export interface TriggerState {
  * child table, and of a partition, would go unrecorded.
  */
 export function triggerState(physical: PhysicalSchema): string {
-  const tables = watchedTables(physical).map(({ table }) => table);
-  const named = (prefix: string) =>
-    `tgname in (${EVENTS.map((event) => `'${prefix}_${event}'`).join(', ')})`;
-  const relations = tables.map((table) => `to_regclass('${table.replaceAll("'", "''")}')`);
+  const watched = watchedTables(physical);
+  const expected = watched.flatMap(({ triggers }) => Object.keys(triggers)).length;
+  const relations = watched.map(({ table }) => `to_regclass('${table.replaceAll("'", "''")}')`);
   const among = `in (${relations.join(', ')})`;
   return `select current_setting('transaction_read_only')::boolean as "isReadOnly",
-      ${tables.length * EVENTS.length + 1} - (${COUNT_TABLE})
-        - count(*) filter (where ${named('gatehouse_record')} and tgenabled = 'A')::int as missing,
-      count(*) filter (where ${named('gatehouse_announce')})::int as obsolete,
+      ${expected + 1} - (${COUNT_TABLE})
+        - count(*) filter (where starts_with(tgname, 'gatehouse_record_') and tgenabled = 'A')::int as missing,
+      count(*) filter (where starts_with(tgname, 'gatehouse_announce_'))::int as obsolete,
       string_agg(oid || ':' || xmin, ' ' order by oid)
-        filter (where ${named('gatehouse_record')}) as version,
+        filter (where starts_with(tgname, 'gatehouse_record_')) as version,
       (select string_agg(inhrelid::regclass || ' inherits from ' || inhparent::regclass, ', ')
         from pg_inherits where inhparent ${among} or inhrelid ${among}) as relatives,
       (select string_agg(srrelid::regclass::text, ', ') from pg_subscription_rel

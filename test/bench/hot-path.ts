@@ -5,6 +5,7 @@ import { findFreePort } from '../../tools/ports.ts';
 import { answerTo, bodyFor, type Call, call } from './calls.ts';
 import { load, OTHER_CORES, pin, SERVER_CORES } from './load.ts';
 import type { LoadOrder, LoadReport } from './load-generator.ts';
+import { median } from './median.ts';
 import { printRows, type Row } from './row.ts';
 import { type BenchUser, withBenchEnv, type BenchEnv } from './bench-env.ts';
 
@@ -19,8 +20,9 @@ export interface Effort {
   fresh: number;
 }
 
-export const FULL: Effort = { rounds: 5, seconds: 5, fresh: 20_000 };
-export const QUICK: Effort = { rounds: 3, seconds: 2, fresh: 6_000 };
+/** Many short turns, because the speed of a busy machine changes within seconds. */
+export const FULL: Effort = { rounds: 15, seconds: 1.5, fresh: 6_000 };
+export const QUICK: Effort = { rounds: 5, seconds: 1, fresh: 3_000 };
 
 interface Candidate {
   name: string;
@@ -91,23 +93,30 @@ export async function benchHotPath({ rounds, seconds, fresh }: Effort): Promise<
           candidate.reports.push({ ...report, microseconds: (spent * 1e6) / answers });
         }
       }
-      return rowsOf(
-        Object.fromEntries(candidates.map(({ name, reports }) => [name, median(reports)])),
-      );
+      return rowsOf(Object.fromEntries(candidates.map(({ name, reports }) => [name, reports])));
     } finally {
       for (const child of bare) child.kill();
     }
   });
 }
 
-function rowsOf(of: Record<string, CostReport>): Row[] {
-  const us = (name: string) => Math.round(of[name]?.microseconds ?? NaN);
-  const speed = (name: string) => of[name]?.perSecond ?? NaN;
+/** A ratio compares the two turns of one round, which follow each other within seconds. */
+function rowsOf(of: Record<string, CostReport[]>): Row[] {
+  const values = (name: string, key: 'perSecond' | 'microseconds' | 'p99') =>
+    (of[name] ?? []).map((report) => report[key]);
+  const figure = (name: string, key: 'perSecond' | 'microseconds' | 'p99') =>
+    median(values(name, key));
   const row = (what: string, mine: string, theirs: string, least: number): Row => {
-    const ratio = speed(mine) / speed(theirs);
+    const others = values(theirs, 'perSecond');
+    const ratios = values(mine, 'perSecond').map((speed, round) => speed / (others[round] ?? NaN));
+    const ratio = median(ratios);
+    const [low, high] = [Math.min(...ratios), Math.max(...ratios)].map((one) => one.toFixed(2));
     return {
       what,
-      figure: `${thousands(speed(mine))} to ${thousands(speed(theirs))} a second; ${us(mine)} to ${us(theirs)} µs of a core; p99 ${of[mine]?.p99.toFixed(1)} to ${of[theirs]?.p99.toFixed(1)} ms`,
+      figure:
+        `${thousands(figure(mine, 'perSecond'))} to ${thousands(figure(theirs, 'perSecond'))} a second; ` +
+        `${Math.round(figure(mine, 'microseconds'))} to ${Math.round(figure(theirs, 'microseconds'))} µs of a core; ` +
+        `p99 ${figure(mine, 'p99').toFixed(1)} to ${figure(theirs, 'p99').toFixed(1)} ms; ratios ${low} to ${high}`,
       ratio,
       wanted: `>= ${least}`,
       met: ratio >= least,
@@ -123,12 +132,6 @@ function rowsOf(of: Record<string, CostReport>): Row[] {
 }
 
 const thousands = (figure: number) => Math.round(figure).toLocaleString('en');
-
-/** The round with the median speed. */
-function median(reports: CostReport[]): CostReport {
-  const sorted = reports.toSorted((a, b) => a.perSecond - b.perSecond);
-  return sorted[Math.floor(sorted.length / 2)] as CostReport;
-}
 
 /** Reads the ticks of 10 ms that Linux counts. Returns NaN on other systems. */
 function cpuSeconds(pid: number | undefined): number {

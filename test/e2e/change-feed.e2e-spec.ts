@@ -243,9 +243,9 @@ describe('changes in the database', () => {
     };
     const sql = (text: string, ...values: unknown[]) => stack.database.sql(text, values);
 
-    it('records nothing for a sign-in, a refresh, and columns of other programs', async () => {
+    it('records nothing for a sign-in, a refresh, and session columns of other programs', async () => {
       const ada = await signUp(stack.auth);
-      await stack.database.sql('alter table "user" add column "favouriteColour" text');
+      await stack.database.sql('alter table session add column theme text');
       const ids = await recorded(async () => {
         expect(await stack.auth.signIn(ada)).toMatchObject({ user: { id: ada.id } });
         await sql(
@@ -253,13 +253,10 @@ describe('changes in the database', () => {
             where "userId" = $1`,
           ada.id,
         );
-        await sql(
-          `update "user" set name = name, "favouriteColour" = 'blue' where id = $1`,
-          ada.id,
-        );
+        await sql(`update session set theme = 'dark' where "userId" = $1`, ada.id);
         await sql(`update "user" set name = 'Nobody' where id = 'nobody'`);
       });
-      await stack.database.sql('alter table "user" drop column "favouriteColour"');
+      await stack.database.sql('alter table session drop column theme');
       expect(ids).toEqual([]);
     });
 
