@@ -1,3 +1,4 @@
+import { repeatedNames } from '../config/repeated-names.js';
 import { refuse } from './invalid-token.js';
 import { isObject } from './jwk.js';
 
@@ -56,19 +57,9 @@ function readMembers(bytes: Uint8Array): Members {
 
 /**
  * RFC 7515 §4 and RFC 7519 §4 let a reader refuse a duplicate name or use the last one. We refuse
- * it, because two readers could otherwise read different claims under one signature. The text is
- * valid JSON, so a string before a colon is a name. Names in nested objects do not count.
+ * it, because two readers could otherwise read different claims under one signature. Names in
+ * nested objects do not count.
  */
 function hasDuplicateMember(json: string): boolean {
-  const names = new Set<string>();
-  let depth = 0;
-  for (const [match, , colon] of json.matchAll(/("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}]/g)) {
-    if (match === '{') depth += 1;
-    if (match === '}') depth -= 1;
-    if (colon === undefined || depth !== 1) continue;
-    const name = String(JSON.parse(match.slice(0, -colon.length)));
-    if (names.has(name)) return true;
-    names.add(name);
-  }
-  return false;
+  return [...repeatedNames(json)].some((path) => path.length === 1);
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { Environment } from './environment.js';
+import { repeatedNames } from './repeated-names.js';
 import type { RolePermissions, Statements } from './role-permissions.js';
 
 export interface PermissionsFile {
@@ -39,10 +40,10 @@ export function parsePermissions(text: string, roles: readonly string[]): Permis
   if (!isRecord(value)) return failed('must be an object with roles');
   const entries = Object.entries(value);
   if (entries.length === 0) return failed('must have at least one role');
-  const faults: string[] = [];
+  const faults = [...repeatedNames(json)].map((path) => `${placeIn(path)}: is a repetition`);
   const permissions = new Map(
     entries.map(([role, statements]): [string, Statements] => {
-      const place = JSON.stringify(role);
+      const place = placeIn([role]);
       if (!roles.includes(role)) faults.push(`${place}: ROLES does not list this role`);
       return [role, statementsOf(statements, place, faults)];
     }),
@@ -62,6 +63,10 @@ function statementsOf(value: unknown, place: string, faults: string[]): Statemen
       return [resource, actionsOf(actions, inner, faults)];
     }),
   );
+}
+
+function placeIn(path: string[]): string {
+  return path.map((name) => JSON.stringify(name)).join('.');
 }
 
 /** An empty list allows nothing. Better-Auth's own role `user` has such lists. */

@@ -90,6 +90,18 @@ describe('PERMISSIONS_FILE', () => {
   });
 
   it.each([
+    ['a role', '{"admin": {"user": ["ban"]}, "support": {}, "admin": {}}', '"admin"'],
+    ['an escaped role', '{"support": {}, "\\u0073upport": {"user": ["list"]}}', '"support"'],
+    ['a resource', '{"admin": {"user": ["ban"], "session": [], "user": []}}', '"admin"."user"'],
+  ])('is refused if it has %s twice', (_what, text, place) => {
+    expect(errorsOf(text)).toEqual([`PERMISSIONS_FILE ${place}: is a repetition`]);
+  });
+
+  it('may give the same resource and action to several roles', () => {
+    expect(errorsOf('{"admin": {"user": ["user"]}, "user": {"user": ["user"]}}')).toEqual([]);
+  });
+
+  it.each([
     ['is missing', join(folder, 'none.json'), 'there is no such file'],
     ['is a folder', folder, 'it is a folder'],
   ])('is refused if it %s', (_what, file, reason) => {
