@@ -36,4 +36,4 @@ export function crossFieldErrors(
 }
 
 /** Better-Auth's `defaultRole`. A user row without a role also has this one. */
-const DEFAULT_ROLE = 'user';
+export const DEFAULT_ROLE = 'user';

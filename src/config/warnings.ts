@@ -1,4 +1,5 @@
 import { Client } from 'pg';
+import { DEFAULT_ROLE } from './cross-field-errors.js';
 import { Environment } from './environment.js';
 import { isLoopback } from './loopback.js';
 
@@ -8,12 +9,13 @@ export interface Warning {
   message: string;
 }
 
-/** Warnings about the environment. No message contains a value, because it may be a secret. */
+/** Warnings about the environment. No message contains a value that may be a secret. */
 export function configurationWarnings(environment: Environment, names: string[]): Warning[] {
   return [
     ...tokenOnly(environment),
     ...unknownVariables(names),
     ...databasesWithoutTls(environment),
+    ...rolesWithoutPermissions(environment),
   ];
 }
 
@@ -99,4 +101,17 @@ function isRemoteWithoutTls(url: string): boolean {
   const isLocal =
     host.startsWith('/') || host === '::1' || isLoopback(host) || /^[^.:]+$/.test(host);
   return !ssl && !isLocal;
+}
+
+// ── Roles ───────────────────────────────────────────────────────────────────────────────────────
+
+/** Everybody who may set roles can give such a role, and the auth server may allow it more. */
+function rolesWithoutPermissions({ permissions, ROLES }: Environment): Warning[] {
+  const roles = permissions
+    ? ROLES.filter((role) => role !== DEFAULT_ROLE && !permissions.has(role))
+    : [];
+  if (roles.length === 0) return [];
+  const names = roles.map((role) => JSON.stringify(role)).join(', ');
+  const message = `PERMISSIONS_FILE lacks ${names}, which ROLES lists. Users who may set roles can give a role that allows nothing here. Export the file again, or shorten ROLES.`;
+  return [{ event: 'config.role-without-permissions', message }];
 }

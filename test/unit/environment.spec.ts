@@ -7,6 +7,7 @@ import {
   InvalidEnvironmentError,
   parseEnvironment,
 } from '../../src/config/environment.js';
+import { writePermissions } from '../support/permissions-file.js';
 import { configurationWarnings } from '../../src/config/warnings.js';
 
 const NAMES = Object.keys(new Environment());
@@ -283,6 +284,16 @@ describe('configuration warnings', () => {
 
   it('warns that token-only does not check sessions', () => {
     expectOne({ SESSION_BINDING: 'token-only' }, /^config.token-only: SESSION_BINDING=token-only/);
+  });
+
+  it('warns about roles of ROLES that PERMISSIONS_FILE lacks, except the one of every user', () => {
+    const variables = writePermissions({ admin: { user: ['list'] }, guest: {} });
+    expect(warningsOf(variables)).toEqual([]);
+    expectOne(
+      { ...variables, ROLES: 'user,guest,owner,admin,auditor' },
+      /^config.role-without-permissions: PERMISSIONS_FILE lacks "owner", "auditor", which ROLES/,
+    );
+    expect(warningsOf({ ROLES: 'user,admin,owner' })).toEqual([]);
   });
 });
 
