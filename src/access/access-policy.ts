@@ -1,5 +1,5 @@
 import type { RolePermissions, Statements } from '../config/role-permissions.js';
-import { type PermissionList, Permissions, type RequiredPermissions } from './permissions.js';
+import { type PermissionList, Permissions } from './permissions.js';
 import type { UserRow } from './principal.js';
 import { type AdminRule, rolesOf } from './user-rules.js';
 
@@ -51,12 +51,6 @@ export class AccessPolicy {
     }
     const ofEach = roles.flatMap((role) => this.statements?.get(role) ?? []);
     return new Permissions(ofEach, this.toList(unionOf(ofEach)));
-  }
-
-  /** The roles that alone allow all that is required. */
-  rolesThatCan(required: RequiredPermissions): string[] {
-    const candidates = this.statements ? [...this.statements.keys()] : this.rule.ADMIN_ROLES;
-    return candidates.filter((role) => this.ofRoles([role]).can(required));
   }
 
   /**

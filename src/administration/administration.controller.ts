@@ -21,12 +21,12 @@ export class AdministrationController {
 
   @Put('role')
   @RequirePermissions({ user: ['set-role'] })
-  @Problems('SELF_DEMOTION', 'LAST_ADMIN')
+  @Problems('SELF_DEMOTION')
   @ApiOperation({
     operationId: 'changeUserRole',
     summary: 'Change the roles of a user',
     description:
-      "It takes effect on the user's next request. When a user loses `user:impersonate`, the sessions in which they impersonate others end. You cannot remove your own `user:set-role`, nor that of the last user who has it.",
+      "It takes effect on the user's next request. When a user loses `user:impersonate`, the sessions in which they impersonate others end. You cannot remove your own `user:set-role`, so one user who has it always remains.",
   })
   @ApiOkResponse({ type: UserRead })
   changeRole(
@@ -41,12 +41,12 @@ export class AdministrationController {
   @Post('ban')
   @RequirePermissions({ user: ['ban'] })
   @HttpCode(200)
-  @Problems('SELF_BAN', 'LAST_ADMIN')
+  @Problems('SELF_BAN')
   @ApiOperation({
     operationId: 'banUser',
     summary: 'Ban a user and end all their sessions',
     description:
-      'It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself or the last user who may set roles. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user.',
+      'It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user.',
   })
   @ApiBody({ type: BanRequest, required: false })
   @ApiOkResponse({ type: UserRead })

@@ -3,10 +3,9 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../access/actor.js';
 import { AccessPolicy } from '../access/access-policy.js';
 import { requireNoMoreThan, type RequiredPermissions } from '../access/permissions.js';
-import { isBanned } from '../access/user-rules.js';
 import type { RevokedSession } from '../better-auth/revoked-session.js';
 import { Session } from '../better-auth/session.entity.js';
-import { User } from '../better-auth/user.entity.js';
+import type { User } from '../better-auth/user.entity.js';
 import { Environment } from '../config/environment.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
 import { problem } from '../problems/problem.js';
@@ -14,7 +13,14 @@ import { snapshotOf, UserChangeService } from '../users/user-change.service.js';
 import type { UserWithEtag } from '../users/user-etag.js';
 import type { BanRequest } from './administration.dto.js';
 
-/** The changes to other users: roles and bans. Each one is a single transaction. */
+/**
+ * The changes to other users: roles and bans. Each one is a single transaction.
+ *
+ * No change leaves the system without a user who may set roles. The actor of a change cannot lose
+ * `user:set-role` by it, and cannot ban themselves. Nobody changes a user who may do more, so only
+ * an actor who has that permission can take it from others or ban them. The transaction keeps the
+ * row of the actor locked, so this user remains.
+ */
 @Injectable()
 export class AdministrationService {
   constructor(
@@ -40,10 +46,8 @@ export class AdministrationService {
       user.role = roles.join(',');
       const has = this.policy.permissionsOf(user);
       requireNoMoreThan(permissions, has);
-      if (had.can(SET_ROLE) && !has.can(SET_ROLE)) {
-        if (user.id === actor.principal.user.id) throw problem('SELF_DEMOTION');
-        await this.requireAnotherAdmin(em, user);
-      }
+      const losesSetRole = had.can(SET_ROLE) && !has.can(SET_ROLE);
+      if (losesSetRole && user.id === actor.principal.user.id) throw problem('SELF_DEMOTION');
       const mustEnd = had.can(IMPERSONATE) && !has.can(IMPERSONATE);
       const revoked = mustEnd ? await this.revokeImpersonations(em, user) : [];
       const action = 'user.role_changed';
@@ -63,7 +67,6 @@ export class AdministrationService {
       const { user } = await this.changes.lockAsAdmin(em, actor, id, BAN, ifMatch);
       // Compares the id from the row, because a uuid has more than one spelling.
       if (user.id === actor.principal.user.id) throw problem('SELF_BAN');
-      if (this.canSetRole(user)) await this.requireAnotherAdmin(em, user);
       const before = snapshotOf(user);
       Object.assign(user, { banned: true, banReason: reason ?? null, banExpires });
       const revoked = await this.revokeSessions(em, user);
@@ -94,18 +97,6 @@ export class AdministrationService {
     throw problem('VALIDATION_ERROR', { errors: [{ field: 'role', message }] });
   }
 
-  /** At least one other user who can change roles and is not banned must remain. */
-  private async requireAnotherAdmin(em: EntityManager, user: User): Promise<void> {
-    const { ADMIN_USER_IDS } = this.environment;
-    const roles = this.policy.rolesThatCan(SET_ROLE);
-    const candidates = await em.getRepository(User).findByRoles(roles, ADMIN_USER_IDS);
-    const now = new Date();
-    const hasAnotherAdmin = candidates.some(
-      (other) => other.id !== user.id && this.canSetRole(other) && !isBanned(other, now),
-    );
-    if (!hasAnotherAdmin) throw problem('LAST_ADMIN');
-  }
-
   private async revokeSessions(em: EntityManager, user: User): Promise<RevokedSession[]> {
     return this.hasSessionTable ? em.getRepository(Session).revokeAll(user.id) : [];
   }
@@ -117,10 +108,6 @@ export class AdministrationService {
   /** With `SESSION_BINDING=token-only` Better-Auth can store sessions outside this database. */
   private get hasSessionTable(): boolean {
     return this.physical.tables.session !== undefined;
-  }
-
-  private canSetRole(user: User): boolean {
-    return this.policy.permissionsOf(user).can(SET_ROLE);
   }
 }
 

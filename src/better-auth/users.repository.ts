@@ -1,7 +1,6 @@
 import { LockMode } from '@mikro-orm/core';
 import { EntityRepository } from '@mikro-orm/postgresql';
 import { mappedOnly } from '../database/bounded-text.js';
-import { likePattern } from '../database/like-pattern.js';
 import type { User } from './user.entity.js';
 import type { UserReference } from './user-reference.js';
 
@@ -46,19 +45,5 @@ export class UsersRepository extends EntityRepository<User> {
       { fields, disableIdentityMap: true },
     );
     return new Map(users.map(({ id, name, email }) => [id, { id, name, email }]));
-  }
-
-  /** Users with one of the roles or one of the ids, banned or not. There are few such users. */
-  async findByRoles(roles: readonly string[], ids: readonly string[]): Promise<User[]> {
-    return this.find(
-      {
-        $or: [
-          { id: { $in: [...ids] } },
-          // `role` is a comma-separated list. The caller decides which of these rows have the role.
-          ...roles.map((role) => ({ role: { $like: likePattern(role) } })),
-        ],
-      },
-      mappedOnly(this),
-    );
   }
 }

@@ -98,13 +98,7 @@ export const PROBLEMS = {
   SELF_DEMOTION: {
     status: 409,
     title: 'You cannot remove your own right to set roles',
-    meaning: 'Only another user who may set roles can remove it.',
-  },
-  LAST_ADMIN: {
-    status: 409,
-    title: 'The last user who may set roles must remain',
-    meaning:
-      'At least one user who may set roles (`user:set-role`) must remain. Give another user such a role first.',
+    meaning: 'Only another user who may set roles can remove it. So one such user always remains.',
   },
   COUNT_MISMATCH: {
     status: 409,

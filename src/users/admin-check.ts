@@ -29,8 +29,8 @@ export class AdminCheck {
 
   /**
    * Makes changes to other users and changes in impersonated sessions run one after another. Two
-   * admins who change each other cannot deadlock. Two concurrent demotions cannot each count the
-   * other user as the remaining admin.
+   * admins who change each other cannot deadlock. Of two admins who demote each other, the second
+   * finds that the first has won.
    */
   async lock(em: EntityManager): Promise<void> {
     const context = em.getTransactionContext();

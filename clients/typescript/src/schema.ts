@@ -118,7 +118,7 @@ export interface paths {
     get?: never;
     /**
      * Change the roles of a user
-     * @description It takes effect on the user's next request. When a user loses `user:impersonate`, the sessions in which they impersonate others end. You cannot remove your own `user:set-role`, nor that of the last user who has it. Requires `user:set-role`.
+     * @description It takes effect on the user's next request. When a user loses `user:impersonate`, the sessions in which they impersonate others end. You cannot remove your own `user:set-role`, so one user who has it always remains. Requires `user:set-role`.
      */
     put: operations['changeUserRole'];
     post?: never;
@@ -139,7 +139,7 @@ export interface paths {
     put?: never;
     /**
      * Ban a user and end all their sessions
-     * @description It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself or the last user who may set roles. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user. Requires `user:ban`.
+     * @description It ends every session of the user at once, and every session in which the user impersonates others. Without `expiresAt`, the ban has no end. A second ban replaces the reason and the end of the first. You cannot ban yourself. Sessions that Better-Auth stores outside this database do not end, but Gatehouse still refuses the user. Requires `user:ban`.
      */
     post: operations['banUser'];
     /**
@@ -961,7 +961,6 @@ export interface components {
         | 'REQUEST_TIMEOUT'
         | 'SELF_BAN'
         | 'SELF_DEMOTION'
-        | 'LAST_ADMIN'
         | 'COUNT_MISMATCH'
         | 'CONFLICT'
         | 'PRECONDITION_FAILED'
@@ -2145,7 +2144,7 @@ export interface operations {
           };
         };
       };
-      /** @description `LAST_ADMIN`: The last user who may set roles must remain. `SELF_DEMOTION`: You cannot remove your own right to set roles */
+      /** @description `SELF_DEMOTION`: You cannot remove your own right to set roles */
       409: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2159,7 +2158,7 @@ export interface operations {
             /** @constant */
             status?: 409;
             /** @enum {string} */
-            code?: 'LAST_ADMIN' | 'SELF_DEMOTION';
+            code?: 'SELF_DEMOTION';
           };
         };
       };
@@ -2386,7 +2385,7 @@ export interface operations {
           };
         };
       };
-      /** @description `LAST_ADMIN`: The last user who may set roles must remain. `SELF_BAN`: You cannot ban yourself */
+      /** @description `SELF_BAN`: You cannot ban yourself */
       409: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];
@@ -2400,7 +2399,7 @@ export interface operations {
             /** @constant */
             status?: 409;
             /** @enum {string} */
-            code?: 'LAST_ADMIN' | 'SELF_BAN';
+            code?: 'SELF_BAN';
           };
         };
       };

@@ -8,10 +8,10 @@ export async function typesOfProblems(gatehouse: Gatehouse, id: string) {
     body: { role: 'admin' },
   });
   if (error?.code === 'RATE_LIMITED') error.status satisfies 429;
-  if (error?.code === 'LAST_ADMIN') error.status satisfies 409;
+  if (error?.code === 'SELF_DEMOTION') error.status satisfies 409;
   if (error?.code === 'NOT_SIGNED_IN') return;
   // @ts-expect-error -- only a change of the role has this problem
-  if ((await gatehouse.GET('/api/v1/auth/me')).error?.code === 'LAST_ADMIN') return;
+  if ((await gatehouse.GET('/api/v1/auth/me')).error?.code === 'SELF_DEMOTION') return;
 }
 
 /** Compiles only if a list has the type of its items, also if it has a second media type. */
