@@ -38,6 +38,7 @@ const ROLES: TestRoles = {
   moderator: { user: ['ban', 'update', 'get'], session: ['revoke'] },
   manager: { user: ['list', 'get', 'update', 'set-role', 'ban'], session: ['list', 'revoke'] },
   impersonator: { user: ['impersonate', 'list'] },
+  limited: {},
 };
 
 let stack: Stack;
@@ -51,7 +52,8 @@ let restore: () => Promise<void>;
 
 beforeAll(async () => {
   // The tests change roles by SQL. Without the change feed the next request reads them uncached.
-  stack = await startStack({}, { CHANGE_FEED: 'off', ...writePermissions(ROLES) });
+  const variables = { CHANGE_FEED: 'off', ADMIN_ROLES: 'admin,limited' };
+  stack = await startStack({}, { ...variables, ...writePermissions(ROLES) });
   withoutFile = await startApp({
     DATABASE_URL: stack.database.url,
     BETTER_AUTH_URL: stack.auth.origin,
@@ -193,6 +195,7 @@ describe('access matrix with PERMISSIONS_FILE', () => {
         'holder and other role': outcomeOf(await send(row, `user,${holder}`, below)),
         'other role': outcomeOf(refused),
         missing: refused.body.missing,
+        'limited admin': outcomeOf(await send(row, 'limited', below)),
         'no role': outcomeOf(await send(row, null, below)),
         self: outcomeOf(await send(row, null, actor)),
         own: outcomeOf(await send(row, holder, actor)),
@@ -203,6 +206,7 @@ describe('access matrix with PERMISSIONS_FILE', () => {
         'holder and other role': '200',
         'other role': FORBIDDEN,
         missing: { [resource]: [action] },
+        'limited admin': FORBIDDEN,
         'no role': FORBIDDEN,
         self: row.self,
         own: row.own ?? '200',
@@ -280,6 +284,51 @@ describe('permissions of the current user', () => {
   });
 });
 
+it('ends the impersonated sessions of a user who loses only user:impersonate', async () => {
+  await restore();
+  await giveRole(actor.id, 'admin');
+  const { sid } = await impersonate(actor, below);
+  await giveRole(actor.id, 'impersonator');
+  const kept = await callUsers(root, 'PUT', `${actor.id}/role`, { role: ['impersonator', 'user'] });
+  expect(kept.status).toBe(200);
+  const isOpen = async () =>
+    (await stack.database.sql('select id from session where id = $1', [sid])).length === 1;
+  expect(await isOpen()).toBe(true);
+  const ended = await callUsers(root, 'PUT', `${actor.id}/role`, { role: 'support' });
+  expect(ended.status).toBe(200);
+  expect(await isOpen()).toBe(false);
+});
+
+describe('last user who may set roles', () => {
+  const demote = (by: TestUser, target: TestUser) =>
+    callUsers(by, 'PUT', `${target.id}/role`, { role: 'user' });
+  const ban = (by: TestUser, target: TestUser) =>
+    callUsers(by, 'POST', `${target.id}/ban`, { reason: 'spam' });
+
+  it.each([
+    ['demoting and demoting', demote, demote],
+    ['banning and banning', ban, ban],
+    ['demoting and banning', demote, ban],
+  ])('remains after two of them try %s each other at the same time', async (_, first, second) => {
+    for (let round = 0; round < 5; round += 1) {
+      await restore();
+      await stack.database.sql(`update "user" set role = 'user'`);
+      for (const { id } of [actor, equal]) await giveRole(id, 'manager');
+      const answers = await Promise.all([first(actor, equal), second(equal, actor)]);
+      // On a busy machine a change may exceed its deadline.
+      for (const { status } of answers) expect([200, 401, 403, 503]).toContain(status);
+      await until(countTransactions, 0);
+      const remaining = await stack.database.sql(
+        `select id from "user" where role = 'manager' and banned is not true`,
+      );
+      const changed = answers.filter(({ status }) => status === 200).length;
+      expect(changed).toBeLessThan(2);
+      expect(remaining.length).toBeGreaterThan(0);
+      if (changed === 1) expect(remaining).toHaveLength(1);
+    }
+  });
+});
+
 describe('escalation', () => {
   beforeEach(async () => {
     await restore();
@@ -308,6 +357,7 @@ describe('escalation', () => {
     ['another user a role with less', () => below, ['user', 'support'], '200'],
     ['a role to a user who may do more', () => above, ['admin', 'support'], '403 ROLE_ESCALATION'],
     ['themselves a role with less', () => actor, 'support', '409 SELF_DEMOTION'],
+    ['a role that ROLES lacks', () => below, ['support', 'owner'], '400 VALIDATION_ERROR'],
   ])('checks what a manager may do who gives %s', async (_what, target, role, expected) => {
     const { id } = target();
     const [before] = await stack.database.sql('select role from "user" where id = $1', [id]);
@@ -407,6 +457,27 @@ describe('escalation', () => {
       () => giveRole(actor.id, 'only-user:set-role'),
     );
     expect(outcomeOf(answer)).toBe('403 ROLE_ESCALATION');
+  });
+
+  it('lets nobody demote the manager between the check and the commit of a change', async () => {
+    const clients = [0, 1].map(
+      () => new Client({ connectionString: stack.database.directUrl }),
+    ) as [Client, Client];
+    const [blocker, other] = clients;
+    try {
+      for (const client of clients) await client.connect();
+      // The change has passed its check when it writes its audit event.
+      await blocker.query('begin; lock table gatehouse.audit_event in share mode');
+      const change = setRole(below, 'support');
+      await until(countLockWaits, 1);
+      const demotion = other.query(`update "user" set role = 'user' where id = $1`, [actor.id]);
+      await until(countLockWaits, 2);
+      await blocker.query('commit');
+      expect(outcomeOf(await change)).toBe('200');
+      await demotion;
+    } finally {
+      for (const client of clients) await client.end();
+    }
   });
 
   it.each([

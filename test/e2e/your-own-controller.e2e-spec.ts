@@ -50,6 +50,13 @@ class OpenController {
     return { title: 'for oneself', id };
   }
 
+  @Get('export/:id')
+  @RequirePermissions({ note: ['export'] })
+  @SelfOrAdmin()
+  export(@Param('id') id: string) {
+    return { title: 'for oneself with a permission', id };
+  }
+
   @Get('refused/:status')
   refused(@Param('status') status: string): never {
     throw new HttpException('for the client', Number(status));
@@ -201,13 +208,16 @@ it('requires a verified email address for a @RequireVerifiedEmail() route', asyn
 
 it('applies the decorators of a route in a @Public() controller', async () => {
   expect(await request('/open/all')).toEqual([200, { title: 'for all' }]);
-  for (const path of ['/open/admins', '/open/verified', `/open/of/${ada.id}`]) {
-    expect(await request(path)).toEqual([401, 'AUTH_MISSING_TOKEN']);
+  const paths = ['admins', 'verified', `of/${ada.id}`, `export/${ada.id}`];
+  for (const path of paths) {
+    expect(await request(`/open/${path}`)).toEqual([401, 'AUTH_MISSING_TOKEN']);
   }
   expect(await request('/open/admins', ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
-  const { paths } = createDocument(gatehouse.app);
-  expect(paths['/api/v1/notes/open/all']?.get?.security).toEqual([]);
-  expect(paths['/api/v1/notes/open/admins']?.get?.security).toEqual([{ bearer: [] }]);
+  // Every rule of the route must be met, not only one.
+  expect(await request(`/open/export/${ada.id}`, ada.token)).toEqual([403, 'AUTH_FORBIDDEN']);
+  const { paths: documented } = createDocument(gatehouse.app);
+  expect(documented['/api/v1/notes/open/all']?.get?.security).toEqual([]);
+  expect(documented['/api/v1/notes/open/admins']?.get?.security).toEqual([{ bearer: [] }]);
 });
 
 it('documents the routes of an application from their decorators', () => {

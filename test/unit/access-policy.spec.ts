@@ -56,6 +56,7 @@ describe('permissions of a role', () => {
     ],
     ['a resource of the application', withFile, 'moderator', { project: ['archive'] }, true],
     ['a role after a space', withFile, 'user, support', { user: ['list'] }, false],
+    ['a role before a space', withFile, 'support ', { user: ['list'] }, false],
     ['a role in upper case', withFile, 'Support', { user: ['list'] }, false],
     ['a role that the file lacks', withFile, 'owner', { user: ['list'] }, false],
     ['no role', withFile, null, { user: ['list'] }, false],
@@ -101,7 +102,12 @@ describe('permissions of a role', () => {
   });
 
   it('decides in the same way after more roles than it remembers', () => {
+    const first = ofRole(withFile, 'role-0');
+    expect(ofRole(withFile, 'role-0')).toBe(first);
     for (let i = 0; i < 3000; i += 1) ofRole(withFile, `role-${i}`);
+    expect(ofRole(withFile, 'role-0')).not.toBe(first);
+    const long = 'x'.repeat(256);
+    expect(ofRole(withFile, long)).not.toBe(ofRole(withFile, long));
     expect(ofRole(withFile, 'support').can({ user: ['list'] })).toBe(true);
     expect(ofRole(withFile, 'role-1').can({ user: ['list'] })).toBe(false);
   });
@@ -131,6 +137,11 @@ describe('missing permissions', () => {
     ['support', { user: ['ban'] }, { user: ['ban'] }],
     ['support', { user: ['list', 'ban'], audit: ['list'] }, { user: ['ban'], audit: ['list'] }],
     ['support,moderator', { user: ['get', 'list', 'ban'] }, { user: ['ban'] }],
+    [
+      'moderator,support',
+      { user: ['get'], session: ['list'], audit: ['list'] },
+      { audit: ['list'] },
+    ],
     [null, { user: ['get'], session: ['list'] }, { user: ['get'], session: ['list'] }],
     ['admin', { user: ['ban'] }, {}],
   ])('are, for the role %j and %j, %j', (role, required, missing) => {
