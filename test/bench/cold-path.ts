@@ -10,7 +10,7 @@ const CONNECTIONS = 32;
 
 /**
  * Measures requests whose token is new and whose user is not cached: one signature check and one
- * query. Then it profiles them and says which part takes how much of the CPU time.
+ * query. Then it profiles them, and reports the CPU time of each part.
  */
 export async function benchColdPath(requests: number, rounds: number): Promise<Row[]> {
   return withBenchEnv(1000, async (env) => {

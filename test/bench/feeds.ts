@@ -93,7 +93,7 @@ async function measure(
   while (feeds.some(({ isConnected }) => !isConnected)) await sleep(50);
   // Until the first frequent polls have ended.
   await sleep(3000);
-  // Longer, because little happens, and the system counts in hundredths of a second.
+  // Takes longer: an idle feed uses little CPU time, which is counted in hundredths of a second.
   const idle = await coresUsed(postmaster, () => sleep(2 * seconds * 1000));
   const requests = setInterval(() => {
     for (const feed of feeds) feed.requestLease(performance.now());
@@ -114,7 +114,7 @@ async function change(writer: Client, committedAt: Map<string, number>, seconds:
     const id = `u${number}`;
     await writer.query(`update "user" set "updatedAt" = now() where id = $1`, [id]);
     committedAt.set(id, performance.now());
-    // Random, so that it does not move in step with the polls.
+    // Random, so that the changes are not synchronous with the polls.
     const pause = (1000 / CHANGES_PER_SECOND) * 2 * Math.random();
     await sleep(Math.max(0, pause - (performance.now() - startedAt)));
   }

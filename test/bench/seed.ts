@@ -14,7 +14,7 @@ export const TERMS = {
  * some are support, and one in a hundred is banned. Some of the bans have expired. A small
  * number of users has a higher share of each, so that every filter fills a page.
  *
- * Drops the indexes of Gatehouse and does not build them: the caller measures that.
+ * Drops the indexes of Gatehouse. The caller builds them again and measures the time.
  */
 export async function seedUsers(url: string, count: number): Promise<void> {
   await withClient(url, async (client) => {

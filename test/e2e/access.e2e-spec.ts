@@ -337,7 +337,7 @@ const outcomeWithMaxLifetime = async (limit: string, token: string) => {
   return answer;
 };
 
-it('names JWT_MAX_LIFETIME_SECONDS only when a genuine token lives too long', async () => {
+it('names JWT_MAX_LIFETIME_SECONDS only for a genuine token with too long a lifetime', async () => {
   const ada = await signUp(stack.authWithSid);
   const [header, payload, signature = ''] = ada.token.split('.');
   const forged = [header, payload, (signature[0] === 'A' ? 'B' : 'A') + signature.slice(1)].join(

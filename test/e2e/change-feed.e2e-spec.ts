@@ -27,7 +27,7 @@ async function untilConnected(gatehouse = stack.gatehouse): Promise<void> {
   await until(() => feedState(gatehouse), 'connected');
 }
 
-/** Whether the cache serves the user. Only the cache can: the user table is locked meanwhile. */
+/** Whether the user is cached. While the user table is locked, a query would not end. */
 async function isCached({ token }: { token: string }, gatehouse = stack.gatehouse) {
   return whileUsersAreLocked(async () => {
     // A busy machine may let the lease expire in between. A second request then renews it.

@@ -223,7 +223,7 @@ withChromium('client in a browser on another origin', () => {
       parallel: Array(5).fill('Hello, Ada Lovelace.'),
       name: 'Ada Lovelace II',
       after: 'Please sign in again.',
-      // Before the sign-in, and after the sign-out.
+      // One call before the sign-in, and one after the sign-out.
       signedOut: 2,
     });
     // One before the sign-in, one for all calls, and one after the sign-out.

@@ -81,7 +81,7 @@ it('cancels a query that exceeds the query timeout, also on the server', async (
 it('does not reuse a connection whose query timed out', async () => {
   const pid = await backendPid();
   await failureOf(execute(`select pg_sleep(${SLEEP_SECONDS})`));
-  // The pool has one connection, and waiting for it would time out: the busy one has left it.
+  // The pool has one connection. It has discarded the busy one, so this query need not wait.
   expect(await backendPid()).not.toBe(pid);
 });
 
@@ -124,7 +124,7 @@ it('waits longer for a free place in the pool than for a new connection', async 
   const { error, tookMs } = await failureOf(unreachable.connect());
   expect(isDatabaseUnavailable(error)).toBe(true);
   expect(tookMs).toBeGreaterThanOrEqual(CONNECT_TIMEOUT_MS - 10);
-  // This is the message of the client. The pool has one of its own.
+  // This is the message of the client. The pool would have another message.
   expect(String(error)).toContain('timeout expired');
   await unreachable.end();
   silentServer.close();
@@ -163,7 +163,7 @@ it('closes the pool while queries open new connections', async () => {
   expect(pool.totalCount).toBe(5);
   await other.close(true);
   expect(pool.totalCount).toBe(0);
-  // Kysely gives up these connections. Without one, this test would prove nothing.
+  // Kysely does not release these connections. The test needs at least one of them.
   expect((await outcomes).map(({ status }) => status)).toContain('rejected');
 });
 
@@ -191,7 +191,7 @@ it.each([2, 3])(
       await Promise.all(slow);
       expect((await takeAll()).filter((pid) => old.includes(pid))).toEqual([]);
     } finally {
-      // It would wait for a lost place for ever.
+      // It would wait forever for a lost place.
       void pool.end();
     }
   },

@@ -12,7 +12,7 @@ import {
 import { type Stack, startStack } from '../support/stack.js';
 import { type TestUser, signUp } from '../support/users.js';
 
-/** The clock of Gatehouse. A token expires there when it is moved, and nobody has to wait. */
+/** The clock of Gatehouse. A test moves it so that a token expires without a wait. */
 const realNow = Date.now.bind(Date);
 let clockOffsetMs = 0;
 jest.spyOn(Date, 'now').mockImplementation(() => realNow() + clockOffsetMs);

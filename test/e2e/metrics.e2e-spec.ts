@@ -86,7 +86,7 @@ describe('a scrape after 200 mixed requests', () => {
   beforeAll(async () => {
     [ada, admin] = [await signUp(stack.authWithSid), await newAdmin()];
     const other = await signUp(stack.authWithSid);
-    // Until the feed is live, no request is answered from the cache.
+    // Until the feed is connected, no response comes from the cache.
     await until(async () => (await scrape()).value('gatehouse_change_feed_up'), 1);
     await send(60, () => get(ME, ada.token));
     await send(30, (n) => get(ME, `forged.token.${n}`));
@@ -196,7 +196,7 @@ describe('a scrape after 200 mixed requests', () => {
 });
 
 describe('the listener of the metrics', () => {
-  it('serves GET /metrics and nothing else', async () => {
+  it('serves only GET /metrics', async () => {
     const { origin } = new URL(metricsUrl);
     const status = async (path: string, method = 'GET') =>
       (await fetch(origin + path, { method })).status;

@@ -183,7 +183,7 @@ describe('access matrix with PERMISSIONS_FILE', () => {
   }
 
   it.each(rows)(
-    'allows $route with $permission, for no other role and over nobody who may do more',
+    'allows $route only with $permission, and changes no user with more permissions',
     async (row) => {
       const { permission, isChange = false } = row;
       const [resource = '', action = ''] = permission.split(':');
@@ -358,7 +358,7 @@ describe('escalation', () => {
     ['a role to a user who may do more', () => above, ['admin', 'support'], '403 ROLE_ESCALATION'],
     ['themselves a role with less', () => actor, 'support', '409 SELF_DEMOTION'],
     ['a role that ROLES lacks', () => below, ['support', 'owner'], '400 VALIDATION_ERROR'],
-  ])('checks what a manager may do who gives %s', async (_what, target, role, expected) => {
+  ])('decides whether a manager may give %s', async (_what, target, role, expected) => {
     const { id } = target();
     const [before] = await stack.database.sql('select role from "user" where id = $1', [id]);
     expect(outcomeOf(await setRole(target(), role))).toBe(expected);
@@ -366,7 +366,7 @@ describe('escalation', () => {
     expect(after).toEqual(expected === '200' ? { role: [role].flat().join(',') } : before);
   });
 
-  it('refuses the same change to a user above whether or not it would change anything', async () => {
+  it('refuses a change of a user with more permissions, even if it would change no value', async () => {
     await stack.database.sql('update "user" set banned = true where id = $1', [above.id]);
     expect(outcomeOf(await callUsers(actor, 'DELETE', `${above.id}/ban`))).toBe(
       '403 ROLE_ESCALATION',
@@ -374,14 +374,14 @@ describe('escalation', () => {
     expect(outcomeOf(await callUsers(actor, 'PATCH', above.id, {}))).toBe('403 ROLE_ESCALATION');
   });
 
-  it('responds 404 to a change of a user who does not exist', async () => {
+  it('responds with 404 to a change of a user who does not exist', async () => {
     expect(outcomeOf(await callUsers(actor, 'POST', 'nobody/ban', {}))).toBe('404 USER_NOT_FOUND');
     expect(outcomeOf(await callUsers(actor, 'DELETE', 'nobody/sessions'))).toBe(
       '404 USER_NOT_FOUND',
     );
   });
 
-  it('raises nobody in 20 rounds of 20 parallel attempts', async () => {
+  it('raises no permissions in 20 rounds of 20 parallel attempts', async () => {
     // `actor` and `equal` are managers, `below` has no permissions, `above` is the only admin.
     await stack.database.sql(`update "user" set role = 'user' where role = 'admin'`);
     for (const [user, role] of [
@@ -446,7 +446,7 @@ describe('escalation', () => {
         expect(['user', 'manager', 'support', 'moderator', 'support,moderator']).toContain(role);
       }
     }
-    // Not every round may be refused or too slow.
+    // Some rounds must succeed. Otherwise this test would check nothing.
     expect(changed).toBeGreaterThan(20);
   }, 120_000);
 

@@ -100,7 +100,7 @@ describe('query plans of the user list with sessions', () => {
     expect(plans[1]).toMatch(/session_userId_idx|gatehouse_session_user_idx/);
   });
 
-  it('finds dormant users one by one, without a list of all sessions', async () => {
+  it('reads the sessions of one user after another to find dormant users', async () => {
     const [page] = await plansOf(
       'users?signedInBefore=2099-01-01T00:00:00Z&total=none&sort=createdAt',
     );

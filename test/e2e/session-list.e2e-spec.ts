@@ -46,7 +46,7 @@ beforeAll(async () => {
 });
 afterAll(() => stack.end());
 
-/** A further session of a user, by the way of Better-Auth. */
+/** Signs the user in at Better-Auth again, for one more session. */
 async function signInAgain(user: TestUser): Promise<{ session: string; token: string }> {
   const { sessionToken } = await stack.authWithSid.signIn(user);
   const token = await stack.authWithSid.tokenFor(sessionToken);

@@ -227,12 +227,12 @@ describe('revocation of many sessions', () => {
     const filter = { ip: '198.51.100.1' };
     const newcomer = await signUp(stack.authWithSid);
     const calls = Array.from({ length: 20 }, () => revoke({ filter, reason: 'race' }));
-    // People sign in meanwhile.
+    // Users sign in meanwhile.
     const signIns = Array.from({ length: 5 }, () => signInAgain(newcomer));
     const answers = await Promise.all(calls);
     const tokens = await Promise.all(signIns);
     let failed = answers.filter(({ status }) => status !== 200);
-    // A busy machine can reach the lock timeout. Such a call has ended nothing, or says so.
+    // A busy machine can reach the lock timeout. Such a call has ended nothing.
     for (const { status } of failed) expect(status).toBe(503);
     for (let attempt = 0; failed.length > 0 && attempt < 5; attempt += 1) {
       const again = await revoke({ filter, reason: 'race' });
@@ -281,7 +281,7 @@ describe('revocation of many sessions', () => {
     expect(events).toEqual({ users: 22, ended: 12_200 });
   });
 
-  it('signs everybody out except the caller', async () => {
+  it('signs out every user except the caller', async () => {
     const boss = await newAdmin();
     const total = (await sessionIds(`"expiresAt" > now()`)).length;
     const { body } = await revoke({ filter: { all: true }, expected: total }, boss);

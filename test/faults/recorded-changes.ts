@@ -108,7 +108,7 @@ export const pausedService: Fault = {
   start: async (context) => {
     await context.serve();
     paused = await context.serve();
-    // The load must not wait for it.
+    // The load must not use the paused service.
     context.services.pop();
     context.onClose(() => paused.end('SIGKILL'));
     await signUpUsers(context, 2);
@@ -126,7 +126,7 @@ export const pausedService: Fault = {
       const status = await statusOf(context, user, paused);
       context.expect(status === 403, `a user who was banned during the pause: ${status}`);
     }
-    // The first requests renew the lease. The old entries must not come back with it.
+    // The first requests renew the lease. The cache must not serve the old entries again.
     await sleep(1000);
     for (const user of users) {
       const status = await statusOf(context, user, paused);

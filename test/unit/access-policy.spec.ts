@@ -101,7 +101,7 @@ describe('permissions of a role', () => {
     expect(withoutFile.none.list).toEqual({ user: [], session: [], audit: [] });
   });
 
-  it('decides in the same way after more roles than it remembers', () => {
+  it('decides in the same way after more texts of roles than it caches', () => {
     const first = ofRole(withFile, 'role-0');
     expect(ofRole(withFile, 'role-0')).toBe(first);
     for (let i = 0; i < 3000; i += 1) ofRole(withFile, `role-${i}`);
@@ -182,8 +182,8 @@ describe('comparison of permissions', () => {
 
   it.each([
     ['lacks', {}],
-    ['gives less', { admin: { user: ['list'] } }],
-  ])('never lets others include an admin role that the file %s', (_, admin) => {
+    ['gives few permissions', { admin: { user: ['list'] } }],
+  ])('lets no other role include an admin role that the file %s', (_, admin) => {
     const roles = { ...admin, manager: { user: ['list', 'set-role'] } };
     const policy = policyOf({ permissions: mapOf(roles) });
     expect(ofRole(policy, 'manager').includes(ofRole(policy, 'manager,admin'))).toBe(false);
@@ -191,7 +191,7 @@ describe('comparison of permissions', () => {
     expect(Object.keys(ofRole(policy, 'admin').list)).toEqual(['user', 'session', 'audit']);
   });
 
-  it('includes everybody only for a user who may do everything', () => {
+  it('includes the permissions of every user only for a user who may do everything', () => {
     const root = ofRole(withFile, null, 'root');
     expect(root.includes(ofRole(withFile, 'admin'))).toBe(true);
     expect(root.includes(root)).toBe(true);

@@ -56,7 +56,7 @@ const [migration] = api.spec.initContainers as [Container];
 const selects = (labels: Record<string, string>, { metadata }: PodTemplate) =>
   Object.entries(labels).every(([name, value]) => metadata.labels[name] === value);
 
-/** Each fault is one that `kubectl apply` accepts, or notices only in the cluster. */
+/** Faults that `kubectl apply` accepts, or that only the cluster reports. */
 const FAULTS: [string, (manifest: Manifest) => void][] = [
   ['a number as text', ({ spec }) => (spec.replicas = '2')],
   [
@@ -173,7 +173,7 @@ describe('pods', () => {
   it('use at most the connections that PostgreSQL allows by default', () => {
     const { maxReplicas } = find('HorizontalPodAutoscaler')['spec'];
     const surge = deployment['spec'].strategy.rollingUpdate.maxSurge as number;
-    // The pool, the connection that listens, and the one that checks it every few seconds.
+    // The pool, the connection of the change feed, and the one that checks it every five seconds.
     const perPod = new Environment().DATABASE_POOL_MAX + 2;
     const migrations = surge * 3;
     // 100, without those for superusers. Better-Auth needs the rest.
@@ -183,7 +183,7 @@ describe('pods', () => {
 
 describe('selectors', () => {
   it.each(['gatehouse', 'gatehouse-metrics'])(
-    'send requests for Service %s to the API, and none to the housekeeping',
+    'send requests for Service %s to the API, and not to the housekeeping',
     (name) => {
       const { selector } = find('Service', name)['spec'];
       expect([selects(selector, api), selects(selector, housekeeping)]).toEqual([true, false]);
@@ -237,7 +237,7 @@ describe('network policies', () => {
     for (const { spec } of policies) expect(selects(spec.podSelector.matchLabels, api)).toBe(true);
   });
 
-  it('let the housekeeping reach the database and nothing else', () => {
+  it('let the housekeeping reach only the database and DNS', () => {
     const reached = policies
       .filter(({ spec }) => selects(spec.podSelector.matchLabels, housekeeping))
       .flatMap(({ spec }) => spec.egress ?? [])

@@ -118,7 +118,7 @@ if (!promtool) {
     expect(run('check', 'rules', `${FOLDER}/rules.yaml`)).toContain(`${alerts.length} rules found`);
   });
 
-  it('sees each alert fire when it should, and only then', () => {
+  it('fires each alert when its condition holds, and at no other time', () => {
     expect(run('test', 'rules', `${FOLDER}/rules.test.yaml`)).toContain('SUCCESS');
   });
 });
