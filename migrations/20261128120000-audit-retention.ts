@@ -1,8 +1,8 @@
 import { Migration } from '@mikro-orm/migrations';
 
 /**
- * Lets `npm run housekeeping` delete old audit events. Everything else stays refused. A deletion
- * must name a time in a setting of its transaction. Each deleted event must be older than that
+ * Lets `npm run housekeeping` delete old audit events. Other changes stay refused. A deletion must
+ * name a time in a setting of its transaction. Each deleted event must be older than that
  * time, and older than 30 days. The role of the running service has no right to delete at all.
  */
 export class AuditRetention extends Migration {

@@ -9,8 +9,8 @@ const MAX_WAIT_SECONDS = 30;
 const IDEMPOTENT = /^(GET|HEAD|PUT|DELETE)$/;
 
 /**
- * Returns a `fetch` that adds the token and repeats what may be repeated. The body of an
- * unsuccessful response is always a problem. Only URLs below `api` get the token.
+ * Returns a `fetch` that adds the token and repeats requests if a repetition is safe. The body of
+ * an unsuccessful response is always a problem. Only URLs below `api` get the token.
  */
 export function authorizedFetch(
   tokens: TokenSource,
@@ -33,7 +33,7 @@ export function authorizedFetch(
       if (response.ok || response.status === 304) return response;
 
       const problem = await problemIn(response);
-      // A 401 was not executed. The token may be old, or of somebody who has signed out since.
+      // A 401 was not executed. The token may be old, or of a user who has signed out since.
       if (response.status === 401) {
         tokens.drop(token);
         if (!renewed) {

@@ -15,7 +15,7 @@ export interface GatehouseOptions {
    * { headers: { authorization: `Bearer ${sessionToken}` } }.
    */
   signedIn?: RequestInit;
-  /** Called once when nobody is signed in any more: show the sign-in page. */
+  /** Called once when the session of the user has ended. Show the sign-in page. */
   signedOut?: () => void;
 }
 
@@ -27,7 +27,7 @@ export type Gatehouse<Paths extends {} = paths> = Client<WithClientProblems<Path
     query?: QueryOf<Paths[Path]>,
     options?: { signal?: AbortSignal },
   ): AsyncGenerator<ItemOf<Paths[Path]>, void, undefined>;
-  /** Call it after a sign-in or sign-out: the token in memory may be somebody else's. */
+  /** Call it after a sign-in or sign-out, because the token in memory may be of another user. */
   forgetToken(): void;
 };
 
@@ -68,7 +68,7 @@ const pathSerializer: typeof defaultPathSerializer = (path, values) => {
 /** The largest page of every list. */
 const MAX_LIMIT = 100;
 
-/** A network that demands a sign-in answers every request with its own page and the status 200. */
+/** A network with a sign-in page of its own returns that page, with status 200, for any request. */
 const expectJson: Middleware = {
   async onResponse({ response, options: { parseAs } }) {
     if (!response.ok || parseAs !== 'json') return undefined;

@@ -2,7 +2,7 @@ import type { components } from './schema.js';
 
 type ErrorResponse = components['schemas']['ErrorResponse'];
 
-/** RFC 9457. `code` is stable: docs/errors.md lists every code, and what to do about it. */
+/** RFC 9457. `code` is stable. docs/errors.md lists every code, and what to do about it. */
 export type Problem = Omit<ErrorResponse, 'code'> & { code: string };
 
 /** A problem that Gatehouse did not send. Its codes are in no list of Gatehouse's. */
@@ -80,7 +80,7 @@ export function clientProblem(
 /** A response that openapi-fetch reads as an error with this problem. */
 export function problemResponse(problem: Problem, response: Response): Response {
   const headers = new Headers(response.headers);
-  // It is that of the old body, and openapi-fetch ignores a body whose length is 0.
+  // The value belongs to the old body. For the value 0, openapi-fetch would ignore the new body.
   headers.delete('content-length');
   headers.set('content-type', 'application/problem+json');
   // A success is an error too if it contains no token or no JSON.

@@ -31,21 +31,21 @@ export class TokenSource {
     if (this.token === token) this.token = undefined;
   }
 
-  /** Gatehouse has accepted a token: the user is signed in. */
+  /** Call it for each response other than 401. The next end of the session is a new one. */
   accepted(): void {
     this.hasEnded = false;
   }
 
-  /** Nobody is signed in. Parallel calls and later ones cause one notification. */
+  /** Notifies the application once, even for parallel and later calls. */
   ended(): void {
     if (this.hasEnded) return;
     this.hasEnded = true;
-    // In its own turn: an error of the callback is not an error of the call.
+    // In its own turn, so that an error of the callback does not fail the call.
     setTimeout(this.signedOut);
   }
 
   private async request(): Promise<string> {
-    // No signal of a caller: other calls wait for the same request.
+    // Ignores the signals of callers, because other calls wait for the same request.
     const timeout = new AbortController();
     const timer = setTimeout(() => {
       timeout.abort(namedError('TimeoutError', 'Better-Auth timed out.'));
@@ -67,7 +67,7 @@ export class TokenSource {
   }
 }
 
-/** Remembers the response, so that callers receive its headers. */
+/** Keeps the response, so that callers receive its headers. */
 export class TokenError extends ProblemError {
   readonly response: Response;
 
