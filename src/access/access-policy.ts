@@ -14,13 +14,13 @@ export interface AccessRule extends AdminRule {
  * `ADMIN_USER_IDS` may always do everything.
  */
 export class AccessPolicy {
-  /** An impersonated session has these. */
+  /** The permissions of an impersonated session. */
   readonly none: Permissions;
   private readonly everything: Permissions;
-  /** By the stored text of the roles. There are few different texts. */
+  /** The permissions for each stored text of roles. There are few different texts. */
   private readonly byRole = new Map<string, Permissions>();
   private readonly resources: readonly string[];
-  /** By role, with a permission of its own for admins. Undefined without a file. */
+  /** The statements of each role. Only admin roles have `admin role`. Undefined without a file. */
   private readonly statements: RolePermissions | undefined;
 
   constructor(private readonly rule: AccessRule) {
@@ -54,8 +54,9 @@ export class AccessPolicy {
   }
 
   /**
-   * Every known resource has a list, so that a page can read it without a check. Not frozen: V8
-   * needs three microseconds more to convert frozen lists to JSON. No decision reads them.
+   * Every known resource has a list, so that a page can read it without a check. The lists are not
+   * frozen, because V8 needs three microseconds more to convert frozen lists to JSON. No decision
+   * reads them.
    */
   private toList(statements: Statements): PermissionList {
     const lists = this.resources.map((resource): [string, readonly string[]] => [
@@ -93,8 +94,9 @@ const MAX_TEXTS = 1000;
 const MAX_TEXT_LENGTH = 255;
 
 /**
- * `@Roles('admin')` opens routes that no statement names, and Better-Auth may allow more. So only
- * admins may do all that an admin may do, even if the file gives their role little or nothing.
+ * `@Roles('admin')` allows routes that no statement names, and Better-Auth may allow an admin more.
+ * So an admin role has one more permission, `admin role`. Without it, a user has fewer permissions
+ * than an admin, even if the file gives the admin role few or none.
  */
 function markAdmins(permissions: RolePermissions, adminRoles: readonly string[]): RolePermissions {
   const marked = adminRoles.map((role): [string, Statements] => [

@@ -92,7 +92,7 @@ function documented(required: RequiredPermissions, note: string) {
   ];
 }
 
-/** Nobody would ever have access, so it is a mistake. */
+/** A requirement without an action would refuse every user. */
 function requireActions(required: RequiredPermissions): void {
   const lists = Object.values(required);
   if (lists.length > 0 && lists.every((actions) => actions.length > 0)) return;

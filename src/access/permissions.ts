@@ -22,7 +22,7 @@ export class Permissions {
 
   /**
    * As in Better-Auth, one role must allow all that is required. An empty list of actions is never
-   * allowed. A property and not a method, so that the principal can share it.
+   * allowed. It is a property and not a method, so that the principal can share it.
    */
   readonly can = (required: RequiredPermissions): boolean => {
     const wanted = Object.entries(required);
@@ -30,7 +30,7 @@ export class Permissions {
     return this.roles === null || this.roles.some((role) => allows(role, wanted));
   };
 
-  /** What the role that comes closest lacks. */
+  /** The permissions that the best matching role lacks. */
   missing(required: RequiredPermissions): RequiredPermissions {
     if (this.roles === null) return {};
     const ofEachRole = [NO_STATEMENTS, ...this.roles].map((role) => missingFrom(role, required));
@@ -54,13 +54,13 @@ export class Permissions {
   }
 }
 
-/** Throws a problem that lists what is missing, unless everything required is allowed. */
+/** Throws a problem that lists the missing permissions, if there are any. */
 export function requirePermissions(permissions: Permissions, required: RequiredPermissions): void {
   if (permissions.can(required)) return;
   throw problem('AUTH_FORBIDDEN', { members: { missing: permissions.missing(required) } });
 }
 
-/** Nobody changes a user who may do more, and nobody gives a role that allows more. */
+/** Throws a problem if the other user or role has a permission that the actor lacks. */
 export function requireNoMoreThan(own: Permissions, other: Permissions): void {
   if (!own.includes(other)) throw problem('ROLE_ESCALATION');
 }

@@ -14,12 +14,11 @@ import type { UserWithEtag } from '../users/user-etag.js';
 import type { BanRequest } from './administration.dto.js';
 
 /**
- * The changes to other users: roles and bans. Each one is a single transaction.
+ * Changes to other users: roles and bans. Each change is one transaction.
  *
- * No change leaves the system without a user who may set roles. The actor of a change cannot lose
- * `user:set-role` by it, and cannot ban themselves. Nobody changes a user who may do more, so only
- * an actor who has that permission can take it from others or ban them. The transaction keeps the
- * row of the actor locked, so this user remains.
+ * At least one user who may set roles always remains. The actor of a change cannot lose
+ * `user:set-role` by it, and cannot ban themselves. Only an actor with that permission can remove it
+ * from others, or ban users who have it. The transaction keeps the row of the actor locked.
  */
 @Injectable()
 export class AdministrationService {
@@ -30,7 +29,7 @@ export class AdministrationService {
     @Inject(PHYSICAL_SCHEMA) private readonly physical: PhysicalSchema,
   ) {}
 
-  /** Replaces the roles of a user. A user who may no longer impersonate others stops doing so. */
+  /** Replaces the roles of a user. A user who loses `user:impersonate` stops impersonating. */
   changeRole(actor: Actor, id: string, roles: string[], ifMatch?: string): Promise<UserWithEtag> {
     this.requireConfiguredRoles(roles);
     return this.changes.run(async (em) => {

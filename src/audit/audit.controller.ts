@@ -25,7 +25,7 @@ export class AuditController {
     operationId: 'listAuditEvents',
     summary: 'List audit events, newest first',
     description:
-      'Each change and its event are one transaction. Events cannot be changed or removed. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each.',
+      'Each change and its event are one transaction. The API cannot change or delete events. Operators can delete events that are older than 30 days. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each.',
   })
   @ApiOkResponse({
     description: 'A page, or every matching event with `Accept: application/x-ndjson`',

@@ -81,7 +81,7 @@ export class AuditQuery {
   cursor?: string;
 }
 
-/** The user behind an id of an event, as of now. */
+/** The current data of a user in an event. */
 export class AuditUser {
   @ApiProperty({ example: EXAMPLE_USER_ID })
   id: string;

@@ -25,9 +25,8 @@ export class AuditRepository extends EntityRepository<AuditEvent> {
   }
 
   /**
-   * Finds the same events as JSON lines. PostgreSQL writes them, so this contains SQL. A million
-   * events as objects would create so much garbage that the process grows by half and other
-   * requests wait.
+   * Finds the same events as JSON lines, which PostgreSQL creates. A million events as objects
+   * would create so much garbage that the process grows by half and other requests wait.
    */
   async findLinesBefore(
     filter: AuditFilter,
@@ -43,7 +42,7 @@ export class AuditRepository extends EntityRepository<AuditEvent> {
     return { text: row?.text ?? '', next: row?.count === limit ? row.last : null };
   }
 
-  /** `AuditEventRead` of `audit.dto.ts` in SQL. */
+  /** The fields of `AuditEventRead` (`audit.dto.ts`) in SQL. */
   private linesSql(): string {
     const user = (id: string) => userReferenceSql(this.getEntityManager(), `page.${id}`);
     const line = `json_build_object(

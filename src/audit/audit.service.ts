@@ -15,7 +15,7 @@ export interface Change {
 
 @Injectable()
 export class AuditService {
-  /** For the metrics: how often each action was committed. */
+  /** The number of commits of each action, for the metrics. */
   private readonly committed = new Map<AuditAction, number>(
     AUDIT_ACTIONS.map((action) => [action, 0]),
   );
@@ -61,7 +61,7 @@ export class AuditService {
   }
 }
 
-/** A long statement would keep the process from other requests while it is built. */
+/** While the process builds a long statement, other requests wait. */
 const MAX_EVENTS_PER_STATEMENT = 100;
 
 function eventOf(actor: Actor, change: Change) {

@@ -10,7 +10,7 @@ import { UserCache } from './user-cache.js';
 @Injectable()
 export class AuthMetrics {
   accepted = 0;
-  /** By the code of the problem. A fork adds no code here, so there are about ten of them. */
+  /** Counts by the code of the problem. Authentication has about ten codes. */
   private readonly failures = new Map<string, number>();
   private readonly errors = new Map<string, number>();
 

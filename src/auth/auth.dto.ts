@@ -16,7 +16,7 @@ export class TokenRead {
   @ApiProperty({
     enum: ['session', 'user'],
     description:
-      '`session`: the token names a session and is valid as long as that session. `user`: the token names no session. It is valid as long as its user has a session that is not younger than the token.',
+      '`session`: the token names a session and is valid as long as that session. `user`: the token names no session. It is valid as long as its user has a session that existed when the token was issued.',
   })
   binding: Binding;
 }

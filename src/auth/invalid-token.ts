@@ -35,12 +35,12 @@ export function toProblem(error: unknown): unknown {
 }
 
 /**
- * Safe to reveal: the first after the signature check, the second without any check of a token. All
- * other invalid tokens get the same response.
+ * Details that are safe to reveal. The first follows the signature check, and the second needs no
+ * check of a token. All other invalid tokens get the same response.
  */
 const DETAILS: Record<string, string> = {
   lifetime:
-    "The token lives longer than JWT_MAX_LIFETIME_SECONDS allows. Shorten Better-Auth's `expirationTime`, or raise the limit.",
+    "The lifetime of the token is longer than JWT_MAX_LIFETIME_SECONDS allows. Shorten Better-Auth's `expirationTime`, or raise the limit.",
   'authorization-header':
     'Send the token alone, as `Authorization: Bearer <token>`: without quotes, JSON or spaces, and with the word `Bearer` once.',
 };

@@ -79,9 +79,9 @@ export class KeyRing implements KeySource {
 
   /**
    * Returns the key with this `kid`, after a fetch if the key is unknown. Better-Auth signs with a
-   * new key before any client can have fetched it. During the cooldown an unknown `kid` is refused
-   * immediately, because a flood of waiting requests would pile up. So the first use of
-   * a rotated key finds it in quiet times. Under a flood, the first use after the cooldown does.
+   * new key before any client can have fetched it. During the cooldown, an unknown `kid` is refused
+   * immediately, because a flood of waiting requests would pile up. Without a flood, the first use
+   * of a rotated key fetches it. During a flood, the first use after the cooldown fetches it.
    */
   async resolve(kid: string): Promise<VerificationKey | undefined> {
     const cached = this.get(kid);

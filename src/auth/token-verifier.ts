@@ -37,7 +37,7 @@ type SignatureBudget = Pick<CpuBudget, 'run'>;
  * depends on the claims of an unsigned token.
  */
 export class TokenVerifier {
-  /** For the metrics. Only valid tokens count, so a flood of forged ones changes nothing. */
+  /** For the metrics. Only valid tokens count, so a flood of forged tokens does not change them. */
   readonly lookups = { hits: 0, misses: 0 };
   private readonly verifiedTokens: LRUCache<string, { token: VerifiedToken; key: VerificationKey }>;
 

@@ -50,15 +50,15 @@ export class SessionTable {
     return fragment(`${this.column('userId')} = ?::${type}`, userId);
   }
 
-  /** The stored address as `inet`. An index of the migration `session-list-indexes` holds it. */
+  /** The stored address as `inet`. The migration `session-list-indexes` has an index on it. */
   get address(): string {
     return storedAddress(this.column('ipAddress'));
   }
 }
 
 /**
- * A function of the migration `session-list-indexes`. It is null for a text that is not an address,
- * such as the empty text that Better-Auth stores if it trusts no header.
+ * A function of the migration `session-list-indexes`. It returns null for a text that is no
+ * address, such as the empty text that Better-Auth stores if it trusts no header.
  */
 export function storedAddress(column: string): string {
   return `gatehouse.stored_address(${column})`;

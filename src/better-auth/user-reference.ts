@@ -2,7 +2,7 @@ import type { EntityManager } from '@mikro-orm/core';
 import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
 import { User } from './user.entity.js';
 
-/** The user behind an id, for lists that people read. */
+/** The name and the email address of a user, for lists that show more than an id. */
 export interface UserReference {
   id: string;
   name: string;

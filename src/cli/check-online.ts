@@ -9,7 +9,7 @@ import type { PhysicalSchema } from '../database/physical-schema.js';
 import { explainToken } from './explain-token.js';
 
 export interface OnlineFindings {
-  /** What was found, one line each. */
+  /** Findings without a problem, one line each. */
   facts: string[];
   faults: string[];
   warnings: string[];
@@ -24,7 +24,7 @@ interface OnlineOptions {
   replicas: number;
 }
 
-/** Checks what only a running system can show: the issuer, a token, the clocks and the limits. */
+/** Checks what needs a running system: the issuer, a token, the clocks and the limits. */
 export async function checkOnline(options: OnlineOptions): Promise<OnlineFindings> {
   const findings: OnlineFindings = { facts: [], faults: [], warnings: [] };
   const keys = await checkKeys(options, findings);
@@ -54,7 +54,7 @@ async function checkKeys(
   }
 }
 
-/** The certificate of the issuer, and its clock. Both have a second chance in `checkKeys`. */
+/** Checks the certificate and the clock of the issuer. `checkKeys` reports a failed connection. */
 async function checkIssuer({ environment }: OnlineOptions, findings: OnlineFindings) {
   const { protocol, hostname, port } = new URL(environment.jwksUrl);
   const host = hostname.replace(/^\[(.*)\]$/, '$1');
@@ -76,11 +76,11 @@ async function checkIssuer({ environment }: OnlineOptions, findings: OnlineFindi
 }
 
 function describeSkew(seconds: number): string {
-  if (Math.abs(seconds) < 1.5) return 'in step with this machine';
+  if (Math.abs(seconds) < 1.5) return 'within 1.5 s of this machine';
   return `${Math.abs(seconds).toFixed(0)} s ${seconds > 0 ? 'ahead of' : 'behind'} this machine`;
 }
 
-/** Undefined if the connection fails. `checkKeys` reports the reason. */
+/** Returns undefined if the connection fails. `checkKeys` reports the reason. */
 function daysOfCertificate(host: string, port: number): Promise<number | undefined> {
   const { promise, resolve } = Promise.withResolvers<number | undefined>();
   // TLS has no server names for addresses.
@@ -134,19 +134,19 @@ async function checkConnections(
   const { DATABASE_POOL_MAX: pool, DATABASE_DIRECT_URL, DATABASE_URL } = environment;
   const needed = replicas * (pool + OTHER_CONNECTIONS);
   facts.push(
-    `pool    ${replicas} × (${pool} + ${OTHER_CONNECTIONS}) connections needed, ${limit} allowed, ${used} in use by others`,
+    `pool    ${replicas} × (${pool} + ${OTHER_CONNECTIONS}) connections needed, ${limit} allowed, ${used} in use by other programs`,
   );
   const isPooled = DATABASE_DIRECT_URL !== undefined && DATABASE_DIRECT_URL !== DATABASE_URL;
   if (isPooled || needed + used <= limit) return;
   warnings.push(
-    `${replicas} replicas need up to ${needed} connections, but PostgreSQL allows ${limit}, and others use ${used}. Lower DATABASE_POOL_MAX, or raise max_connections.`,
+    `${replicas} replicas need up to ${needed} connections. PostgreSQL allows ${limit}, and other programs use ${used}. Lower DATABASE_POOL_MAX, or raise max_connections.`,
   );
 }
 
-/** The change feed, and the connection that checks it. */
+/** The connection of the change feed, and the connection that checks it. */
 const OTHER_CONNECTIONS = 2;
 
-/** What this role may open in this database. Minus one means no limit. */
+/** How many connections this role may open in this database. Minus one means no limit. */
 const CONNECTION_LIMIT = `
   select least(
       current_setting('max_connections')::int
@@ -187,7 +187,7 @@ async function checkFeed(
   }
 }
 
-/** In words, because the message of `fetch` is "fetch failed", and the code is in its cause. */
+/** The message of `fetch` is only "fetch failed". Its cause has the code of the error. */
 function describeFetchError(error: unknown): string {
   const { message, cause } = error as Error;
   const { code = '', message: detail = '' } = (cause ?? {}) as { code?: string; message?: string };

@@ -80,8 +80,8 @@ function diagnose(environment: Environment, options: Options): Promise<Diagnosis
 const NOTHING_FOUND: OnlineFindings = { facts: [], faults: [], warnings: [] };
 
 /**
- * The token on standard input, if there is one. A program that starts the doctor can leave its own
- * input open, so the doctor does not wait for its end for ever.
+ * The token on standard input, if there is one. A program that starts the doctor may leave its
+ * standard input open, so the doctor waits only for a limited time.
  */
 async function readToken(): Promise<string | undefined> {
   if (process.stdin.isTTY) return undefined;
@@ -146,7 +146,7 @@ function tables(physical: PhysicalSchema): string[] {
 const USAGE = `Checks the database and the configuration.
 
   --online         also checks the issuer, TLS, the clocks, the connections and the change feed, and
-                   says why a token on standard input is refused
+                   explains why Gatehouse refuses a token on standard input
   --replicas <n>   how many replicas share the database (1)`;
 
 function readOptions(): Options {

@@ -1,14 +1,14 @@
 import { type Client, escapeIdentifier } from 'pg';
 import type { PhysicalSchema } from '../database/physical-schema.js';
 
-/** Rows that a program may delete, and how. */
+/** Counts or deletes one kind of old rows. */
 export interface Deletion {
   count(): Promise<number>;
   /** Deletes one batch at a time, and yields its number of rows. */
   batches(): AsyncIterable<number>;
 }
 
-/** The change feed names at most 1,000 users of a statement. Above that it empties all caches. */
+/** If a poll of the change feed finds more than 1,000 rows, the replica empties its cache. */
 const BATCH_SIZE = 1000;
 
 /**

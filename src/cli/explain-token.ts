@@ -13,8 +13,8 @@ import type { Environment } from '../config/environment.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
 
 /**
- * Says in one sentence why Gatehouse refuses a token, or undefined if it accepts it. The sentence
- * never contains the token. It quotes a claim only after the signature is verified.
+ * Explains why Gatehouse refuses a token. Returns undefined if it accepts the token. The text never
+ * contains the token. It quotes a claim only after the signature is verified.
  */
 export async function explainToken(
   text: string,
@@ -44,7 +44,7 @@ export async function explainToken(
   }
 }
 
-/** Asks the database as a request with an empty cache does. */
+/** Queries the database like a request whose user is not cached. */
 async function verdictOf(
   token: VerifiedToken,
   environment: Environment,
@@ -68,9 +68,9 @@ async function verdictOf(
 const VERDICTS: Record<Verdict, string | undefined> = {
   allowed: undefined,
   'no-session-claim':
-    'it names no session, and SESSION_BINDING=require-sid demands one. Add the session claim in Better-Auth (definePayload), or use prefer-sid.',
+    'it names no session, and SESSION_BINDING=require-sid requires one. Add the session claim in Better-Auth (definePayload), or use prefer-sid.',
   'no-such-user':
-    'its user is not in this database. DATABASE_URL may name another database than the one of Better-Auth.',
+    'its user is not in this database. Does DATABASE_URL name the database of Better-Auth?',
   banned: 'its user is banned.',
   'no-session':
     'its session has ended, or is not in this database. If Better-Auth has secondaryStorage, see docs/better-auth.md.',
@@ -90,15 +90,15 @@ function reasonOf(reason: string, text: string, environment: Environment): strin
     expired: `it has expired. Get a new one from Better-Auth. If it is new: ${clocks}`,
     'iat-ahead': `it was issued in the future. ${clocks}`,
     'nbf-ahead': `it is not valid yet. ${clocks}`,
-    lifetime: 'it lives longer than JWT_MAX_LIFETIME_SECONDS allows.',
+    lifetime: 'its lifetime is longer than JWT_MAX_LIFETIME_SECONDS allows.',
     signature:
       'its signature is wrong: the token was changed, or another server signed it with the same key id.',
     'unknown-key':
       'the key set has no key with its key id. Another Better-Auth issued it, or its key was removed.',
     'algorithm-not-allowed': `its algorithm is not one of JWT_ALGORITHMS (${JWT_ALGORITHMS.join(', ')}).`,
-    'algorithm-not-of-this-key': 'its algorithm is not the one of its key.',
+    'algorithm-not-of-this-key': 'its algorithm differs from the algorithm of its key.',
     'not-three-parts':
-      'it is not a JWT, which has three parts separated by dots. A session token of Better-Auth has none.',
+      'it is not a JWT, which has three parts separated by dots. Is it a session token of Better-Auth?',
     'too-long': 'it has more than 8 KB. Are pictures stored in the user table?',
     sub: 'it names no user in `sub`.',
     'session-claim': 'its session claim (JWT_SESSION_CLAIM) is not a text.',
@@ -106,7 +106,7 @@ function reasonOf(reason: string, text: string, environment: Environment): strin
   return sentences[reason] ?? `it is malformed (${reason}). It may have been cut off or changed.`;
 }
 
-/** Only for a token whose signature is verified. */
+/** Call it only for a token whose signature is verified. */
 function claimOf(text: string, name: string): string {
   return JSON.stringify(readToken(text).claims.get(name) ?? null).slice(0, 200);
 }

@@ -48,12 +48,12 @@ function daysIn(text: string | undefined, min: number): number | undefined {
   return Number(text);
 }
 
-/** Events of the last 30 days cannot be deleted: a trigger refuses it. */
+/** A trigger refuses to delete events of the last 30 days. */
 const MIN_AUDIT_DAYS = 31;
 
 /**
  * Only one run works at a time, and a second one ends at once. Each batch is a transaction of its
- * own, so a run that is stopped has lost nothing, and the next one continues.
+ * own. After an interrupted run, the next one deletes the remaining rows.
  */
 async function runLocked(
   client: Client,
@@ -67,7 +67,7 @@ async function runLocked(
   try {
     return await work();
   } finally {
-    // A pooler would keep the connection and its lock. An error may have left a transaction.
+    // A pooler would keep the connection and its lock. After an error, a transaction may be open.
     await client.query(`rollback; select pg_advisory_unlock(${LOCKS.housekeeping})`);
   }
 }
@@ -94,7 +94,7 @@ if (import.meta.main ?? true) {
     await withConnection(environment.directUrl, async (client) => {
       const physical = await inspectWith(client, environment);
       requireUsable(physical);
-      // A locked row must not stop the run for longer.
+      // The run fails if a row is locked for longer.
       await client.query(`set lock_timeout = '5s'`);
       const result = await runLocked(client, async () => {
         const run = (name: string, deletion: Deletion | undefined) =>

@@ -62,7 +62,7 @@ async function removeEmptyRecord(client: Client): Promise<void> {
 
 /**
  * A table that was dropped and created again, for example by Better-Auth, has no triggers. The
- * `npm run migrate` of an earlier release creates its own ones.
+ * `npm run migrate` of an earlier release creates triggers of its own, which are obsolete here.
  */
 async function repairTriggers(client: Client, environment: Environment): Promise<string[]> {
   const physical = await inspectWith(client, environment);

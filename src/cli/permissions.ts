@@ -11,8 +11,8 @@ interface Role {
 }
 
 /**
- * Finds the exported roles. An exported object of roles, such as the one for `admin({ roles })`,
- * gives them their names. Any other exported role has the name of its export.
+ * Finds the exported roles. In an exported object of roles, such as the one for `admin({ roles })`,
+ * the keys are the names. Any other exported role has the name of its export.
  */
 function findRoles(exported: Record<string, unknown>): Record<string, Statements> {
   const groups = Object.values(exported).filter((value) => isObject(value) && !isRole(value));

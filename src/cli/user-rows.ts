@@ -4,8 +4,8 @@ import { MAX_CHARACTERS } from '../database/bounded-text.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
 
 /**
- * Better-Auth reads such texts whole and puts them into each token. PostgreSQL returns their length
- * without reading them. The check still visits every row, so it has a timeout for large tables.
+ * Finds users with a long name or picture. Better-Auth puts these texts into each token. PostgreSQL
+ * returns their length without reading them. The check still reads every row, so it has a timeout.
  */
 export async function oversizedUsers(
   client: Client,
@@ -53,11 +53,11 @@ export async function rolesWithoutPermissions(
     .slice(0, MAX_LISTED_ROLES)
     .map(({ role, users }) => {
       const name = JSON.stringify(role.slice(0, 100));
-      return `PERMISSIONS_FILE lacks the role ${name}, which ${users} users have. It allows them nothing.`;
+      return `PERMISSIONS_FILE lacks the role ${name}, so it gives no permissions. Users who have it: ${users}.`;
     });
 }
 
-/** Every new user has this role, and it needs no permissions. */
+/** Every new user has this role. It needs no permissions, so the doctor does not list it. */
 const DEFAULT_ROLE = 'user';
 const MAX_LISTED_ROLES = 100;
 

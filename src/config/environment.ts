@@ -161,7 +161,7 @@ export class Environment {
   @Whole(0, 300_000)
   SHUTDOWN_DELAY_MS = 5000;
 
-  /** The content of PERMISSIONS_FILE. Not a variable itself. */
+  /** The content of PERMISSIONS_FILE. It is not a variable. */
   declare permissions?: RolePermissions;
 
   /** Better-Auth writes its origin, without a path, as `iss` and `aud`. */
@@ -177,7 +177,7 @@ export class Environment {
     return this.JWKS_URL ?? `${this.BETTER_AUTH_URL.replace(/\/+$/, '')}/api/auth/jwks`;
   }
 
-  /** Bypasses a pooler: migrations need a session of their own. */
+  /** The address without a pooler, because migrations need a session of their own. */
   get directUrl(): string {
     return this.DATABASE_DIRECT_URL ?? this.DATABASE_URL;
   }

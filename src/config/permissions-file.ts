@@ -4,9 +4,9 @@ import { repeatedNames } from './repeated-names.js';
 import type { RolePermissions, Statements } from './role-permissions.js';
 
 export interface PermissionsFile {
-  /** Undefined without a file. Usable only if there are no faults. */
+  /** Undefined without a file. Use it only if there are no faults. */
   permissions?: RolePermissions;
-  /** Every fault with its place. */
+  /** Every fault, with its place in the file. */
   faults: string[];
 }
 
@@ -85,7 +85,7 @@ function actionsOf(value: unknown, place: string, faults: string[]): ReadonlySet
   return actions;
 }
 
-/** A blank or another character by mistake would make a name that no request can match. */
+/** No request could match a name with a blank or a control character. */
 function isName(value: unknown): value is string {
   return typeof value === 'string' && /^[^\s\p{Cc}]{1,100}$/u.test(value);
 }
@@ -98,7 +98,7 @@ function failed(fault: string): PermissionsFile {
   return { faults: [fault] };
 }
 
-/** V8's message quotes the text. That could be a secret if the variable names a wrong file. */
+/** V8's message quotes the text, which can be a secret if the variable names a wrong file. */
 function placeOf(text: string, { message }: SyntaxError): string {
   const [place] = /\(line \d+ column \d+\)/.exec(message) ?? [];
   if (place !== undefined) return ` ${place}`;
@@ -109,7 +109,7 @@ function placeOf(text: string, { message }: SyntaxError): string {
 
 const UNEXPECTED_TOKEN = /^Unexpected token/;
 
-/** V8 does not say where an unexpected token is. A shorter text only ends too early. */
+/** V8 does not name the place of an unexpected token. This searches the shortest text with it. */
 function lengthUntilError(text: string): number {
   let [low, high] = [0, text.length];
   while (low < high) {

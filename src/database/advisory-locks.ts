@@ -1,6 +1,6 @@
 /**
  * The advisory locks in PostgreSQL. All programs share them, so each purpose has a number of its
- * own, and it must be the same in every release.
+ * own. The numbers must be the same in every release.
  */
 export const LOCKS = {
   migration: 7_426_283_451,

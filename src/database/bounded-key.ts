@@ -14,7 +14,7 @@ export const MAX_KEY_CHARACTERS = 200;
 
 /**
  * The text that a search reads: the beginnings of the e-mail address and of the name, on two lines.
- * One index on both is smaller than two, and a search reads it only once.
+ * One index on both texts is smaller than two indexes, and a search reads it once.
  *
  * The migration `large-list-indexes` and the condition of the search must use the same expression.
  */

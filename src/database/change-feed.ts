@@ -79,7 +79,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     return false;
   }
 
-  /** Whether subscribers will be notified of every change from now on. */
+  /** Whether the feed is connected, so that it will notify subscribers of every later change. */
   get isConnected(): boolean {
     return this.last !== undefined;
   }
@@ -120,7 +120,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     this.client = client;
     const fail = (error: unknown) => this.fail(client, error);
     client.on('error', () => undefined);
-    // Later than the error of the query in progress, which states the reason.
+    // Runs after the error handler of the query in progress, because that error has the reason.
     client.once('end', () => setImmediate(fail, new Error('connection lost')));
     try {
       await client.connect();
@@ -174,7 +174,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     if (next.incarnation !== last.incarnation) {
       throw new Error('PostgreSQL lost changes in a crash, or another server has its address');
     }
-    // Old rows are deleted, so this poll may have missed some.
+    // Replicas delete old rows, so this poll may have missed some.
     const isGap = Math.abs(next.read_at - last.read_at) > MAX_GAP_SECONDS;
     if (isGap || next.users.length > MAX_USERS || next.users.includes(null)) {
       this.notifyAllChanged();
@@ -186,7 +186,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     this.leaseExpiresAt = sentAt + LEASE_MS;
   }
 
-  /** A table that was dropped and created again has no triggers. Its changes go unrecorded. */
+  /** A table that was dropped and created again has no triggers, which would record its changes. */
   private async checkTriggers(client: Client): Promise<void> {
     const sentAt = performance.now();
     const { rows } = await client.query<TriggerState>(triggerState(this.physical));
@@ -200,7 +200,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     this.triggerVersion = version;
   }
 
-  /** Runs once for each connection, and schedules the next one. */
+  /** Closes a failed connection, and schedules the next one. */
   private fail(client: Client, error: unknown): void {
     if (this.client !== client) return;
     this.close();
@@ -214,7 +214,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
     this.timer = setTimeout(() => void this.connect(), delayMs).unref();
   }
 
-  /** Invalidates all, because the next connection reads only the changes that follow it. */
+  /** Invalidates all users, because the next connection reads only later changes. */
   private close(): void {
     const { client } = this;
     this.client = undefined;
@@ -228,7 +228,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
   }
 }
 
-/** The interval of the polls while subscribers request the lease, and for a while after that. */
+/** The interval of the polls until `ACTIVE_MS` after the last request of the lease. */
 const POLL_MS = 15;
 const ACTIVE_MS = 2000;
 /** The interval of the polls at other times. */

@@ -27,14 +27,14 @@ export interface Poll {
 export const MAX_USERS = 1000;
 
 /**
- * The table is unlogged, so a writer flushes nothing more than before. Its default is the id of the
- * whole transaction, even in a subtransaction.
+ * The table is unlogged, so a commit flushes no more data than without it. The default of `xid` is
+ * the id of the whole transaction, even in a subtransaction.
  *
  * The function reads the rows that were invisible in the snapshot `since`: those of transactions
  * that were in progress, and those of later ones. So transactions can commit in any order, and a
  * long one does not make each poll read more. All statements of a stable function use the snapshot
- * of its caller. PostgreSQL keeps their plans, which takes most of the time of a poll otherwise.
- * With the limits, it uses the index even without statistics.
+ * of its caller. PostgreSQL keeps their plans. Otherwise, planning would take most of the
+ * time of a poll. Because of the limits, it uses the index even without statistics.
  */
 export const CREATE_TABLE = [
   `create unlogged table if not exists gatehouse.change (
@@ -65,8 +65,8 @@ export const DROP_TABLE = [
 ];
 
 /**
- * Without a snapshot, returns no users, but a snapshot to begin with. It is one statement that
- * needs no state of its session, so it works behind PgBouncer in transaction mode.
+ * Without a snapshot, returns no users, but a first snapshot. The statement needs no state of its
+ * session, so it works behind PgBouncer in transaction mode.
  */
 export async function readChanges(client: Client, since: string | null): Promise<Poll> {
   const { rows } = await client.query<Poll>('select * from gatehouse.read_changes($1)', [since]);
@@ -75,7 +75,7 @@ export async function readChanges(client: Client, since: string | null): Promise
   return poll;
 }
 
-/** Names the server and the file of the table. */
+/** Returns a text that identifies the server and the file of the table. */
 export async function readTableFile(client: Client): Promise<string | undefined> {
   const { rows } = await client.query<{ file: string }>(`select ${TABLE_FILE} as file`);
   return rows[0]?.file;
@@ -83,7 +83,7 @@ export async function readTableFile(client: Client): Promise<string | undefined>
 
 /**
  * Inserts the row that a crash deletes, if there is none. Transactions that were prepared before a
- * crash can still commit, but their rows are lost. So it waits until there are none.
+ * crash can still commit, but their rows are lost. So this inserts nothing while there are any.
  */
 export async function markTable(client: Client): Promise<void> {
   await client.query(`insert into gatehouse.change (xid, user_id)

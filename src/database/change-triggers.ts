@@ -7,7 +7,7 @@ interface WatchedTable {
   table: string;
   /** The column with the user id. */
   userId: string;
-  /** By the last part of their names. */
+  /** The triggers, by the last part of their names. */
   triggers: Record<string, Trigger>;
 }
 
@@ -23,7 +23,7 @@ function watchedTables({ schema, tables: { user, session } }: PhysicalSchema): W
   ];
 }
 
-/** Every update counts. A condition would cost more than the row that it avoids. */
+/** Records every update, because a condition would cost more than the row that it avoids. */
 function watchedUsers(schema: string, user: PhysicalTable): WatchedTable {
   return {
     kind: 'user',
@@ -40,7 +40,7 @@ function watchedUsers(schema: string, user: PhysicalTable): WatchedTable {
 /**
  * A refresh only sets `updatedAt` and a later `expiresAt`. The cached session stays valid, so it is
  * not recorded. PostgreSQL parses a condition in each statement, so there is only a short one. A
- * list of columns costs nothing. Columns that a trigger before the update sets are not in it.
+ * list of columns costs nothing, but `update of` ignores columns that a `before` trigger changes.
  */
 function watchedSessions(schema: string, session: PhysicalTable): WatchedTable {
   const others = Object.keys(EXPECTED.session).filter(
@@ -89,7 +89,7 @@ export function createTriggers(physical: PhysicalSchema): string[] {
     ...CREATE_TABLE,
     ...dropNotifyingTriggers(physical),
     RECORD_ALL,
-    // A trigger fires without this right. Nobody else can use the function for another table.
+    // A trigger fires without this right, which other roles need to use the function elsewhere.
     'revoke execute on function gatehouse.record_truncation() from public',
     ...watchedTables(physical).flatMap((watched) => [
       recordingFunction(watched),
@@ -111,9 +111,9 @@ function createTrigger(table: string, name: string, { event, action }: Trigger):
 }
 
 /**
- * As little as possible, because each sign-out runs it. A setting of `search_path` would cost more
- * than a tenth of it, and is not needed: every name has its schema, and there is no operator. So
- * nobody can make it call a function of theirs.
+ * The function does little, because each sign-out runs it. To set `search_path` would add more than
+ * a tenth to its time. It is not needed, because every name has its schema, and there is no
+ * operator. So no other role can make it call another function.
  */
 function recordingFunction({ kind, userId }: WatchedTable): string {
   return `create or replace function gatehouse.record_${kind}_change() returns trigger
@@ -158,7 +158,7 @@ function dropNotifyingTriggers(physical: PhysicalSchema): string[] {
   ];
 }
 
-/** One row about changes that the triggers of a database would not record. */
+/** Whether the triggers of a database record every change. */
 export interface TriggerState {
   /** A standby is read-only as well. */
   isReadOnly: boolean;
@@ -175,8 +175,8 @@ export interface TriggerState {
 }
 
 /**
- * The query for `TriggerState`. A trigger fires only for the rows of its own table. Changes of a
- * child table, and of a partition, would go unrecorded.
+ * The query for `TriggerState`. A trigger fires only for the rows of its own table. It does
+ * not record changes of a child table or of a partition.
  */
 export function triggerState(physical: PhysicalSchema): string {
   const watched = watchedTables(physical);
@@ -196,12 +196,12 @@ export function triggerState(physical: PhysicalSchema): string {
     from pg_trigger where tgrelid ${among} and not tgisinternal`;
 }
 
-/** In contrast to `to_regclass`, this needs no rights on the schema. */
+/** Unlike `to_regclass`, this needs no rights on the schema. */
 const COUNT_TABLE = `select count(*)::int from pg_class
   where relname = 'change'
     and relnamespace = (select oid from pg_namespace where nspname = 'gatehouse')`;
 
-/** Why the triggers do not record every change, or undefined if they do. */
+/** Returns why the triggers do not record every change, or undefined if they do. */
 export function explainTriggers(state: TriggerState | undefined): string | undefined {
   if (state?.isReadOnly !== false) return 'the database is read-only or a standby';
   if (state.missing !== 0) return 'its triggers are missing: npm run migrate';

@@ -79,7 +79,7 @@ export function enforceQueryTimeout(pool: Pool, timeoutMs: number): void {
  *   connection it always fails.
  * - One that is being opened when the pool begins to close: Kysely has forgotten the pool by then.
  *
- * Each such connection would stay in the pool for ever, and the pool could not be closed.
+ * Each such connection would stay in the pool forever, and the pool could not be closed.
  */
 export function releaseLostConnections(pool: Pool): void {
   const inUse = new WeakSet<PoolClient>();

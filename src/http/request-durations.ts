@@ -11,7 +11,7 @@ export function requestDurations(metrics: Metrics): RequestDurations | undefined
     name: 'http_server_request_duration_seconds',
     help: 'Time from the arrival of a request to the end of its response, by route template.',
     labels: ['method', 'route', 'status'],
-    // A response takes at most 2.5 s. Only exports and longer deadlines of a fork exceed it.
+    // A response takes at most 2.5 s, except exports and routes with a longer deadline.
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
   });
   return (
@@ -29,7 +29,7 @@ export function requestDurations(metrics: Metrics): RequestDurations | undefined
   );
 }
 
-/** A request for an unknown path has no route. A label with its path could be chosen by anybody. */
+/** A request for an unknown path has no route. Its path is no label, because clients choose it. */
 function templateOf(route: unknown): string {
   const { path } = (route ?? {}) as { path?: unknown };
   return typeof path === 'string' ? path : 'unmatched';

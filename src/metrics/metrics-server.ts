@@ -13,7 +13,7 @@ import { Metrics } from './metrics.js';
 
 /**
  * Serves `GET /metrics` on a port of its own. So a load balancer that publishes the API does not
- * publish the metrics. It stays open until the API is closed: a scrape shows the shutdown, too.
+ * publish the metrics. The port closes after the API, so Prometheus can scrape during a shutdown.
  */
 @Injectable()
 export class MetricsServer implements OnApplicationBootstrap, OnApplicationShutdown {

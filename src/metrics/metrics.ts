@@ -56,7 +56,7 @@ export class Metrics {
     this.register('Gauge', definition);
   }
 
-  /** Returns undefined if there is no registry, so that nobody measures in vain. */
+  /** Returns undefined if there is no registry, so that callers can skip the measurement. */
   histogram({ name, help, labels = [], buckets }: HistogramDefinition): Histogram | undefined {
     if (!this.client || !this.registry) return undefined;
     const registers = [this.registry];
@@ -86,8 +86,8 @@ export class Metrics {
 }
 
 /**
- * These list every open handle at each scrape. Three of them also have names that `promtool check
- * metrics` rejects, because they end in `_total` and are no counters.
+ * These metrics would list every open handle at each scrape. `promtool check metrics` also rejects
+ * three of them, because their names end in `_total` and they are no counters.
  */
 const OMITTED = [
   'nodejs_active_resources',

@@ -7,7 +7,7 @@ checks every request against the current data.
 **Authentication.** A signed-in client gets a token from Better-Auth (\`GET /api/auth/token\`)
 and sends it as \`Authorization: Bearer <token>\`. The token becomes invalid when it expires,
 or when its user is banned or deleted. A token with a session id also becomes invalid when that
-session ends.
+session ends. A token without one becomes invalid when its user has no session left from before the token.
 
 **Errors** are \`application/problem+json\` (RFC 9457). Base decisions on \`code\`, which is
 stable. Quote \`requestId\` in support requests. The server creates it and logs it together with
@@ -34,7 +34,7 @@ has their form and the response headers.
 `.trim();
 }
 
-/** The tags in the order of an admin's day. */
+/** The tags, in the order of how often admins use them. */
 export const TAGS: Record<string, string> = {
   Users: 'Find, change and ban users.',
   Sessions: 'See where users are signed in, and sign them out.',
@@ -44,7 +44,7 @@ export const TAGS: Record<string, string> = {
   Health: 'Health checks for probes and operators. They are public and not rate limited.',
 };
 
-/** The operations in the order of an admin's day. All others follow. */
+/** The operations that admins use daily, in this order. All others follow. */
 export const DAILY_ORDER = [
   'listUsers',
   'getUser',

@@ -3,7 +3,7 @@ import type { Environment } from '../config/environment.js';
 import { operationsOf } from './document.js';
 import { DAILY_ORDER, pageIntroduction } from './introduction.js';
 
-/** The document for Swagger UI: shorter, and with the address of the running Better-Auth. */
+/** A shorter document for Swagger UI, with the address of the running Better-Auth. */
 export function pageDocument(
   document: OpenAPIObject,
   { BETTER_AUTH_URL, DOCS_SIGN_IN }: Environment,
@@ -15,7 +15,7 @@ export function pageDocument(
   // Without servers, Swagger UI sends requests to its own origin and shows no choice.
   delete page.servers;
   const { bearer } = page.components?.securitySchemes ?? {};
-  const pasted = 'The whole response is fine: the page finds the token in it.';
+  const pasted = 'You can paste the whole response: the page finds the token in it.';
   Object.assign(bearer ?? {}, { description: `Paste a token from ${tokenUrl}. ${pasted}` });
   for (const [, operation] of operationsOf(page)) {
     const position = DAILY_ORDER.indexOf(String(operation['operationId']));

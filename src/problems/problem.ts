@@ -102,8 +102,8 @@ export const PROBLEMS = {
   },
   COUNT_MISMATCH: {
     status: 409,
-    title: 'Another number of sessions matches',
-    meaning: 'No session has ended. `matched` is the number that matches now. List them again.',
+    title: 'A different number of sessions matches',
+    meaning: 'No session has ended. `matched` is the number that matches now. Repeat the dry run.',
   },
   CONFLICT: {
     status: 409,

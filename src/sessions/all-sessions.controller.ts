@@ -28,7 +28,7 @@ export class AllSessionsController {
     operationId: 'listAllSessions',
     summary: 'Find sessions of all users',
     description:
-      'All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one.',
+      'All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A large total is an estimate unless you send `total=exact`: `totalIsEstimate` marks it.',
   })
   @ApiOkResponse({ type: SessionPage })
   list(
@@ -47,7 +47,7 @@ export class AllSessionsController {
     operationId: 'revokeSessionsByFilter',
     summary: 'End the sessions that match a filter',
     description:
-      'The filter is that of the list. Send `dryRun` first, then `expected` with its `matched`. Your own session continues unless you send `includeOwn`. So do the sessions of users who have a permission that you lack. One call ends at most 10,000 sessions, in transactions of at most 1,000: while `more` is true, send the request again. Each affected user gets an audit event with your reason.',
+      'The filter is the same as in the list. Send `dryRun` first, then `expected` with the `matched` of its response. Your own session continues unless you send `includeOwn`. The sessions of users who have a permission that you lack continue. One call ends at most 10,000 sessions, in transactions of at most 1,000. While `more` is true, send the request again. Sessions in which an affected user impersonates others do not end. Each affected user gets an audit event with your reason.',
   })
   @ApiOkResponse({ type: SessionRevocationResult })
   revoke(

@@ -4,10 +4,10 @@ import type { Environment } from '../config/environment.js';
 /**
  * The latest time at which a token that names no session could still be accepted.
  *
- * Such a token is valid as long as its user has a session that is not younger. A new sign-in
- * creates one. Better-Auth's cookie cache issues tokens for an ended session until its cached copy
- * expires, at the latest when that session would have expired. Such a token can be younger than the
- * new session. It cannot be distinguished from a token of the new session.
+ * Such a token is valid while its user has a session that existed when the token was issued.
+ * Better-Auth's cookie cache issues tokens for an ended session until its cached copy expires, at
+ * the latest when that session would have expired. If the user has signed in again before, such a
+ * token cannot be distinguished from a token of the new session.
  */
 export function residualUntil(
   revoked: Pick<RevokedSession, 'expiresAt'>[],

@@ -52,7 +52,8 @@ export class SessionFilter {
 
   @ApiPropertyOptional({
     type: Boolean,
-    description: 'Only sessions in which an admin does, or does not, impersonate the user',
+    description:
+      '`true`: only sessions in which an admin impersonates the user. `false`: only others.',
     example: true,
   })
   @IfPresent()
@@ -63,7 +64,8 @@ export class SessionFilter {
   @ApiPropertyOptional({
     enum: ['active', 'expired'],
     default: 'active',
-    description: '`active` sessions have not expired. Better-Auth can keep expired ones for long.',
+    description:
+      '`active` sessions have not expired. Better-Auth can store expired sessions for a long time.',
   })
   @IfPresent()
   @IsIn(['active', 'expired'])

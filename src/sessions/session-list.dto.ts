@@ -19,7 +19,7 @@ export class SessionQuery extends IntersectionType(SessionFilter, PageQuery) {
   sort: SessionSort = '-createdAt';
 }
 
-/** Whose session it is. */
+/** The user of a session. */
 export class SessionUser {
   @ApiProperty()
   id: string;

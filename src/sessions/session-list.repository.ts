@@ -18,7 +18,7 @@ export interface SessionConditions {
   createdTo: Date | undefined;
   impersonated: boolean | undefined;
   state: 'active' | 'expired';
-  /** The time that separates active from expired sessions. */
+  /** Sessions that expire later are active. */
   now: Date;
 }
 
@@ -90,7 +90,7 @@ export class SessionListRepository {
     );
     return rows.map((row) => {
       const session = toSession(row);
-      // Better-Auth deletes the sessions of a deleted user by a foreign key.
+      // A foreign key of Better-Auth deletes the sessions of a deleted user.
       const [email, name] = [String(row['email'] ?? ''), String(row['name'] ?? '')];
       return {
         id: session.id,

@@ -94,7 +94,8 @@ export class SessionRevocationResult {
   matched: number;
 
   @ApiProperty({
-    description: 'Whether `matched` is an estimate, as it can be above 10,000 without `expected`',
+    description:
+      'Whether `matched` is an estimate. It can be one above 10,000, without `expected`.',
   })
   matchedIsEstimate: boolean;
 
@@ -108,7 +109,7 @@ export class SessionRevocationResult {
   @ApiProperty({
     type: 'integer',
     description:
-      'The number of users of the ended sessions, or in a dry run of the sessions that one call would end',
+      'The number of users whose sessions ended. In a dry run: whose sessions one call would end.',
     example: 3,
   })
   users: number;
@@ -116,14 +117,14 @@ export class SessionRevocationResult {
   @ApiProperty({
     type: 'integer',
     description:
-      'The number of matching sessions that continue, because their users have permissions that you lack. It counts the newest 10,000 sessions.',
+      'The number of sessions that continue because their users have permissions that you lack. Only the newest 10,000 matching sessions are counted.',
     example: 0,
   })
   skipped: number;
 
   @ApiProperty({
     description:
-      'Whether matching sessions remain, besides your own. One call ends at most 10,000. Send the request again.',
+      'Whether this call did not read all matching sessions, or did not end all that it read in time. Send the request again. If `revoked` is 0, narrow the filter instead, for example by `createdTo`: all of the newest 10,000 sessions were skipped.',
   })
   more: boolean;
 
@@ -132,7 +133,7 @@ export class SessionRevocationResult {
     format: 'date-time',
     nullable: true,
     description:
-      'The latest time at which a token not bound to a session could still be accepted, as in the end of one session. Null in a dry run.',
+      'The latest time at which a token without a session id could still be accepted. Null in a dry run, and with `SESSION_BINDING=require-sid`.',
     example: '2026-12-08T12:00:00.000Z',
   })
   residual: string | null;

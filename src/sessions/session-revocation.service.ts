@@ -29,10 +29,10 @@ import type {
 } from './session-revocation.dto.js';
 import { SessionRead } from './session.dto.js';
 
-/** One call ends at most so many sessions, in transactions of at most `MAX_PER_TRANSACTION`. */
+/** The maximum of sessions that one call ends, in transactions of at most `MAX_PER_TRANSACTION`. */
 const MAX_PER_CALL = 10_000;
 const MAX_PER_TRANSACTION = 1000;
-/** Only a user with more sessions makes a transaction larger. Other requests run in between. */
+/** A transaction is larger only for a user with more sessions. Other changes run in between. */
 const USUAL_PER_TRANSACTION = 250;
 /** After this time no transaction begins. The client sends the request again for the others. */
 const MAX_DURATION_MS = 8000;
@@ -66,7 +66,7 @@ export class SessionRevocationService {
     if (request.expected !== undefined && request.expected !== matches.matched) {
       throw problem('COUNT_MISMATCH', { members: { matched: matches.matched } });
     }
-    // Its details belong to the list.
+    // The sample contains what the list shows, so it needs the permission of the list.
     const canList = actor.principal.can(LIST);
     const sample = canList ? await this.readSample(conditions, actor) : [];
     const { permissions, user } = actor.principal;
@@ -101,7 +101,7 @@ export class SessionRevocationService {
     };
   }
 
-  /** A large number is counted only for a client that expects a number. */
+  /** Counts a large number of sessions only for a client that expects a number. */
   private async countMatches(
     conditions: SessionConditions,
     { others, own, more }: FoundSessions,
@@ -170,7 +170,7 @@ export class SessionRevocationService {
     return ended;
   }
 
-  /** Users can have got more permissions since their sessions were found. */
+  /** Checks the users again, because they can have more permissions than when they were found. */
   private async lockAllowed(
     em: EntityManager,
     actor: Actor,
@@ -184,7 +184,7 @@ export class SessionRevocationService {
     return batch.filter(({ userId }) => !kept.includes(userId));
   }
 
-  /** Nobody signs out a user who may do more. */
+  /** The actor must have every permission of the user. */
   private isAllowed(own: Permissions, user: Pick<UserRow, 'id' | 'role'>): boolean {
     return own.includes(this.policy.permissionsOf(user));
   }
@@ -192,7 +192,7 @@ export class SessionRevocationService {
 
 interface FoundSessions {
   others: Candidate[];
-  /** Whether more sessions match than one call ends. */
+  /** Whether more sessions of others match than one call ends. */
   more: boolean;
   own: Candidate[];
 }
@@ -216,9 +216,9 @@ function requireCondition(filter: RevocationFilter): void {
 }
 
 /**
- * Each user is in one batch, so that the transaction of a user's sessions has the audit event. Only
- * a user with more sessions than a transaction ends is in several. The user who makes the change
- * comes last: with the own session, the right to end others would end.
+ * Puts all sessions of a user into one batch, because one audit event records them. Only a user
+ * with more sessions than a transaction ends is in several batches. The actor comes last: without
+ * the own session, the actor could not end other sessions.
  */
 function batchesOf(
   { others, own, more }: FoundSessions,

@@ -33,14 +33,15 @@ export class SessionRead {
   @ApiProperty({
     type: String,
     nullable: true,
-    description: 'The id of the admin who impersonates this user. Only admins see it.',
+    description:
+      'The id of the admin who impersonates this user. Null unless you have `session:list`.',
   })
   impersonatedBy: string | null;
 
   @ApiProperty({ description: 'Whether the token of this request names this session' })
   current: boolean;
 
-  /** Only admins see who impersonates a user, and from which device. */
+  /** Only callers with `session:list` see who impersonates a user, and from which device. */
   static of(session: SessionRow, currentId: string | null, isForAdmin: boolean): SessionRead {
     const isHidden = session.impersonatedBy !== null && !isForAdmin;
     const userAgent = isHidden ? null : session.userAgent;
@@ -69,7 +70,7 @@ export class SessionList {
 
   @ApiProperty({
     type: 'integer',
-    description: 'The number of all sessions that have not ended',
+    description: 'The number of all sessions that have not expired',
     example: 1,
   })
   total: number;
@@ -105,7 +106,7 @@ export class SuccessResponse {
     format: 'date-time',
     nullable: true,
     description:
-      'The latest time at which a token not bound to a session could still be accepted, or null. It is null with `SESSION_BINDING=require-sid`. Otherwise it covers tokens that Better-Auth’s cookie cache issues for an ended session.',
+      'The latest time at which a token without a session id could still be accepted, or null. It is null with `SESSION_BINDING=require-sid`. Otherwise it covers tokens that Better-Auth’s cookie cache issues for an ended session.',
     example: '2026-12-08T12:00:00.000Z',
   })
   residual: string | null;

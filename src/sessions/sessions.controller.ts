@@ -34,7 +34,7 @@ export class SessionsController {
     operationId: 'revokeSessions',
     summary: 'End all sessions of a user',
     description:
-      'With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session could still be accepted.',
+      'With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session id could still be accepted.',
   })
   @ApiOkResponse({ type: SuccessResponse })
   revokeAll(

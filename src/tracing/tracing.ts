@@ -1,6 +1,6 @@
 /**
  * An OpenTelemetry SDK that `node --import` starts is registered before this file runs, under this
- * key of the global object. Without one the API is not loaded, and no request does more work.
+ * key of the global object. Without an SDK, the API is not loaded, and requests need no more time.
  */
 const hasSdk = Reflect.has(globalThis, Symbol.for('opentelemetry.js.api.1'));
 const api = hasSdk ? await import('@opentelemetry/api') : undefined;
@@ -21,6 +21,6 @@ export function inSpan<Result>(name: string, work: () => Promise<Result>): Promi
   });
 }
 
-/** Returns the id of the active trace. Undefined without an SDK: then no caller needs to ask. */
+/** Returns the id of the active trace. The function is undefined without an SDK. */
 export const activeTraceId =
   api && ((): string | undefined => api.trace.getActiveSpan()?.spanContext().traceId);

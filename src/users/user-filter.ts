@@ -12,9 +12,9 @@ export interface UserFilter {
   createdTo?: Date | undefined;
   /** A part of the e-mail address or the name, in upper or lower case. */
   q?: string | undefined;
-  /** Many users match `q`, so that the list order finds a page sooner than the search index. */
+  /** Many users match `q`, so the list order finds a page faster than the search index. */
   isFrequent?: boolean;
-  /** Users of whom no session is stored that began at this time or later. */
+  /** Only users without a stored session of their own that began at this time or later. */
   signedInBefore?: Date | undefined;
 }
 
@@ -55,7 +55,7 @@ export function conditionsOf(filter: UserFilter, users: UserTable): SqlFragment[
 function containsText(q: string, isFrequent: boolean, users: UserTable): SqlFragment[] {
   const [email, name] = [users.column('email'), users.column('name')];
   const pattern = likePattern(q);
-  // The index does not have the expression with an empty text.
+  // No index has the expression with the empty text, so PostgreSQL reads the list order.
   const text = isFrequent ? `(${searchedText(email, name)} || '')` : searchedText(email, name);
   const inEither = fragment(`${text} ilike ?`, pattern);
   if (!q.includes('\n')) return [inEither];
@@ -109,7 +109,7 @@ function isBanned(isWanted: boolean, users: UserTable): SqlFragment {
  */
 function hasNoSessionSince(time: Date, users: UserTable): SqlFragment {
   const { sessions } = users;
-  if (!sessions) throw new Error('Without a session table, nobody filters by sessions.');
+  if (!sessions) throw new Error('A filter by sessions needs a session table.');
   const since = sessions.time('createdAt', time);
   return fragment(
     `coalesce((select max(${sessions.column('createdAt')}) from ${sessions.from}

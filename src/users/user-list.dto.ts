@@ -125,7 +125,7 @@ export class UserQuery {
   @ApiPropertyOptional({
     format: 'date-time',
     description:
-      'Only users who have not signed in since this time, by the sessions that are stored. A sign-out removes a session. A total above 10,000 is then a rough estimate.',
+      'Only users without a stored session of their own that began since this time. A sign-out deletes a session. With this filter, a total above 10,000 is a rough estimate.',
     example: '2026-01-01T00:00:00Z',
     maxLength: 40,
   })
@@ -160,7 +160,7 @@ export class ListedUser extends UserRead {
     format: 'date-time',
     nullable: true,
     description:
-      'With `include=sessions`: when the newest stored session of the user began. Null if none is stored.',
+      'With `include=sessions`: when the newest stored session of the user began. Sessions in which an admin impersonates the user do not count. Null if there is none.',
     example: '2026-11-01T08:00:00.000Z',
   })
   lastSignInAt?: string | null;
@@ -169,12 +169,12 @@ export class ListedUser extends UserRead {
     type: 'integer',
     nullable: true,
     description:
-      'With `include=sessions`: the number of sessions that have not ended. Null if this database stores no sessions.',
+      'With `include=sessions`: the number of sessions that have not expired, including those in which an admin impersonates the user. Null if this database stores no sessions.',
     example: 1,
   })
   activeSessions?: number | null;
 
-  /** Without `summaries` the client has not asked for the sessions. */
+  /** `summaries` is undefined if the client has not requested the sessions. */
   static from(user: UserRow, now: Date, summaries?: Map<string, SessionSummary>): ListedUser {
     const read = UserRead.of(user, now);
     if (!summaries) return read;

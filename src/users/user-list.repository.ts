@@ -10,7 +10,7 @@ import type { UserSort } from './user-list.dto.js';
 import { type PageRequest, parseSort, type UserWithCursor, withCursor } from './user-page.js';
 import { UserTable } from './user-table.js';
 
-/** What PostgreSQL's planner expects of a filter. */
+/** The estimate of PostgreSQL's planner for a filter. */
 export interface Estimate {
   users: number;
   isQuick: boolean;

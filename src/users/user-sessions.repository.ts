@@ -5,7 +5,7 @@ import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schem
 
 /** What the list shows about the sessions of a user. */
 export interface SessionSummary {
-  /** Null if no session of the user is stored. */
+  /** When the newest session began. Null if none is stored. Impersonated ones do not count. */
   lastSignInAt: Date | null;
   activeSessions: number;
 }
@@ -34,7 +34,7 @@ export class UserSessionsRepository {
     const userId = sessions.column('userId');
     const active = sessions.isActive(now);
     const list = userIds.map(() => '?').join(', ');
-    // Only the user signs in: an admin who impersonates the user does not.
+    // An impersonation by an admin is no sign-in of the user.
     const rows = await this.em.getConnection().execute<SummaryRow[]>(
       `select ${userId}::text as "userId", count(*) filter (where ${active.sql})::int as active,
         (extract(epoch from max(${sessions.column('createdAt')})

@@ -26,7 +26,7 @@ export class UsersController {
     operationId: 'listUsers',
     summary: 'Find users',
     description:
-      'All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one.',
+      'All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A large total is an estimate unless you send `total=exact`: `totalIsEstimate` marks it.',
   })
   @ApiOkResponse({ type: UserList })
   list(@Query() query: UserQuery): Promise<UserList> {

@@ -38,7 +38,7 @@ export function requireIpRange(text: string): string {
 
 function mappedIPv4(address: string): string | null {
   if (!isIPv6(address)) return null;
-  // A URL has the shortest form: `[::ffff:cb00:7107]`.
+  // `URL` writes the address in its shortest form: `[::ffff:cb00:7107]`.
   const { hostname } = new URL(`http://[${address}]`);
   const [, high, low] = /^\[::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})\]$/.exec(hostname) ?? [];
   if (high === undefined || low === undefined) return null;

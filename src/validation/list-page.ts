@@ -43,7 +43,7 @@ export interface ListPage<Row> {
 /** Larger totals are estimates, unless the client wants an exact total. */
 const MAX_EXACT_TOTAL = 10_000;
 
-/** Reads one page and its total, of a list that is sorted by a time. */
+/** Reads one page of a list that is sorted by a time, and the total. */
 export async function readList<Row extends Placed, Sort extends string>(
   query: ListQuery<Sort>,
   source: ListSource<Row, Sort>,

@@ -23,9 +23,9 @@ it('lists every error code of the source in docs/errors.md', async () => {
     `# Errors
 
 Every error is a problem as defined by RFC 9457, with the media type \`application/problem+json\`:
-\`{ type, title, status, detail, instance, code, requestId, errors?, missing?, banReason?, banExpires? }\`. Clients switch on \`code\`, which
-never changes. Titles and details may change. Quote the \`requestId\` when you ask for help, because the
-log contains it.
+\`{ type, title, status, detail, instance, code, requestId }\`. Some codes add \`errors\`, \`missing\`, \`matched\`,
+\`banReason\` or \`banExpires\`. Clients switch on \`code\`, which never changes. Titles and details may change. Quote
+the \`requestId\` when you ask for help, because the log contains it.
 
 \`UPDATE_GENERATED=1 npm test -- generated\` writes this page from \`src/problems/problem.ts\` and the problems of
 \`src/extensions.ts\`.
@@ -49,8 +49,8 @@ it('lists every variable of .env.example in docs/configuration.md', async () => 
     'docs/configuration.md',
     `# Configuration
 
-Gatehouse reads these environment variables, and in development also the file \`.env\`. It does not
-start with an invalid value. The error message lists every invalid variable.
+Gatehouse reads these environment variables, and in development also the file \`.env\`. It does not start with an invalid
+value. The error message lists every invalid variable.
 
 \`UPDATE_GENERATED=1 npm test -- generated\` writes this page from \`.env.example\`.
 

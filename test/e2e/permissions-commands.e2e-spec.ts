@@ -50,7 +50,7 @@ describe('npm run permissions', () => {
   it.each([
     ['separate exports', `export { adminRole as admin, supportRole as support, userAc as user };`],
     [
-      'an object of roles, even if a role is also exported by itself',
+      'an object of roles, even if the file also exports a single role',
       `export const roles = { admin: adminRole, support: supportRole, user: userAc };
        export { supportRole };`,
     ],
@@ -159,8 +159,8 @@ describe('other programs with PERMISSIONS_FILE', () => {
     });
     expect(code).toBe(0);
     expect(stdout.split('\n').filter((line) => line.includes('PERMISSIONS_FILE'))).toEqual([
-      'warning PERMISSIONS_FILE lacks the role "constructor", which 1 users have. It allows them nothing.',
-      'warning PERMISSIONS_FILE lacks the role "moderator", which 2 users have. It allows them nothing.',
+      'warning PERMISSIONS_FILE lacks the role "constructor", so it gives no permissions. Users who have it: 1.',
+      'warning PERMISSIONS_FILE lacks the role "moderator", so it gives no permissions. Users who have it: 2.',
     ]);
     const withoutFile = await runBuilt('src/cli/doctor.js', environment());
     expect(withoutFile.stdout).not.toContain('PERMISSIONS_FILE');

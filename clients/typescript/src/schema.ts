@@ -73,7 +73,7 @@ export interface paths {
     };
     /**
      * Find users
-     * @description All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one. Requires `user:list`.
+     * @description All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A large total is an estimate unless you send `total=exact`: `totalIsEstimate` marks it. Requires `user:list`.
      */
     get: operations['listUsers'];
     put?: never;
@@ -161,7 +161,7 @@ export interface paths {
     };
     /**
      * Find sessions of all users
-     * @description All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A total above 10,000 is an estimate and marked as one. Requires `session:list`.
+     * @description All filters must match. Use `cursor` to read many pages: each page costs the same. Use `page` to jump to a page. A large total is an estimate unless you send `total=exact`: `totalIsEstimate` marks it. Requires `session:list`.
      */
     get: operations['listAllSessions'];
     put?: never;
@@ -183,7 +183,7 @@ export interface paths {
     put?: never;
     /**
      * End the sessions that match a filter
-     * @description The filter is that of the list. Send `dryRun` first, then `expected` with its `matched`. Your own session continues unless you send `includeOwn`. So do the sessions of users who have a permission that you lack. One call ends at most 10,000 sessions, in transactions of at most 1,000: while `more` is true, send the request again. Each affected user gets an audit event with your reason. Requires `session:revoke`.
+     * @description The filter is the same as in the list. Send `dryRun` first, then `expected` with the `matched` of its response. Your own session continues unless you send `includeOwn`. The sessions of users who have a permission that you lack continue. One call ends at most 10,000 sessions, in transactions of at most 1,000. While `more` is true, send the request again. Sessions in which an affected user impersonates others do not end. Each affected user gets an audit event with your reason. Requires `session:revoke`.
      */
     post: operations['revokeSessionsByFilter'];
     delete?: never;
@@ -208,7 +208,7 @@ export interface paths {
     post?: never;
     /**
      * End all sessions of a user
-     * @description With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session could still be accepted. Requires `session:revoke` for another user.
+     * @description With `except=current`, the session of this request continues. The sessions in which the user impersonates others always end. `residual` is the latest time at which a token without a session id could still be accepted. Requires `session:revoke` for another user.
      */
     delete: operations['revokeSessions'];
     options?: never;
@@ -265,7 +265,7 @@ export interface paths {
     };
     /**
      * List audit events, newest first
-     * @description Each change and its event are one transaction. Events cannot be changed or removed. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each. Requires `audit:list`. With `Accept: application/x-ndjson`, it requires `audit:export`.
+     * @description Each change and its event are one transaction. The API cannot change or delete events. Operators can delete events that are older than 30 days. With `Accept: application/x-ndjson`, the response streams every matching event, one JSON line each. Requires `audit:list`. With `Accept: application/x-ndjson`, it requires `audit:export`.
      */
     get: operations['listAuditEvents'];
     put?: never;
@@ -383,7 +383,7 @@ export interface components {
       userAgent: string | null;
       /** @description Derived from the user agent */
       device: components['schemas']['DeviceRead'];
-      /** @description The id of the admin who impersonates this user. Only admins see it. */
+      /** @description The id of the admin who impersonates this user. Null unless you have `session:list`. */
       impersonatedBy: string | null;
       /** @description Whether the token of this request names this session */
       current: boolean;
@@ -394,7 +394,7 @@ export interface components {
       /** Format: date-time */
       expiresAt: string;
       /**
-       * @description `session`: the token names a session and is valid as long as that session. `user`: the token names no session. It is valid as long as its user has a session that is not younger than the token.
+       * @description `session`: the token names a session and is valid as long as that session. `user`: the token names no session. It is valid as long as its user has a session that existed when the token was issued.
        * @enum {string}
        */
       binding: 'session' | 'user';
@@ -526,13 +526,13 @@ export interface components {
       updatedAt: string;
       /**
        * Format: date-time
-       * @description With `include=sessions`: when the newest stored session of the user began. Null if none is stored.
+       * @description With `include=sessions`: when the newest stored session of the user began. Sessions in which an admin impersonates the user do not count. Null if there is none.
        * @example 2026-11-01T08:00:00.000Z
        */
       lastSignInAt?: string | null;
       /**
        * Format: int64
-       * @description With `include=sessions`: the number of sessions that have not ended. Null if this database stores no sessions.
+       * @description With `include=sessions`: the number of sessions that have not expired, including those in which an admin impersonates the user. Null if this database stores no sessions.
        * @example 1
        */
       activeSessions?: number | null;
@@ -663,7 +663,7 @@ export interface components {
       userAgent: string | null;
       /** @description Derived from the user agent */
       device: components['schemas']['DeviceRead'];
-      /** @description The id of the admin who impersonates this user. Only admins see it. */
+      /** @description The id of the admin who impersonates this user. Null unless you have `session:list`. */
       impersonatedBy: string | null;
       /** @description Whether the token of this request names this session */
       current: boolean;
@@ -697,12 +697,12 @@ export interface components {
        */
       createdTo?: string;
       /**
-       * @description Only sessions in which an admin does, or does not, impersonate the user
+       * @description `true`: only sessions in which an admin impersonates the user. `false`: only others.
        * @example true
        */
       impersonated?: boolean;
       /**
-       * @description `active` sessions have not expired. Better-Auth can keep expired ones for long.
+       * @description `active` sessions have not expired. Better-Auth can store expired sessions for a long time.
        * @default active
        * @enum {string}
        */
@@ -751,7 +751,7 @@ export interface components {
        * @example 12
        */
       matched: number;
-      /** @description Whether `matched` is an estimate, as it can be above 10,000 without `expected` */
+      /** @description Whether `matched` is an estimate. It can be one above 10,000, without `expected`. */
       matchedIsEstimate: boolean;
       /**
        * Format: int64
@@ -761,21 +761,21 @@ export interface components {
       revoked: number;
       /**
        * Format: int64
-       * @description The number of users of the ended sessions, or in a dry run of the sessions that one call would end
+       * @description The number of users whose sessions ended. In a dry run: whose sessions one call would end.
        * @example 3
        */
       users: number;
       /**
        * Format: int64
-       * @description The number of matching sessions that continue, because their users have permissions that you lack. It counts the newest 10,000 sessions.
+       * @description The number of sessions that continue because their users have permissions that you lack. Only the newest 10,000 matching sessions are counted.
        * @example 0
        */
       skipped: number;
-      /** @description Whether matching sessions remain, besides your own. One call ends at most 10,000. Send the request again. */
+      /** @description Whether this call did not read all matching sessions, or did not end all that it read in time. Send the request again. If `revoked` is 0, narrow the filter instead, for example by `createdTo`: all of the newest 10,000 sessions were skipped. */
       more: boolean;
       /**
        * Format: date-time
-       * @description The latest time at which a token not bound to a session could still be accepted, as in the end of one session. Null in a dry run.
+       * @description The latest time at which a token without a session id could still be accepted. Null in a dry run, and with `SESSION_BINDING=require-sid`.
        * @example 2026-12-08T12:00:00.000Z
        */
       residual: string | null;
@@ -787,7 +787,7 @@ export interface components {
       items: components['schemas']['SessionRead'][];
       /**
        * Format: int64
-       * @description The number of all sessions that have not ended
+       * @description The number of all sessions that have not expired
        * @example 1
        */
       total: number;
@@ -805,7 +805,7 @@ export interface components {
       revoked: number;
       /**
        * Format: date-time
-       * @description The latest time at which a token not bound to a session could still be accepted, or null. It is null with `SESSION_BINDING=require-sid`. Otherwise it covers tokens that Better-Auth’s cookie cache issues for an ended session.
+       * @description The latest time at which a token without a session id could still be accepted, or null. It is null with `SESSION_BINDING=require-sid`. Otherwise it covers tokens that Better-Auth’s cookie cache issues for an ended session.
        * @example 2026-12-08T12:00:00.000Z
        */
       residual: string | null;
@@ -1504,7 +1504,7 @@ export interface operations {
          */
         page?: number;
         /**
-         * @description Only users who have not signed in since this time, by the sessions that are stored. A sign-out removes a session. A total above 10,000 is then a rough estimate.
+         * @description Only users without a stored session of their own that began since this time. A sign-out deletes a session. With this filter, a total above 10,000 is a rough estimate.
          * @example 2026-01-01T00:00:00Z
          */
         signedInBefore?: string;
@@ -2718,11 +2718,11 @@ export interface operations {
          */
         createdTo?: string;
         /**
-         * @description Only sessions in which an admin does, or does not, impersonate the user
+         * @description `true`: only sessions in which an admin impersonates the user. `false`: only others.
          * @example true
          */
         impersonated?: boolean;
-        /** @description `active` sessions have not expired. Better-Auth can keep expired ones for long. */
+        /** @description `active` sessions have not expired. Better-Auth can store expired sessions for a long time. */
         state?: 'active' | 'expired';
         /**
          * @description The number of the page, starting at 1
@@ -2959,7 +2959,7 @@ export interface operations {
           };
         };
       };
-      /** @description `COUNT_MISMATCH`: Another number of sessions matches */
+      /** @description `COUNT_MISMATCH`: A different number of sessions matches */
       409: {
         headers: {
           'X-Request-Id': components['headers']['X-Request-Id'];

@@ -17,7 +17,7 @@ export class BetterAuth {
     this.#url = `${url.replace(/\/+$/, '')}/api/auth`;
   }
 
-  /** Better-Auth responds with 200 in both cases, so the console of the browser shows no error. */
+  /** Better-Auth also responds with 200 without a session, so the browser logs no error. */
   async hasSession() {
     const { body } = await this.#request('get-session');
     return body !== null;
@@ -73,7 +73,7 @@ export class BetterAuth {
   /**
    * @param {string} path
    * @param {object} [input] makes it a POST
-   * @param {number[]} [allowed] statuses that are no error, besides those of success
+   * @param {number[]} [allowed] other statuses that are no error
    */
   async #request(path, input, allowed = []) {
     /** @type {Record<string, string>} */
@@ -124,7 +124,7 @@ export class BetterAuth {
       case 'MISSING_OR_NULL_ORIGIN':
         return `Better-Auth does not trust this page. Add ${location.origin} to trustedOrigins of Better-Auth.`;
       case 'INVALID_CODE':
-        return 'The code is wrong or has expired. Enter the one that the app shows now.';
+        return 'The code is wrong or has expired. Enter the code that the app shows now.';
       case 'INVALID_TWO_FACTOR_COOKIE':
         return 'The sign-in took too long, or this browser does not send the cookies of Better-Auth from this page. Choose Cancel and start again.';
       default:

@@ -46,7 +46,7 @@ const ui = SwaggerUIBundle({
   operationsSorter: byDailyOrder,
   requestInterceptor: sendBySession,
   responseInterceptor: hideCommonHeaders,
-  // Keeps a pasted token in `localStorage`, which a page with a sign-in does not need.
+  // Keeps a pasted token in `localStorage`. A page with a sign-in does not need that.
   persistAuthorization: !offersSignIn,
   // Swagger UI can authorize only after it has loaded the document.
   onComplete: () => {
@@ -71,7 +71,7 @@ function byDailyOrder(a, b) {
 
 /**
  * Swagger UI shows the request that this function returns, so the token is added when it is sent.
- * A token that somebody pasted into "Authorize" is sent by Swagger UI itself.
+ * Swagger UI itself sends a token that the user pasted into "Authorize".
  *
  * @param {Request} request
  */
@@ -100,7 +100,7 @@ function authorizePlugin() {
 }
 
 /**
- * Corrects what somebody pastes into "Authorize", or says what is wrong with it.
+ * Finds the token in a text that the user pastes into "Authorize", or explains what is wrong.
  *
  * @param {(authorizations: Authorizations) => unknown} authorize
  * @param {System} system

@@ -1,5 +1,5 @@
 /**
- * Finds the token in a text that somebody pasted into "Authorize": with `Bearer` before it, in
+ * Finds the token in a text that the user pasted into "Authorize": with `Bearer` before it, in
  * quotes, as the whole JSON from Better-Auth, or with line breaks of a terminal.
  *
  * @param {string} text

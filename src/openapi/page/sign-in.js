@@ -83,7 +83,7 @@ export function startSignIn(betterAuthUrl, { onSignIn, onSignOut }) {
     onSignOut();
   }
 
-  /** One button at a time has the name "Sign in": the one in the bar, or that of the form. */
+  /** Shows only one button with the name "Sign in": in the bar, or in the form. */
   function showButtons() {
     const isSignedIn = 'signedIn' in status.dataset;
     signOutButton.hidden = !isSignedIn;

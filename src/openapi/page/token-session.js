@@ -1,6 +1,6 @@
 import { SignInError } from './better-auth.js';
 
-/** A token is renewed this long before it expires, so that it does not expire on its way. */
+/** A token is renewed this long before it expires, so that it does not expire during a request. */
 const RENEWAL_MARGIN_MS = 30_000;
 
 /**
@@ -95,11 +95,11 @@ export class TokenSession {
       return;
     }
     const { iat, exp, sub } = claimsOf(token);
-    // A sign-in in another tab replaces the cookie of Better-Auth. This page names the first user.
+    // A sign-in in another tab replaces the cookie of Better-Auth. This page shows the first user.
     if (this.#userId !== null && sub !== this.#userId) return this.#end(OTHER_USER);
     this.#token = token;
     this.#userId = sub;
-    // The lifetime, because the clock of this computer can differ from that of Better-Auth.
+    // Uses the lifetime, because the clock of this computer can differ from that of Better-Auth.
     this.#renewAt = Date.now() + (exp - iat) * 1000 - RENEWAL_MARGIN_MS;
   }
 
