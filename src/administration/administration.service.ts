@@ -17,7 +17,7 @@ import type { BanRequest } from './administration.dto.js';
  * Changes to other users: roles and bans. Each change is one transaction.
  *
  * At least one user who may set roles always remains. The actor of a change cannot lose
- * `user:set-role` by it, and cannot ban themselves. Only an actor with that permission can remove it
+ * `user:set-role` by it, and cannot ban themselves. Only an actor who has it can remove it
  * from others, or ban users who have it. The transaction keeps the row of the actor locked.
  */
 @Injectable()
