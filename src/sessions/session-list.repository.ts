@@ -5,6 +5,7 @@ import { column, type JoinedRow, sessionColumns, toSession } from '../better-aut
 import { SessionTable } from '../better-auth/session-table.js';
 import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
+import { countRows, estimateRows, type RowEstimate } from '../database/row-count.js';
 import { allOf, fragment, join, type SqlFragment } from '../database/sql-fragment.js';
 import type { PageRequest, Placed } from '../validation/list-page.js';
 import type { SessionSort } from './session-list.dto.js';
@@ -74,19 +75,15 @@ export class SessionListRepository {
       (name) => `${leftOf(`u.${column(user, name)}`, MAX_CHARACTERS[name])} as "${name}"`,
     );
     // The page is found in an index. Only its rows are read from the tables.
-    const rows = await this.execute<JoinedRow>(
-      fragment(
-        `select ${sessionColumns(sessions.table)}, ${texts.join(', ')}, ${key}::text as place
-        from (select ${id} as page_id from ${sessions.from} where ${where.sql}
-          order by ${orderBy} limit ? offset ?) page
-        join ${sessions.from} on ${id} = page.page_id
-        left join "${this.physical.schema}"."${user.name}" u
-          on u.${column(user, 'id')} = ${sessions.column('userId')}
-        order by ${orderBy}`,
-        ...where.parameters,
-        limit + 1,
-        offset,
-      ),
+    const rows = await this.em.getConnection().execute<JoinedRow[]>(
+      `select ${sessionColumns(sessions.table)}, ${texts.join(', ')}, ${key}::text as place
+      from (select ${id} as page_id from ${sessions.from} where ${where.sql}
+        order by ${orderBy} limit ? offset ?) page
+      join ${sessions.from} on ${id} = page.page_id
+      left join "${this.physical.schema}"."${user.name}" u
+        on u.${column(user, 'id')} = ${sessions.column('userId')}
+      order by ${orderBy}`,
+      [...where.parameters, limit + 1, offset],
     );
     return rows.map((row) => {
       const session = toSession(row);
@@ -105,29 +102,14 @@ export class SessionListRepository {
   async count(filter: SessionConditions, max: number | null): Promise<number> {
     const { sessions } = this;
     if (!sessions) return 0;
-    const where = allOf(conditionsOf(filter, sessions));
-    const [row] = await this.execute<{ count: string }>(
-      fragment(
-        `select count(*) as count from (select 1 from ${sessions.from} where ${where.sql} limit ?) counted`,
-        ...where.parameters,
-        max === null ? null : max + 1,
-      ),
-    );
-    return Number(row?.count ?? 0);
+    return countRows(this.em, sessions.from, allOf(conditionsOf(filter, sessions)), max);
   }
 
-  /** Returns the row count that PostgreSQL's planner expects from its statistics. */
-  async estimate(filter: SessionConditions): Promise<number> {
+  /** Returns what PostgreSQL's planner expects, without a count. */
+  async estimate(filter: SessionConditions): Promise<RowEstimate> {
     const { sessions } = this;
-    if (!sessions) return 0;
-    const where = allOf(conditionsOf(filter, sessions));
-    const [row] = await this.execute<Record<string, [{ Plan: { 'Plan Rows': number } }]>>(
-      fragment(
-        `explain (format json) select 1 from ${sessions.from} where ${where.sql}`,
-        ...where.parameters,
-      ),
-    );
-    return row?.['QUERY PLAN']?.[0].Plan['Plan Rows'] ?? 0;
+    if (!sessions) return { rows: 0, isQuick: true };
+    return estimateRows(this.em, sessions.from, allOf(conditionsOf(filter, sessions)));
   }
 
   /** The newest sessions of a filter, at most `max`: only own sessions, or only the others. */
@@ -146,20 +128,13 @@ export class SessionListRepository {
       isOwn ? ownership : fragment(`not (${ownership.sql})`, ...ownership.parameters),
     ]);
     const [id, userId] = [sessions.column('id'), sessions.column('userId')];
-    return this.execute<Candidate>(
-      fragment(
-        `select s.id::text as id, s.user_id::text as "userId", u.${column(user, 'role')} as role
-        from (select ${id} as id, ${userId} as user_id from ${sessions.from} where ${where.sql}
-          order by ${sessions.column('createdAt')} desc, ${id} desc limit ?) s
-        left join "${this.physical.schema}"."${user.name}" u on u.${column(user, 'id')} = s.user_id`,
-        ...where.parameters,
-        max,
-      ),
+    return this.em.getConnection().execute<Candidate[]>(
+      `select s.id::text as id, s.user_id::text as "userId", u.${column(user, 'role')} as role
+      from (select ${id} as id, ${userId} as user_id from ${sessions.from} where ${where.sql}
+        order by ${sessions.column('createdAt')} desc, ${id} desc limit ?) s
+      left join "${this.physical.schema}"."${user.name}" u on u.${column(user, 'id')} = s.user_id`,
+      [...where.parameters, max],
     );
-  }
-
-  private execute<Row extends object>({ sql, parameters }: SqlFragment): Promise<Row[]> {
-    return this.em.getConnection().execute<Row[]>(sql, [...parameters]);
   }
 }
 

@@ -112,8 +112,8 @@ export class SessionRevocationService {
     if (expected !== undefined) {
       return { matched: await this.sessions.count(conditions, null), matchedIsEstimate: false };
     }
-    const estimate = await this.sessions.estimate(conditions);
-    return { matched: Math.max(estimate, found + 1), matchedIsEstimate: true };
+    const { rows } = await this.sessions.estimate(conditions);
+    return { matched: Math.max(rows, found + 1), matchedIsEstimate: true };
   }
 
   private async readSample(conditions: SessionConditions, actor: Actor): Promise<SessionRead[]> {

@@ -4,22 +4,12 @@ import { rolesOf } from '../access/user-rules.js';
 import { type JoinedRow, userColumns } from '../better-auth/rows.js';
 import { boundedKey, isLongRole, isShortRole } from '../database/bounded-key.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
+import { countRows, estimateRows, type RowEstimate } from '../database/row-count.js';
 import { allOf, fragment, join, type SqlFragment } from '../database/sql-fragment.js';
 import { conditionOf, conditionsOf, type RoleFilter, type UserFilter } from './user-filter.js';
 import type { UserSort } from './user-list.dto.js';
 import { type PageRequest, parseSort, type UserWithCursor, withCursor } from './user-page.js';
 import { UserTable } from './user-table.js';
-
-/** The estimate of PostgreSQL's planner for a filter. */
-export interface Estimate {
-  users: number;
-  isQuick: boolean;
-}
-
-interface Plan {
-  'Plan Rows': number;
-  'Total Cost': number;
-}
 
 /**
  * The queries of the user list. The indexes of the migrations `list-indexes`, `bounded-indexes` and
@@ -55,17 +45,15 @@ export class UserListRepository {
     const next = (condition: string) =>
       `(select ${column} as role from ${from} where ${column} ${condition}
         and ${isShortRole(column)} order by ${column} limit 1)`;
-    const rows = await this.execute<{ role: string | null }>(
-      fragment(
-        `with recursive stored as (
-          ${next('is not null')} union all
-          select ${next('> stored.role')} from stored where stored.role is not null
-        )
-        (select role from stored where role is not null limit ?)
-        union all (select null from ${from} where ${isLongRole(column)}
-          order by ${this.users.column('id')} limit 1)`,
-        MAX_ROLE_TEXTS + 1,
-      ),
+    const rows = await this.em.getConnection().execute<{ role: string | null }[]>(
+      `with recursive stored as (
+        ${next('is not null')} union all
+        select ${next('> stored.role')} from stored where stored.role is not null
+      )
+      (select role from stored where role is not null limit ?)
+      union all (select null from ${from} where ${isLongRole(column)}
+        order by ${this.users.column('id')} limit 1)`,
+      [MAX_ROLE_TEXTS + 1],
     );
     // A row without a text stands for texts that are too long for the index.
     const isComplete = rows.length <= MAX_ROLE_TEXTS && rows.every((row) => row.role !== null);
@@ -95,15 +83,11 @@ export class UserListRepository {
       );
     });
     const all = join(parts, ' union all ');
-    const rows = await this.execute<JoinedRow>(
-      fragment(
-        `select ${userColumns(users.table)}, page.key::text as place
-        from (select * from (${all.sql}) u order by ${orderBy('u.key')} limit ? offset ?) page
-        join ${users.from} using (${users.name('id')}) order by ${orderBy('page.key')}`,
-        ...all.parameters,
-        page.limit + 1,
-        page.offset,
-      ),
+    const rows = await this.em.getConnection().execute<JoinedRow[]>(
+      `select ${userColumns(users.table)}, page.key::text as place
+      from (select * from (${all.sql}) u order by ${orderBy('u.key')} limit ? offset ?) page
+      join ${users.from} using (${users.name('id')}) order by ${orderBy('page.key')}`,
+      [...all.parameters, page.limit + 1, page.offset],
     );
     return rows.map(withCursor);
   }
@@ -123,23 +107,17 @@ export class UserListRepository {
     const after = allOf(this.afterCursor(page, 'key', users.name('id')));
     const orderBy = (table: string) =>
       `${table}.key ${direction}, ${table}.${users.name('id')} ${direction}`;
-    const rows = await this.execute<JoinedRow>(
-      fragment(
-        `with found as materialized (
-          select ${users.indexKey(property)} as key, ${users.column('id')} from ${users.from}
-          where ${where.sql} limit ?
-        )
-        select ${userColumns(users.table)}, page.key::text as place, total.count as total
-        from (select count(*)::int as count from found) total left join (
-          (select * from found where ${after.sql} order by ${orderBy('found')} limit ? offset ?) page
-          join ${users.from} using (${users.name('id')})
-        ) on true order by ${orderBy('page')}`,
-        ...where.parameters,
-        max + 1,
-        ...after.parameters,
-        page.limit + 1,
-        page.offset,
-      ),
+    const rows = await this.em.getConnection().execute<JoinedRow[]>(
+      `with found as materialized (
+        select ${users.indexKey(property)} as key, ${users.column('id')} from ${users.from}
+        where ${where.sql} limit ?
+      )
+      select ${userColumns(users.table)}, page.key::text as place, total.count as total
+      from (select count(*)::int as count from found) total left join (
+        (select * from found where ${after.sql} order by ${orderBy('found')} limit ? offset ?) page
+        join ${users.from} using (${users.name('id')})
+      ) on true order by ${orderBy('page')}`,
+      [...where.parameters, max + 1, ...after.parameters, page.limit + 1, page.offset],
     );
     const total = Number(rows[0]?.['total']);
     if (total > max) return null;
@@ -149,46 +127,26 @@ export class UserListRepository {
 
   /** Counts all users of a filter. With a maximum, it stops at the maximum plus one. */
   async count(filter: UserFilter, max: number | null): Promise<number> {
-    const where = allOf(this.unsortedConditions(filter));
-    const [row] = await this.execute<{ count: string }>(
-      fragment(
-        `select count(*) as count from (select 1 from ${this.users.from} where ${where.sql} limit ?) counted`,
-        ...where.parameters,
-        max === null ? null : max + 1,
-      ),
-    );
-    return Number(row?.count ?? 0);
+    return countRows(this.em, this.users.from, this.unsortedCondition(filter), max);
   }
 
-  /**
-   * Returns the number of users that PostgreSQL's planner expects from its statistics, and whether
-   * it expects to count them quickly.
-   */
-  async estimate(filter: UserFilter): Promise<Estimate> {
-    const plan = await this.explain(conditionsOf(filter, this.users));
-    // The planner has no statistics of the condition of the index on roles. So it is omitted above.
-    const counting = filter.role ? await this.explain(this.unsortedConditions(filter)) : plan;
-    return { users: plan['Plan Rows'], isQuick: counting['Total Cost'] <= MAX_COUNT_COST };
+  /** Returns what PostgreSQL's planner expects, without a count. */
+  async estimate(filter: UserFilter): Promise<RowEstimate> {
+    const { from } = this.users;
+    const estimate = await estimateRows(this.em, from, conditionOf(filter, this.users));
+    if (!filter.role) return estimate;
+    // The planner has no statistics of the condition of the index on roles. So only the cost of the
+    // count comes from the query that has it.
+    const { isQuick } = await estimateRows(this.em, from, this.unsortedCondition(filter));
+    return { rows: estimate.rows, isQuick };
   }
 
-  private async explain(conditions: SqlFragment[]): Promise<Plan> {
-    const { sql, parameters } = allOf(conditions);
-    const [row] = await this.execute<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
-      fragment(
-        `explain (format json) select 1 from ${this.users.from} where ${sql}`,
-        ...parameters,
-      ),
-    );
-    if (!row) throw new Error('PostgreSQL always returns a plan.');
-    return row['QUERY PLAN'][0].Plan;
-  }
-
-  /** The conditions of a query that needs no order. */
-  private unsortedConditions(filter: UserFilter): SqlFragment[] {
-    return [
+  /** The condition of a query that needs no order. */
+  private unsortedCondition(filter: UserFilter): SqlFragment {
+    return allOf([
       ...conditionsOf(filter, this.users),
       ...(filter.role?.texts && filter.q === undefined ? [this.roleIndexCondition] : []),
-    ];
+    ]);
   }
 
   /**
@@ -230,15 +188,8 @@ export class UserListRepository {
     const sql = `(${key}, ${id}) ${operator} (${value}, ?::${users.type('id')})`;
     return [fragment(sql, cursor.value, cursor.id)];
   }
-
-  private execute<Row extends object>({ sql, parameters }: SqlFragment): Promise<Row[]> {
-    return this.em.getConnection().execute<Row[]>(sql, [...parameters]);
-  }
 }
 
 /** A table with more different texts does not store roles in the way of Better-Auth. */
 const MAX_ROLE_TEXTS = 200;
 const MAX_UNION_PARTS = 20;
-
-/** The planner's cost of 1,250 random pages. It expects a tenth of that for 10,000 entries. */
-const MAX_COUNT_COST = 5000;

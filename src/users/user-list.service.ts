@@ -1,12 +1,13 @@
 import { Injectable } from '@nestjs/common';
 import { isInvalidValue } from '../database/postgres-errors.js';
+import type { RowEstimate } from '../database/row-count.js';
 import { type Cursor, decodeCursor, encodeCursor } from '../validation/cursor.js';
 import { invalidField } from '../validation/invalid-field.js';
 import type { Pagination } from '../validation/pagination.dto.js';
 import { readTimes } from '../validation/time-range.js';
 import type { UserFilter } from './user-filter.js';
 import { ListedUser, type UserList, type UserQuery } from './user-list.dto.js';
-import { type Estimate, UserListRepository } from './user-list.repository.js';
+import { UserListRepository } from './user-list.repository.js';
 import type { PageRequest, UserWithCursor } from './user-page.js';
 import { UserSessionsRepository } from './user-sessions.repository.js';
 
@@ -65,7 +66,7 @@ export class UserListService {
       const few = await this.users.findPageOfFew(filter, request, MAX_MATCHES_READ);
       if (few) return { page: pageOf(few.rows, request), totals: totalsOf(few.total, request) };
       // The statistics can be wrong about a text, and the next query must not rely on them again.
-      const many = { users: MAX_MATCHES_READ + 1, isQuick: false };
+      const many = { rows: MAX_MATCHES_READ + 1, isQuick: false };
       return await this.findMany({ ...filter, isFrequent: true }, mode, request, many);
     } catch (error) {
       // Clients can forge a cursor, and only PostgreSQL can reject every impossible date and id.
@@ -79,7 +80,7 @@ export class UserListService {
     filter: UserFilter,
     mode: UserQuery['total'],
     request: NumberedPageRequest,
-    estimate: Estimate | null,
+    estimate: RowEstimate | null,
   ): Promise<Found> {
     const page = pageOf(await this.users.findPage(filter, request), request);
     if (mode === 'none') {
@@ -95,17 +96,17 @@ export class UserListService {
   }
 
   /** A total is counted if PostgreSQL expects few users, and expects to find them quickly. */
-  private async estimateTotal(filter: UserFilter, known: Estimate | null) {
+  private async estimateTotal(filter: UserFilter, known: RowEstimate | null) {
     const estimate = known ?? (await this.users.estimate(filter));
-    if (!isCountable(estimate)) return { users: estimate.users, isExact: false };
+    if (!isCountable(estimate)) return { users: estimate.rows, isExact: false };
     // The statistics can be out of date, so this counts the rows.
     const users = await this.users.count(filter, MAX_EXACT_TOTAL);
     return { users, isExact: users <= MAX_EXACT_TOTAL };
   }
 }
 
-function isCountable({ users, isQuick }: Estimate): boolean {
-  return users <= MAX_EXACT_TOTAL && isQuick;
+function isCountable({ rows, isQuick }: RowEstimate): boolean {
+  return rows <= MAX_EXACT_TOTAL && isQuick;
 }
 
 interface Found {

@@ -1,4 +1,5 @@
 import { isInvalidValue } from '../database/postgres-errors.js';
+import type { RowEstimate } from '../database/row-count.js';
 import { type Cursor, decodeCursor, encodeCursor } from './cursor.js';
 import { invalidField } from './invalid-field.js';
 import type { Pagination } from './pagination.dto.js';
@@ -31,8 +32,8 @@ export interface ListSource<Row extends Placed, Sort extends string> {
   findPage(request: PageRequest<Sort>): Promise<Row[]>;
   /** Counts all rows. With a maximum, it can stop at the maximum plus one. */
   count(max: number | null): Promise<number>;
-  /** Returns the row count that PostgreSQL's planner expects from its statistics. */
-  estimate(): Promise<number>;
+  /** Returns what PostgreSQL's planner expects, without a count. */
+  estimate(): Promise<RowEstimate>;
 }
 
 export interface ListPage<Row> {
@@ -62,14 +63,23 @@ export async function readList<Row extends Placed, Sort extends string>(
   };
 }
 
-/** A large expected total is not counted, because it can take long to find so many rows. */
+interface Total {
+  rows: number;
+  isExact: boolean;
+}
+
+/** The rows are counted if PostgreSQL expects few of them, and expects to find them quickly. */
 async function countOrEstimate({
   count,
   estimate,
-}: Pick<ListSource<Placed, string>, 'count' | 'estimate'>): Promise<number> {
+}: Pick<ListSource<Placed, string>, 'count' | 'estimate'>): Promise<Total> {
   const expected = await estimate();
+  if (expected.rows > MAX_EXACT_TOTAL || !expected.isQuick) {
+    return { rows: expected.rows, isExact: false };
+  }
   // The statistics can be out of date, so this counts the rows.
-  return expected > MAX_EXACT_TOTAL ? expected : count(MAX_EXACT_TOTAL);
+  const rows = await count(MAX_EXACT_TOTAL);
+  return { rows, isExact: rows <= MAX_EXACT_TOTAL };
 }
 
 interface NumberedPageRequest<Sort extends string = string> extends PageRequest<Sort> {
@@ -127,12 +137,13 @@ async function readTotals<Row extends Placed, Sort extends string>(
   if (mode === 'none') return { total: null, totalPages: null, totalIsEstimate: false };
   const exact =
     totalOfLastPage(request, page) ?? (mode === 'exact' ? await source.count(null) : null);
-  const total = exact ?? Math.max(minimumTotal(request, page), await countOrEstimate(source));
-  return {
-    total,
-    totalPages: Math.ceil(total / limit),
-    totalIsEstimate: exact === null && total > MAX_EXACT_TOTAL,
-  };
+  if (exact !== null) return totalsOf(exact, limit, true);
+  const { rows, isExact } = await countOrEstimate(source);
+  return totalsOf(Math.max(minimumTotal(request, page), rows), limit, isExact);
+}
+
+function totalsOf(total: number, limit: number, isExact: boolean): Totals {
+  return { total, totalPages: Math.ceil(total / limit), totalIsEstimate: !isExact };
 }
 
 function nextCursorOf({ sort }: PageRequest, { rows, hasNext }: FoundPage): string | null {

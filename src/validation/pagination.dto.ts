@@ -60,7 +60,7 @@ export class PageQuery {
     enum: ['estimate', 'exact', 'none'],
     default: 'estimate',
     description:
-      '`estimate` counts up to 10,000 rows exactly. Above that, it returns the estimate of the database. `exact` always counts. `none` omits the total.',
+      '`estimate` counts up to 10,000 rows exactly. If there are more, or if counting them would take long, it returns the estimate of the database. `exact` always counts. `none` omits the total.',
   })
   @IsOptional()
   @IsIn(['estimate', 'exact', 'none'])

@@ -2739,7 +2739,7 @@ export interface operations {
          * @example eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v
          */
         cursor?: string;
-        /** @description `estimate` counts up to 10,000 rows exactly. Above that, it returns the estimate of the database. `exact` always counts. `none` omits the total. */
+        /** @description `estimate` counts up to 10,000 rows exactly. If there are more, or if counting them would take long, it returns the estimate of the database. `exact` always counts. `none` omits the total. */
         total?: 'estimate' | 'exact' | 'none';
         /** @description A minus sign reverses the order. Equal values are ordered by id. */
         sort?: '-createdAt' | 'createdAt' | '-updatedAt' | 'expiresAt';
