@@ -5,7 +5,9 @@ import type { Logger } from 'pino';
 import { ActorCheck } from '../access/actor-check.js';
 import type { Principal } from '../access/principal.js';
 import { UsersRepository } from '../better-auth/users.repository.js';
-import { decodeCursor, encodeCursor } from '../validation/cursor.js';
+import { type Cursor, decodeCursor } from '../validation/cursor.js';
+import { invalidField } from '../validation/invalid-field.js';
+import { cutPage } from '../validation/list-page.js';
 import { describeError } from '../logging/describe-error.js';
 import { LOG } from '../logging/logger.js';
 import { problem } from '../problems/problem.js';
@@ -28,12 +30,10 @@ export class AuditListService {
   async list(query: AuditQuery): Promise<AuditEventList> {
     const { limit } = query;
     const found = await this.events.findBefore(filterOf(query), startOf(query), limit + 1);
-    const items = found.slice(0, limit);
-    const last = items.at(-1);
-    const nextCursor = found.length > limit && last ? encodeCursor(cursorOf(last)) : null;
-    const users = await this.users.findReferences(items.flatMap(userIdsOf));
+    const { rows, nextCursor } = cutPage(found, limit, cursorOf);
+    const users = await this.users.findReferences(rows.flatMap(userIdsOf));
     return {
-      items: items.map((event) => AuditEventRead.of(event, users)),
+      items: rows.map((event) => AuditEventRead.of(event, users)),
       pagination: { limit, nextCursor },
     };
   }
@@ -115,7 +115,7 @@ const NO_LINES: AuditLines = { text: '', next: null };
 const SORT = '-id';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function cursorOf({ id }: AuditEvent) {
+function cursorOf({ id }: AuditEvent): Cursor {
   return { sort: SORT, value: id, id };
 }
 
@@ -139,8 +139,4 @@ function filterOf({ action, actorId, targetUserId, from, to }: AuditQuery): Audi
     throw invalidField('from', 'from must not be after to');
   }
   return { action, actorId, targetUserId, ...range };
-}
-
-function invalidField(field: string, message: string) {
-  return problem('VALIDATION_ERROR', { errors: [{ field, message }] });
 }

@@ -1,16 +1,20 @@
-import { ApiExtraModels, ApiProperty, ApiPropertyOptional, getSchemaPath } from '@nestjs/swagger';
-import { Transform } from 'class-transformer';
-import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
-import { CursorPagination } from '../validation/pagination.dto.js';
+import {
+  ApiExtraModels,
+  ApiProperty,
+  ApiPropertyOptional,
+  getSchemaPath,
+  IntersectionType,
+} from '@nestjs/swagger';
+import { IsIn, IsOptional } from 'class-validator';
+import { CursorPagination, CursorQuery } from '../validation/pagination.dto.js';
 import type { UserReference } from '../better-auth/user-reference.js';
 import { EXAMPLE_USER_ID } from '../openapi/parameters.js';
-import { EXAMPLE_CURSOR } from '../validation/cursor.js';
 import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
 import { AUDIT_ACTIONS, type AuditAction, type AuditEvent } from './audit-event.entity.js';
 
 /** All filters must match. */
-export class AuditQuery {
+class AuditFilterQuery {
   @ApiPropertyOptional({ enum: AUDIT_ACTIONS, description: 'The action', example: 'user.banned' })
   @IsOptional()
   @IsIn(AUDIT_ACTIONS)
@@ -53,33 +57,9 @@ export class AuditQuery {
   @IsOptional()
   @PointInTime()
   to?: string;
-
-  @ApiPropertyOptional({
-    type: 'integer',
-    minimum: 1,
-    maximum: 100,
-    default: 20,
-    description: 'The maximum number of events on a page',
-    example: 20,
-  })
-  @IsOptional()
-  @Transform(({ value }: { value: unknown }) =>
-    /^\d{1,9}$/.test(String(value)) ? Number(value) : value,
-  )
-  @IsInt()
-  @Min(1)
-  @Max(100)
-  limit: number = 20;
-
-  @ApiPropertyOptional({
-    description: '`nextCursor` of the previous page',
-    example: EXAMPLE_CURSOR,
-    maxLength: 2048,
-  })
-  @IsOptional()
-  @PlainText(1, 2048)
-  cursor?: string;
 }
+
+export class AuditQuery extends IntersectionType(AuditFilterQuery, CursorQuery) {}
 
 /** The current data of a user in an event. */
 export class AuditUser {

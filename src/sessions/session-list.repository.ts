@@ -7,7 +7,7 @@ import { leftOf, MAX_CHARACTERS } from '../database/bounded-text.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
 import { countRows, estimateRows, type RowEstimate } from '../database/row-count.js';
 import { allOf, fragment, join, type SqlFragment } from '../database/sql-fragment.js';
-import type { PageRequest, Placed } from '../validation/list-page.js';
+import { type PageRequest, parseSort, type Placed } from '../validation/list-page.js';
 import type { SessionSort } from './session-list.dto.js';
 
 /** A validated filter. Undefined conditions match every session. */
@@ -174,13 +174,4 @@ function isIn(ip: string, { address }: SessionTable): SqlFragment {
   const first = 'host(network(?::inet))::inet';
   const last = 'host(broadcast(?::inet))::inet';
   return fragment(`${address} between ${first} and ${last}`, ip, ip);
-}
-
-function parseSort(sort: SessionSort): {
-  property: 'createdAt' | 'updatedAt' | 'expiresAt';
-  direction: 'asc' | 'desc';
-} {
-  const isDescending = sort.startsWith('-');
-  const property = (isDescending ? sort.slice(1) : sort) as 'createdAt' | 'updatedAt' | 'expiresAt';
-  return { property, direction: isDescending ? 'desc' : 'asc' };
 }

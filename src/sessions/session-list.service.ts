@@ -15,7 +15,7 @@ export class SessionListService {
   async list({ session }: Principal, query: SessionQuery): Promise<SessionPage> {
     const conditions = readConditions(query);
     const { rows, pagination } = await readList(query, {
-      findPage: (request) => this.sessions.findPage(conditions, request),
+      findPage: async (request) => ({ rows: await this.sessions.findPage(conditions, request) }),
       count: (max) => this.sessions.count(conditions, max),
       estimate: () => this.sessions.estimate(conditions),
     });

@@ -1,8 +1,7 @@
-import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
-import { IsBoolean, IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { ApiProperty, ApiPropertyOptional, IntersectionType } from '@nestjs/swagger';
+import { IsBoolean, IsIn, IsOptional } from 'class-validator';
 import type { UserRow } from '../access/principal.js';
-import { EXAMPLE_CURSOR } from '../validation/cursor.js';
-import { Pagination, toFlag, toNumber } from '../validation/pagination.dto.js';
+import { PageQuery, Pagination, toFlag } from '../validation/pagination.dto.js';
 import { PlainText } from '../validation/plain-text.js';
 import { PointInTime } from '../validation/iso-date-time.js';
 import type { SessionSummary } from './user-sessions.repository.js';
@@ -11,10 +10,8 @@ import { UserRead } from './user.dto.js';
 const USER_SORTS = ['createdAt', '-createdAt', 'email', '-email', 'name', '-name'] as const;
 export type UserSort = (typeof USER_SORTS)[number];
 
-/**
- * All filters must match. `page` has no `default`, because Swagger UI would fill it in and send it.
- */
-export class UserQuery {
+/** All filters must match. */
+class UserFilterQuery {
   @ApiPropertyOptional({
     description: 'Part of the e-mail address or the name. Upper and lower case are equal.',
     example: 'ada',
@@ -75,54 +72,6 @@ export class UserQuery {
   createdTo?: string;
 
   @ApiPropertyOptional({
-    enum: USER_SORTS,
-    default: '-createdAt',
-    description: 'A minus sign reverses the order. Equal values are ordered by id.',
-  })
-  @IsOptional()
-  @IsIn(USER_SORTS)
-  sort: UserSort = '-createdAt';
-
-  @ApiPropertyOptional({
-    type: 'integer',
-    minimum: 1,
-    maximum: 100,
-    default: 20,
-    description: 'The maximum number of users on a page',
-    example: 20,
-  })
-  @IsOptional()
-  @toNumber
-  @IsInt()
-  @Min(1)
-  @Max(100)
-  limit: number = 20;
-
-  @ApiPropertyOptional({
-    description:
-      '`nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.',
-    example: EXAMPLE_CURSOR,
-    maxLength: 2048,
-  })
-  @IsOptional()
-  @PlainText(1, 2048)
-  cursor?: string;
-
-  @ApiPropertyOptional({
-    type: 'integer',
-    minimum: 1,
-    maximum: 1_000_000,
-    description: 'The number of the page, starting at 1',
-    example: 1,
-  })
-  @IsOptional()
-  @toNumber
-  @IsInt()
-  @Min(1)
-  @Max(1_000_000)
-  page?: number;
-
-  @ApiPropertyOptional({
     format: 'date-time',
     description:
       'Only users without a stored session of their own that began since this time. A sign-out deletes a session. With this filter, a total above 10,000 is a rough estimate.',
@@ -132,6 +81,17 @@ export class UserQuery {
   @IsOptional()
   @PointInTime()
   signedInBefore?: string;
+}
+
+export class UserQuery extends IntersectionType(UserFilterQuery, PageQuery) {
+  @ApiPropertyOptional({
+    enum: USER_SORTS,
+    default: '-createdAt',
+    description: 'A minus sign reverses the order. Equal values are ordered by id.',
+  })
+  @IsOptional()
+  @IsIn(USER_SORTS)
+  sort: UserSort = '-createdAt';
 
   @ApiPropertyOptional({
     enum: ['sessions'],
@@ -141,16 +101,6 @@ export class UserQuery {
   @IsOptional()
   @IsIn(['sessions'])
   include?: 'sessions';
-
-  @ApiPropertyOptional({
-    enum: ['estimate', 'exact', 'none'],
-    default: 'estimate',
-    description:
-      '`estimate` counts up to 10,000 users exactly. If there are more, or if counting them would take long, it returns the estimate of the database. `exact` always counts. `none` omits the total.',
-  })
-  @IsOptional()
-  @IsIn(['estimate', 'exact', 'none'])
-  total: 'estimate' | 'exact' | 'none' = 'estimate';
 }
 
 /** A user in the list. */

@@ -1,15 +1,20 @@
 import { EntityManager } from '@mikro-orm/postgresql';
 import { Inject, Injectable } from '@nestjs/common';
 import { rolesOf } from '../access/user-rules.js';
-import { type JoinedRow, userColumns } from '../better-auth/rows.js';
+import type { UserRow } from '../access/principal.js';
+import { type JoinedRow, toUser, userColumns } from '../better-auth/rows.js';
 import { boundedKey, isLongRole, isShortRole } from '../database/bounded-key.js';
 import { PHYSICAL_SCHEMA, type PhysicalSchema } from '../database/physical-schema.js';
 import { countRows, estimateRows, type RowEstimate } from '../database/row-count.js';
 import { allOf, fragment, join, type SqlFragment } from '../database/sql-fragment.js';
+import { type PageRequest, parseSort, type Placed } from '../validation/list-page.js';
 import { conditionOf, conditionsOf, type RoleFilter, type UserFilter } from './user-filter.js';
 import type { UserSort } from './user-list.dto.js';
-import { type PageRequest, parseSort, type UserWithCursor, withCursor } from './user-page.js';
 import { UserTable } from './user-table.js';
+
+export interface FoundUser extends Placed {
+  user: UserRow;
+}
 
 /**
  * The queries of the user list. The indexes of the migrations `list-indexes`, `bounded-indexes` and
@@ -63,7 +68,7 @@ export class UserListRepository {
   }
 
   /** Finds a page, and one more row if there is a next page. */
-  async findPage(filter: UserFilter, page: PageRequest): Promise<UserWithCursor[]> {
+  async findPage(filter: UserFilter, page: PageRequest<UserSort>): Promise<FoundUser[]> {
     const { users } = this;
     const { property, direction } = parseSort(page.sort);
     const key = users.indexKey(property);
@@ -89,7 +94,7 @@ export class UserListRepository {
       join ${users.from} using (${users.name('id')}) order by ${orderBy('page.key')}`,
       [...all.parameters, page.limit + 1, page.offset],
     );
-    return rows.map(withCursor);
+    return rows.map(toFoundUser);
   }
 
   /**
@@ -98,9 +103,9 @@ export class UserListRepository {
    */
   async findPageOfFew(
     filter: UserFilter,
-    page: PageRequest,
+    page: PageRequest<UserSort>,
     max: number,
-  ): Promise<{ rows: UserWithCursor[]; total: number } | null> {
+  ): Promise<{ rows: FoundUser[]; total: number } | null> {
     const { users } = this;
     const { property, direction } = parseSort(page.sort);
     const where = conditionOf(filter, users);
@@ -122,7 +127,7 @@ export class UserListRepository {
     const total = Number(rows[0]?.['total']);
     if (total > max) return null;
     // An empty page is one row with the total and without a user.
-    return { rows: rows.filter((row) => row['id'] !== null).map(withCursor), total };
+    return { rows: rows.filter((row) => row['id'] !== null).map(toFoundUser), total };
   }
 
   /** Counts all users of a filter. With a maximum, it stops at the maximum plus one. */
@@ -178,7 +183,11 @@ export class UserListRepository {
   }
 
   /** Compares both columns as one row value, because the index has this order. */
-  private afterCursor({ sort, cursor }: PageRequest, key: string, id: string): SqlFragment[] {
+  private afterCursor(
+    { sort, cursor }: PageRequest<UserSort>,
+    key: string,
+    id: string,
+  ): SqlFragment[] {
     if (!cursor) return [];
     const { users } = this;
     const { property, direction } = parseSort(sort);
@@ -193,3 +202,9 @@ export class UserListRepository {
 /** A table with more different texts does not store roles in the way of Better-Auth. */
 const MAX_ROLE_TEXTS = 200;
 const MAX_UNION_PARTS = 20;
+
+/** Reads a row whose column `place` is the key of the order. */
+function toFoundUser(row: JoinedRow): FoundUser {
+  const user = toUser(row);
+  return { id: user.id, user, cursorKey: String(row['place']) };
+}

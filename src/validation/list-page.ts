@@ -2,16 +2,9 @@ import { isInvalidValue } from '../database/postgres-errors.js';
 import type { RowEstimate } from '../database/row-count.js';
 import { type Cursor, decodeCursor, encodeCursor } from './cursor.js';
 import { invalidField } from './invalid-field.js';
-import type { Pagination } from './pagination.dto.js';
+import type { PageQuery, Pagination } from './pagination.dto.js';
 
-/** The parameters of a list that has page numbers, cursors and totals. */
-export interface ListQuery<Sort extends string> {
-  page?: number;
-  limit: number;
-  cursor?: string;
-  sort: Sort;
-  total: 'estimate' | 'exact' | 'none';
-}
+type ListQuery<Sort extends string> = PageQuery & { sort: Sort };
 
 export interface PageRequest<Sort extends string = string> {
   sort: Sort;
@@ -26,142 +19,160 @@ export interface Placed {
   cursorKey: string;
 }
 
+interface Total {
+  rows: number;
+  isExact: boolean;
+}
+
+export interface FoundPage<Row> {
+  /** The rows of the page, and one more row if there is a next page. */
+  rows: Row[];
+  /** The total, if finding the page also showed it. */
+  total?: Total;
+}
+
 /** The queries of one list with one filter. */
 export interface ListSource<Row extends Placed, Sort extends string> {
-  /** Finds a page, and one more row if there is a next page. */
-  findPage(request: PageRequest<Sort>): Promise<Row[]>;
+  findPage(request: PageRequest<Sort>): Promise<FoundPage<Row>>;
   /** Counts all rows. With a maximum, it can stop at the maximum plus one. */
   count(max: number | null): Promise<number>;
   /** Returns what PostgreSQL's planner expects, without a count. */
   estimate(): Promise<RowEstimate>;
 }
 
-export interface ListPage<Row> {
-  rows: Row[];
-  pagination: Pagination;
-}
-
 /** Larger totals are estimates, unless the client wants an exact total. */
 const MAX_EXACT_TOTAL = 10_000;
 
-/** Reads one page of a list that is sorted by a time, and the total. */
+/** Reads one page of a list, and its total. */
 export async function readList<Row extends Placed, Sort extends string>(
   query: ListQuery<Sort>,
   source: ListSource<Row, Sort>,
-): Promise<ListPage<Row>> {
+): Promise<{ rows: Row[]; pagination: Pagination }> {
+  const { limit } = query;
   const request = readPageRequest(query);
   const page = await findPage(request, source);
-  const totals = await readTotals(query, request, page, source);
+  const total = await readTotal(query.total, request, page, source);
   return {
     rows: page.rows,
     pagination: {
-      page: request.pageNumber,
-      limit: query.limit,
-      ...totals,
-      nextCursor: nextCursorOf(request, page),
+      page: request.cursor ? null : (query.page ?? 1),
+      limit,
+      total: total && total.rows,
+      totalPages: total && Math.ceil(total.rows / limit),
+      totalIsEstimate: total !== null && !total.isExact,
+      nextCursor: page.nextCursor,
     },
   };
 }
 
-interface Total {
-  rows: number;
-  isExact: boolean;
+interface Page<Row> {
+  rows: Row[];
+  /** Null on the last page. */
+  nextCursor: string | null;
+}
+
+/** Removes the row that was found behind the page, and creates the cursor of the next page. */
+export function cutPage<Row>(
+  found: Row[],
+  limit: number,
+  cursorOf: (last: Row) => Cursor,
+): Page<Row> {
+  const rows = found.slice(0, limit);
+  const last = rows.at(-1);
+  return { rows, nextCursor: found.length > limit && last ? encodeCursor(cursorOf(last)) : null };
 }
 
 /** The rows are counted if PostgreSQL expects few of them, and expects to find them quickly. */
-async function countOrEstimate({
-  count,
-  estimate,
-}: Pick<ListSource<Placed, string>, 'count' | 'estimate'>): Promise<Total> {
-  const expected = await estimate();
-  if (expected.rows > MAX_EXACT_TOTAL || !expected.isQuick) {
-    return { rows: expected.rows, isExact: false };
-  }
-  // The statistics can be out of date, so this counts the rows.
-  const rows = await count(MAX_EXACT_TOTAL);
-  return { rows, isExact: rows <= MAX_EXACT_TOTAL };
+export function isCountable({ rows, isQuick }: RowEstimate): boolean {
+  return rows <= MAX_EXACT_TOTAL && isQuick;
 }
 
-interface NumberedPageRequest<Sort extends string = string> extends PageRequest<Sort> {
-  /** Null if the client uses a cursor. */
-  pageNumber: number | null;
+export function parseSort<Sort extends string>(sort: Sort) {
+  const isDescending = sort.startsWith('-');
+  return {
+    property: (isDescending ? sort.slice(1) : sort) as SortProperty<Sort>,
+    direction: isDescending ? ('desc' as const) : ('asc' as const),
+  };
 }
 
-interface FoundPage<Row = Placed> {
-  rows: Row[];
-  hasNext: boolean;
-}
-
-type Totals = Pick<Pagination, 'total' | 'totalPages' | 'totalIsEstimate'>;
+type SortProperty<Sort extends string> = Sort extends `-${infer Property}` ? Property : Sort;
 
 /** A time as PostgreSQL writes it, with or without a zone. */
 const TIME = /^\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?([+-]\d\d(:\d\d){0,2})?$/;
+const ANY_TEXT = /^/;
 const INVALID_CURSOR = 'cursor is not one of this list in this order';
 
-function readPageRequest<Sort extends string>(query: ListQuery<Sort>): NumberedPageRequest<Sort> {
-  const { sort, limit } = query;
+function readPageRequest<Sort extends string>(query: ListQuery<Sort>): PageRequest<Sort> {
+  const { sort, limit, page = 1 } = query;
   const cursor = readCursor(query);
-  if (cursor) return { sort, limit, cursor, offset: 0, pageNumber: null };
-  const pageNumber = query.page ?? 1;
-  return { sort, limit, cursor, offset: (pageNumber - 1) * limit, pageNumber };
+  return { sort, limit, cursor, offset: cursor ? 0 : (page - 1) * limit };
 }
 
 function readCursor({ cursor, page, sort }: ListQuery<string>): Cursor | null {
   if (cursor === undefined) return null;
   if (page !== undefined) throw invalidField('cursor', 'cursor and page exclude each other');
-  const decoded = decodeCursor(cursor, sort, TIME);
+  // The properties that contain a time have names such as `createdAt`.
+  const decoded = decodeCursor(cursor, sort, sort.endsWith('At') ? TIME : ANY_TEXT);
   if (!decoded) throw invalidField('cursor', INVALID_CURSOR);
   return decoded;
+}
+
+interface PageWithTotal<Row> extends Page<Row> {
+  total: Total | undefined;
 }
 
 async function findPage<Row extends Placed, Sort extends string>(
   request: PageRequest<Sort>,
   source: ListSource<Row, Sort>,
-): Promise<FoundPage<Row>> {
+): Promise<PageWithTotal<Row>> {
+  const { sort, limit, cursor } = request;
   try {
-    const rows = await source.findPage(request);
-    const { limit } = request;
-    return { rows: rows.slice(0, limit), hasNext: rows.length > limit };
+    const { rows, total } = await source.findPage(request);
+    const page = cutPage(rows, limit, ({ cursorKey, id }) => ({ sort, value: cursorKey, id }));
+    return { ...page, total };
   } catch (error) {
     // Clients can forge a cursor, and only PostgreSQL can reject every impossible date and id.
-    throw request.cursor && isInvalidValue(error) ? invalidField('cursor', INVALID_CURSOR) : error;
+    throw cursor && isInvalidValue(error) ? invalidField('cursor', INVALID_CURSOR) : error;
   }
 }
 
-async function readTotals<Row extends Placed, Sort extends string>(
-  { limit, total: mode }: ListQuery<Sort>,
-  request: NumberedPageRequest<Sort>,
-  page: FoundPage<Row>,
+async function readTotal<Row extends Placed, Sort extends string>(
+  mode: PageQuery['total'],
+  request: PageRequest<Sort>,
+  page: PageWithTotal<Row>,
   source: ListSource<Row, Sort>,
-): Promise<Totals> {
-  if (mode === 'none') return { total: null, totalPages: null, totalIsEstimate: false };
-  const exact =
-    totalOfLastPage(request, page) ?? (mode === 'exact' ? await source.count(null) : null);
-  if (exact !== null) return totalsOf(exact, limit, true);
-  const { rows, isExact } = await countOrEstimate(source);
-  return totalsOf(Math.max(minimumTotal(request, page), rows), limit, isExact);
+): Promise<Total | null> {
+  if (mode === 'none') return null;
+  const totalOfPage = totalOfLastPage(request, page);
+  if (totalOfPage !== null) return { rows: totalOfPage, isExact: true };
+  if (mode === 'exact' && !page.total?.isExact) {
+    return { rows: await source.count(null), isExact: true };
+  }
+  const total = page.total ?? (await countOrEstimate(source));
+  return { ...total, rows: Math.max(minimumTotal(request, page), total.rows) };
 }
 
-function totalsOf(total: number, limit: number, isExact: boolean): Totals {
-  return { total, totalPages: Math.ceil(total / limit), totalIsEstimate: !isExact };
-}
-
-function nextCursorOf({ sort }: PageRequest, { rows, hasNext }: FoundPage): string | null {
-  const last = rows.at(-1);
-  if (!hasNext || !last) return null;
-  return encodeCursor({ sort, value: last.cursorKey, id: last.id });
+async function countOrEstimate<Row extends Placed, Sort extends string>(
+  source: ListSource<Row, Sort>,
+): Promise<Total> {
+  const estimate = await source.estimate();
+  if (!isCountable(estimate)) return { rows: estimate.rows, isExact: false };
+  // The statistics can be out of date, so this counts the rows.
+  const rows = await source.count(MAX_EXACT_TOTAL);
+  return { rows, isExact: rows <= MAX_EXACT_TOTAL };
 }
 
 /** The last page implies the total. A page beyond the last one does not, and is empty. */
 function totalOfLastPage(
-  { offset, pageNumber }: NumberedPageRequest,
-  { rows, hasNext }: FoundPage,
+  { cursor, offset }: PageRequest,
+  { rows, nextCursor }: Page<Placed>,
 ): number | null {
-  if (pageNumber === null || hasNext) return null;
-  return rows.length > 0 || pageNumber === 1 ? offset + rows.length : null;
+  if (cursor || nextCursor !== null) return null;
+  return rows.length > 0 || offset === 0 ? offset + rows.length : null;
 }
 
 /** The page proves that the total is at least this number. */
-function minimumTotal({ offset }: PageRequest, { rows, hasNext }: FoundPage): number {
-  return rows.length === 0 ? 0 : offset + rows.length + (hasNext ? 1 : 0);
+function minimumTotal({ offset }: PageRequest, { rows, nextCursor }: Page<Placed>): number {
+  if (rows.length === 0) return 0;
+  return offset + rows.length + (nextCursor === null ? 0 : 1);
 }

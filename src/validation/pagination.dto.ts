@@ -5,32 +5,15 @@ import { EXAMPLE_CURSOR } from './cursor.js';
 import { PlainText } from './plain-text.js';
 
 /** Query parameters are texts. */
-export const toNumber = Transform(({ value }: { value: unknown }) =>
+const toNumber = Transform(({ value }: { value: unknown }) =>
   /^\d{1,9}$/.test(String(value)) ? Number(value) : value,
 );
 export const toFlag = Transform(({ value }: { value: unknown }) =>
   value === 'true' ? true : value === 'false' ? false : value,
 );
 
-/**
- * The query parameters of a list with page numbers, cursors and a total. `page` has no `default`,
- * because Swagger UI would fill it in and send it.
- */
-export class PageQuery {
-  @ApiPropertyOptional({
-    type: 'integer',
-    minimum: 1,
-    maximum: 1_000_000,
-    description: 'The number of the page, starting at 1',
-    example: 1,
-  })
-  @IsOptional()
-  @toNumber
-  @IsInt()
-  @Min(1)
-  @Max(1_000_000)
-  page?: number;
-
+/** The query parameters of a list with cursors. */
+export class CursorQuery {
   @ApiPropertyOptional({
     type: 'integer',
     minimum: 1,
@@ -47,14 +30,33 @@ export class PageQuery {
   limit: number = 20;
 
   @ApiPropertyOptional({
-    description:
-      '`nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.',
+    description: '`nextCursor` of the previous page. Every page is equally fast.',
     example: EXAMPLE_CURSOR,
     maxLength: 2048,
   })
   @IsOptional()
   @PlainText(1, 2048)
   cursor?: string;
+}
+
+/**
+ * The query parameters of a list with cursors, page numbers and a total. `page` has no `default`,
+ * because Swagger UI would fill it in and send it.
+ */
+export class PageQuery extends CursorQuery {
+  @ApiPropertyOptional({
+    type: 'integer',
+    minimum: 1,
+    maximum: 1_000_000,
+    description: 'The number of the page, starting at 1. `cursor` excludes it.',
+    example: 1,
+  })
+  @IsOptional()
+  @toNumber
+  @IsInt()
+  @Min(1)
+  @Max(1_000_000)
+  page?: number;
 
   @ApiPropertyOptional({
     enum: ['estimate', 'exact', 'none'],

@@ -1486,35 +1486,35 @@ export interface operations {
          * @example 2026-12-31T23:59:59Z
          */
         createdTo?: string;
-        /** @description A minus sign reverses the order. Equal values are ordered by id. */
-        sort?: 'createdAt' | '-createdAt' | 'email' | '-email' | 'name' | '-name';
-        /**
-         * @description The maximum number of users on a page
-         * @example 20
-         */
-        limit?: number;
-        /**
-         * @description `nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.
-         * @example eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v
-         */
-        cursor?: string;
-        /**
-         * @description The number of the page, starting at 1
-         * @example 1
-         */
-        page?: number;
         /**
          * @description Only users without a stored session of their own that began since this time. A sign-out deletes a session. With this filter, a total above 10,000 is a rough estimate.
          * @example 2026-01-01T00:00:00Z
          */
         signedInBefore?: string;
         /**
+         * @description The maximum number of items on a page
+         * @example 20
+         */
+        limit?: number;
+        /**
+         * @description `nextCursor` of the previous page. Every page is equally fast.
+         * @example eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v
+         */
+        cursor?: string;
+        /**
+         * @description The number of the page, starting at 1. `cursor` excludes it.
+         * @example 1
+         */
+        page?: number;
+        /** @description `estimate` counts up to 10,000 rows exactly. If there are more, or if counting them would take long, it returns the estimate of the database. `exact` always counts. `none` omits the total. */
+        total?: 'estimate' | 'exact' | 'none';
+        /** @description A minus sign reverses the order. Equal values are ordered by id. */
+        sort?: 'createdAt' | '-createdAt' | 'email' | '-email' | 'name' | '-name';
+        /**
          * @description `sessions` adds `lastSignInAt` and `activeSessions` to each user
          * @example sessions
          */
         include?: 'sessions';
-        /** @description `estimate` counts up to 10,000 users exactly. If there are more, or if counting them would take long, it returns the estimate of the database. `exact` always counts. `none` omits the total. */
-        total?: 'estimate' | 'exact' | 'none';
       };
       header?: never;
       path?: never;
@@ -2725,20 +2725,20 @@ export interface operations {
         /** @description `active` sessions have not expired. Better-Auth can store expired sessions for a long time. */
         state?: 'active' | 'expired';
         /**
-         * @description The number of the page, starting at 1
-         * @example 1
-         */
-        page?: number;
-        /**
          * @description The maximum number of items on a page
          * @example 20
          */
         limit?: number;
         /**
-         * @description `nextCursor` of the previous page. Use it instead of `page`. Every page is equally fast.
+         * @description `nextCursor` of the previous page. Every page is equally fast.
          * @example eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v
          */
         cursor?: string;
+        /**
+         * @description The number of the page, starting at 1. `cursor` excludes it.
+         * @example 1
+         */
+        page?: number;
         /** @description `estimate` counts up to 10,000 rows exactly. If there are more, or if counting them would take long, it returns the estimate of the database. `exact` always counts. `none` omits the total. */
         total?: 'estimate' | 'exact' | 'none';
         /** @description A minus sign reverses the order. Equal values are ordered by id. */
@@ -3749,12 +3749,12 @@ export interface operations {
          */
         to?: string;
         /**
-         * @description The maximum number of events on a page
+         * @description The maximum number of items on a page
          * @example 20
          */
         limit?: number;
         /**
-         * @description `nextCursor` of the previous page
+         * @description `nextCursor` of the previous page. Every page is equally fast.
          * @example eyJzb3J0IjoiLWNyZWF0ZWRBdCJ9.Zm9v
          */
         cursor?: string;
