@@ -6,10 +6,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startBetterAuth } from '../../tools/better-auth.ts';
 import { startPostgres } from '../../tools/postgres.ts';
-import { runBuilt } from '../support/built-program.ts';
-import { startProcess } from '../support/app-process.ts';
-import { withClient } from './seed.ts';
-import { pin, SERVER_CORES } from './load.ts';
+import { signUpAdmin, startTarget } from './admin-target.ts';
+import { migrate, withClient } from './seed.ts';
 import { printRows, type Row } from './row.ts';
 
 /** The number of events in the warm-up export. Events are a minute apart. */
@@ -30,29 +28,18 @@ export async function benchAuditExport(events: number): Promise<Row[]> {
     started.push(postgres);
     await postgres.createDatabase('audit');
     const databaseUrl = postgres.url('audit');
-    await runBuilt('src/cli/migrate.js', { DATABASE_URL: databaseUrl });
+    await migrate(databaseUrl);
     const auth = await startBetterAuth({ databaseUrl, sid: true, nodeEnv: 'production' });
     started.push(auth);
-    const { user, sessionToken } = await auth.signUp({
-      email: 'root@example.edu',
-      password: 'a long password',
-      name: 'Root',
-    });
+    const { session } = await signUpAdmin(databaseUrl, auth);
     await withClient(databaseUrl, async (client) => {
-      await client.query(`update "user" set role = 'admin' where id = $1`, [user.id]);
       await client.query(seed(events));
       await client.query('vacuum analyze gatehouse.audit_event');
     });
-    const product = await startProcess({
-      DATABASE_URL: databaseUrl,
-      BETTER_AUTH_URL: auth.origin,
-      RATE_LIMIT_PER_MINUTE: '0',
-    });
-    await pin(product.child.pid, SERVER_CORES);
+    const { url: origin, token, product } = await startTarget(databaseUrl, auth, session, 'pipe');
     started.push({ stop: () => product.end('SIGINT') });
 
-    const url = `${product.url}/api/v1/audit-events`;
-    const token = await auth.tokenFor(sessionToken);
+    const url = `${origin}/api/v1/audit-events`;
     // The warm-up export keeps the normal memory of the server out of the measurement.
     const since = new Date(Date.now() - WARM_UP * 60_000).toISOString();
     await read(await begin(`${url}?from=${since}`, token), 0);

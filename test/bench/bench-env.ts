@@ -7,9 +7,9 @@ import { join } from 'node:path';
 import { Client } from 'pg';
 import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
 import { type Postgres, startPostgres } from '../../tools/postgres.ts';
-import { runBuilt } from '../support/built-program.ts';
 import { startProcess, type AppProcess } from '../support/app-process.ts';
 import { pin, SERVER_CORES } from './load.ts';
+import { migrate } from './seed.ts';
 
 /** A real PostgreSQL, a Better-Auth in production mode, and the production build of Gatehouse. */
 export interface BenchEnv {
@@ -46,10 +46,7 @@ export async function withBenchEnv<Result>(
     ending.push(() => postgres.stop());
     await postgres.createDatabase('bench');
     const databaseUrl = postgres.url('bench');
-    const { code, stderr } = await runBuilt('src/cli/migrate.js', {
-      DATABASE_URL: databaseUrl,
-    });
-    if (code !== 0) throw new Error(`migrate ended with ${code}: ${stderr}`);
+    await migrate(databaseUrl);
 
     const sql = new Client({ connectionString: databaseUrl });
     await sql.connect();

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Pool } from 'pg';
 import { startPostgres } from '../../tools/postgres.ts';
-import { runBuilt } from '../support/built-program.ts';
 import { median } from './median.ts';
+import { migrate } from './seed.ts';
 import { printRows, type Row } from './row.ts';
 
 const WRITERS = 32;
@@ -107,8 +107,7 @@ export async function benchCommitCost(secondsPerTurn: number): Promise<Row[]> {
   try {
     await postgres.createDatabase('bench');
     const url = postgres.url('bench');
-    const { code, stderr } = await runBuilt('src/cli/migrate.js', { DATABASE_URL: url });
-    if (code !== 0) throw new Error(`migrate ended with ${code}: ${stderr}`);
+    await migrate(url);
     const pool = new Pool({ connectionString: url, max: WRITERS, min: WRITERS });
     try {
       await prepare(pool);

@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, Pool } from 'pg';
 import type { ChangeFeed as Feed } from '../../src/database/change-feed.ts';
 import { startPostgres } from '../../tools/postgres.ts';
-import { runBuilt } from '../support/built-program.ts';
 import { median, quantile } from './median.ts';
+import { migrate } from './seed.ts';
 import { printRows, type Row } from './row.ts';
 
 const COUNTS = [1, 2, 5, 20];
@@ -23,8 +23,7 @@ export async function benchFeeds(seconds: number): Promise<Row[]> {
   try {
     await postgres.createDatabase('bench');
     const url = postgres.url('bench');
-    const { code, stderr } = await runBuilt('src/cli/migrate.js', { DATABASE_URL: url });
-    if (code !== 0) throw new Error(`migrate ended with ${code}: ${stderr}`);
+    await migrate(url);
     const writer = new Client({ connectionString: url });
     await writer.connect();
     await writer.query(`insert into "user" (id, name, email, "emailVerified", "createdAt", "updatedAt")

@@ -4,14 +4,14 @@ import { Agent, get } from 'node:http';
 import { devNull, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type BetterAuth, startBetterAuth } from '../../tools/better-auth.ts';
+import { startBetterAuth } from '../../tools/better-auth.ts';
 import { startPostgres } from '../../tools/postgres.ts';
 import { encodeCursor } from '../../src/validation/cursor.ts';
-import { runBuilt } from '../support/built-program.ts';
-import { startProcess } from '../support/app-process.ts';
+import { type AdminTarget, signUpAdmin, startTarget } from './admin-target.ts';
 import {
   AUDIT_TARGET,
   dropIndexes,
+  migrate,
   seedAuditEvents,
   seedSessions,
   seedSessionsOf,
@@ -179,9 +179,7 @@ interface Answer {
 
 // ── What it is measured on ──────────────────────────────────────────────────────────────────────
 
-interface ListTarget {
-  url: string;
-  token: string;
+interface ListTarget extends AdminTarget {
   userId: string;
   /** The cursor of the page after half of the users. */
   cursor: string;
@@ -238,19 +236,10 @@ async function withBenchEnv<Result>(
     const open = async (name: string): Promise<ListTarget> => {
       const { auth, admin } = await startAuth(name);
       await seedSessionsOf(postgres.url(name), admin.id);
-      const product = await startProcess(
-        {
-          DATABASE_URL: postgres.url(name),
-          BETTER_AUTH_URL: auth.origin,
-          RATE_LIMIT_PER_MINUTE: '0',
-        },
-        { output: log },
-      );
-      await pin(product.child.pid, SERVER_CORES);
-      started.push({ stop: () => product.end('SIGINT') });
+      const target = await startTarget(postgres.url(name), auth, admin.session, log);
+      started.push({ stop: () => target.product.end('SIGINT') });
       return {
-        url: product.url,
-        token: await auth.tokenFor(admin.session),
+        ...target,
         userId: admin.id,
         cursor: await cursorToMiddle(postgres.url(name)),
       };
@@ -340,27 +329,6 @@ const SETTINGS = {
   max_wal_size: '4GB',
   maintenance_work_mem: '1GB',
 };
-
-async function migrate(url: string): Promise<void> {
-  const { code, stderr } = await runBuilt('src/cli/migrate.js', { DATABASE_URL: url });
-  if (code !== 0) throw new Error(`The migrations ended with ${code}: ${stderr}`);
-}
-
-/** An admin, signed in at Better-Auth. */
-async function signUpAdmin(
-  databaseUrl: string,
-  auth: BetterAuth,
-): Promise<{ id: string; session: string }> {
-  const { user, sessionToken } = await auth.signUp({
-    email: 'root@example.edu',
-    password: 'a long password',
-    name: 'Root',
-  });
-  await withClient(databaseUrl, (client) =>
-    client.query(`update "user" set role = 'admin' where id = $1`, [user.id]),
-  );
-  return { id: user.id, session: sessionToken };
-}
 
 async function cursorToMiddle(databaseUrl: string): Promise<string> {
   const { rows } = await withClient(databaseUrl, (client) =>

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { Client } from 'pg';
+import { runBuilt } from '../support/built-program.ts';
 
 /** Search terms that match one user, one in a thousand, one in twelve, and most users. */
 export const TERMS = {
@@ -112,6 +113,11 @@ export async function dropIndexes(
   );
   for (const { name } of rows) await client.query(`drop index ${name}`);
   return rows.map(({ definition }) => definition);
+}
+
+export async function migrate(databaseUrl: string): Promise<void> {
+  const { code, stderr } = await runBuilt('src/cli/migrate.js', { DATABASE_URL: databaseUrl });
+  if (code !== 0) throw new Error(`The migrations ended with ${code}: ${stderr}`);
 }
 
 export async function withClient<Result>(

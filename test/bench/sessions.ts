@@ -4,11 +4,10 @@ import { devNull, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startBetterAuth } from '../../tools/better-auth.ts';
 import { type Postgres, startPostgres } from '../../tools/postgres.ts';
-import { startProcess } from '../support/app-process.ts';
-import { runBuilt } from '../support/built-program.ts';
-import { OTHER_CORES, pin, SERVER_CORES } from './load.ts';
+import { type AdminTarget, signUpAdmin, startTarget } from './admin-target.ts';
+import { OTHER_CORES, pin } from './load.ts';
 import { printRows, type Row } from './row.ts';
-import { withClient } from './seed.ts';
+import { migrate, withClient } from './seed.ts';
 import { measureInTurns, percentile } from './turns.ts';
 
 const SMALL = 1000;
@@ -17,11 +16,6 @@ const LARGE = 1_000_000;
 const NETWORK = { cidr: '203.0.113.0/24', sessions: 100 };
 const ENDED_AT_ONCE = 10_000;
 const PROBE_INTERVAL_MS = 5;
-
-interface Target {
-  url: string;
-  token: string;
-}
 
 interface Shape {
   what: string;
@@ -92,7 +86,7 @@ export async function benchSessions(rounds: number): Promise<Row[]> {
 }
 
 /** Other requests at a steady rate, first alone, then while sessions end. */
-async function measureOthers(target: Target): Promise<Row[]> {
+async function measureOthers(target: AdminTarget): Promise<Row[]> {
   const alone = await probeWhile(target, () => new Promise((resolve) => setTimeout(resolve, 5000)));
   let seconds = 0;
   const during = await probeWhile(target, async () => {
@@ -120,7 +114,7 @@ async function measureOthers(target: Target): Promise<Row[]> {
   });
 }
 
-async function probeWhile(target: Target, work: () => Promise<unknown>) {
+async function probeWhile(target: AdminTarget, work: () => Promise<unknown>) {
   const probes = ['auth/me', 'users?limit=20&total=none'].map((path) => ({
     path,
     times: [] as number[],
@@ -141,7 +135,7 @@ async function probeWhile(target: Target, work: () => Promise<unknown>) {
 }
 
 async function send(
-  { url, token }: Target,
+  { url, token }: AdminTarget,
   path: string,
   body: object | undefined,
   check: (body: Answer) => boolean,
@@ -158,7 +152,7 @@ async function send(
 }
 
 async function withTargets<Result>(
-  work: (small: Target, large: Target) => Promise<Result>,
+  work: (small: AdminTarget, large: AdminTarget) => Promise<Result>,
 ): Promise<Result> {
   const folder = await mkdtemp(join(tmpdir(), 'gatehouse-bench-'));
   const log = openSync(devNull, 'w');
@@ -170,26 +164,15 @@ async function withTargets<Result>(
       settings: { shared_buffers: '512MB', max_wal_size: '4GB', maintenance_work_mem: '256MB' },
     });
     started.push(postgres);
-    const open = async (name: string, count: number): Promise<Target> => {
+    const open = async (name: string, count: number): Promise<AdminTarget> => {
       const databaseUrl = await seedSessions(postgres, name, count);
       const auth = await startBetterAuth({ databaseUrl, sid: true, nodeEnv: 'production' });
       await pin(auth.pid, OTHER_CORES);
       started.push(auth);
-      const { user, sessionToken } = await auth.signUp({
-        email: 'root@example.edu',
-        password: 'a long password',
-        name: 'Root',
-      });
-      await withClient(databaseUrl, (client) =>
-        client.query(`update "user" set role = 'admin' where id = $1`, [user.id]),
-      );
-      const product = await startProcess(
-        { DATABASE_URL: databaseUrl, BETTER_AUTH_URL: auth.origin, RATE_LIMIT_PER_MINUTE: '0' },
-        { output: log },
-      );
-      await pin(product.child.pid, SERVER_CORES);
-      started.push({ stop: () => product.end('SIGINT') });
-      return { url: product.url, token: await auth.tokenFor(sessionToken) };
+      const { session } = await signUpAdmin(databaseUrl, auth);
+      const target = await startTarget(databaseUrl, auth, session, log);
+      started.push({ stop: () => target.product.end('SIGINT') });
+      return target;
     };
     return await work(await open('small', SMALL), await open('large', LARGE));
   } finally {
@@ -203,8 +186,7 @@ async function withTargets<Result>(
 async function seedSessions(postgres: Postgres, name: string, count: number): Promise<string> {
   await postgres.createDatabase(name);
   const databaseUrl = postgres.url(name);
-  const { code, stderr } = await runBuilt('src/cli/migrate.js', { DATABASE_URL: databaseUrl });
-  if (code !== 0) throw new Error(`The migration ended with ${code}: ${stderr}`);
+  await migrate(databaseUrl);
   const users = count / 5;
   await withClient(databaseUrl, async (client) => {
     await client.query(`

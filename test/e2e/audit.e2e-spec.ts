@@ -1,4 +1,5 @@
 import { encodeCursor } from '../../src/validation/cursor.js';
+import { idsByCursor } from '../support/list-pages.js';
 import { type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -95,13 +96,7 @@ describe('pages and exports of many events', () => {
   );
 
   it('returns each audit event once to a client that follows the cursors', async () => {
-    const ids: string[] = [];
-    let cursor: string | null = null;
-    do {
-      const { body } = await list(`?actorId=a&limit=100${cursor ? `&cursor=${cursor}` : ''}`);
-      ids.push(...body.items.map(({ id }: { id: string }) => id));
-      cursor = body.pagination.nextCursor;
-    } while (cursor && ids.length < 5000);
+    const ids = await idsByCursor((cursor) => list(`?actorId=a&limit=100${cursor}`), 5000);
     expect(ids).toHaveLength(2345);
     expect(new Set(ids).size).toBe(2345);
   });

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { encodeCursor } from '../../src/validation/cursor.js';
 import { startBetterAuth } from '../../tools/better-auth.ts';
 import { startApp } from '../support/test-app.js';
+import { idsByCursor } from '../support/list-pages.js';
 import { type TestUser, signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runBuilt } from '../support/built-program.js';
@@ -108,14 +109,10 @@ describe('user list with very long texts', () => {
          from generate_series(10, 40) n`,
         [prefix],
       );
-      const listedIds: string[] = [];
-      let cursor: string | null = null;
-      do {
-        const cursorParameter: string = cursor === null ? '' : `&cursor=${cursor}`;
-        const { items, pagination } = await list(`q=zebra&sort=${sort}&limit=7${cursorParameter}`);
-        listedIds.push(...items.map(({ id }) => id));
-        cursor = pagination.nextCursor;
-      } while (cursor && listedIds.length < 100);
+      const listedIds = await idsByCursor(
+        async (cursor) => ({ body: await list(`q=zebra&sort=${sort}&limit=7${cursor}`) }),
+        100,
+      );
       const ids = Array.from({ length: 31 }, (_, n) => `same${n + 10}`);
       expect(listedIds).toEqual(sort.startsWith('-') ? ids.toReversed() : ids);
 

@@ -11,6 +11,7 @@ import { Session } from '../../src/better-auth/session.entity.js';
 import { User } from '../../src/better-auth/user.entity.js';
 import { startApp } from '../support/test-app.js';
 import { readCatalog } from '../support/pg-catalog.js';
+import { idsByCursor } from '../support/list-pages.js';
 import { type TestUser, signUp } from '../support/users.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { readDdl, TABLE_LAYOUTS } from '../support/table-layouts.js';
@@ -247,14 +248,10 @@ describe.each(TABLE_LAYOUTS)('tables of Better-Auth ($name)', (layout) => {
         ['-createdAt', all.toReversed()],
         ['name', all],
       ] as const) {
-        const listed: string[] = [];
-        let cursor: string | null = null;
-        do {
-          const parameter: string = cursor === null ? '' : `&cursor=${cursor}`;
-          const { items, pagination } = await list(`sort=${sort}&limit=2${parameter}`);
-          listed.push(...items.map(({ id }) => id));
-          cursor = pagination.nextCursor;
-        } while (cursor && listed.length < 20);
+        const listed = await idsByCursor(
+          async (cursor) => ({ body: await list(`sort=${sort}&limit=2${cursor}`) }),
+          20,
+        );
         expect(listed).toEqual(expected);
       }
       expect(await idsOf('role=admin')).toEqual([admin.id]);
@@ -298,14 +295,10 @@ describe.each(TABLE_LAYOUTS)('tables of Better-Auth ($name)', (layout) => {
 
       const total = await orm.em.fork().count(Session, { expiresAt: { $gt: new Date() } });
       for (const sort of ['-createdAt', 'createdAt', '-updatedAt', 'expiresAt']) {
-        const listed: string[] = [];
-        let cursor: string | null = null;
-        do {
-          const parameter: string = cursor === null ? '' : `&cursor=${cursor}`;
-          const { items, pagination } = await send(`?sort=${sort}&limit=5${parameter}`);
-          listed.push(...items.map(({ id }: { id: string }) => id));
-          cursor = pagination.nextCursor;
-        } while (cursor && listed.length < 200);
+        const listed = await idsByCursor(
+          async (cursor) => ({ body: await send(`?sort=${sort}&limit=5${cursor}`) }),
+          200,
+        );
         expect([new Set(listed).size, listed.length]).toEqual([total, total]);
       }
       expect(usersOf(await send(`?userId=${ada.id}`))).toEqual([ada.id]);

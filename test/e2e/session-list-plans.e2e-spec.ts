@@ -1,6 +1,5 @@
-import { jest } from '@jest/globals';
-import { EntityManager } from '@mikro-orm/postgresql';
 import { administrationOf } from '../support/administration.js';
+import { plansOf } from '../support/query-plans.js';
 import type { TestUser } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -33,31 +32,14 @@ beforeAll(async () => {
 });
 afterAll(() => stack.end());
 
-/** Returns the plans of the queries of the lists for one request. */
-async function plansOf(path: string, body?: object): Promise<string[]> {
-  const connection = stack.gatehouse.app.get(EntityManager).getConnection();
-  const execute = jest.spyOn(connection, 'execute');
-  try {
-    const options = { token: admin.token, ...(body && { method: 'POST', body }) };
-    const { status } = await stack.gatehouse.call(`/api/v1/${path}`, options);
-    expect(status).toBe(200);
-    const queries = execute.mock.calls.filter(([sql]) => ABOUT_LISTS.test(sql as string));
-    const plans: string[] = [];
-    for (const [sql, parameters] of queries) {
-      const rows = await connection.execute<{ 'QUERY PLAN': string }[]>(
-        `explain ${sql as string}`,
-        parameters,
-      );
-      plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'));
-    }
-    return plans;
-  } finally {
-    execute.mockRestore();
-  }
-}
-
 /** Matches queries for pages, totals, candidates and summaries, but not that of the caller. */
 const ABOUT_LISTS = /^select (.* as place\b|count|s\.\S+::text as)/s;
+
+/** Returns the plans of the queries of the lists for one request. */
+const listPlans = (path: string, body?: object) => {
+  const options = { token: admin.token, ...(body && { method: 'POST', body }) };
+  return plansOf(stack, ABOUT_LISTS, () => stack.gatehouse.call(`/api/v1/${path}`, options));
+};
 
 describe('query plans of the list of all sessions', () => {
   it.each([
@@ -72,20 +54,20 @@ describe('query plans of the list of all sessions', () => {
     ['ip=10.3.7.0/24', 'address'],
     ['ip=::ffff:10.3.7.0/120', 'address'],
   ])('reads a page from an index, without a scan of the table: ?%s', async (query, index) => {
-    const plans = await plansOf(`sessions?${query}`);
+    const plans = await listPlans(`sessions?${query}`);
     expect(plans.length).toBeGreaterThan(0);
     for (const plan of plans) expect(plan).not.toMatch(/Seq Scan on (session|"user")/);
     expect(plans[0]).toContain(`gatehouse_session_${index}_idx`);
   });
 
   it('reads the matches of a network from the index, without a call for each row', async () => {
-    const [page] = await plansOf('sessions?ip=10.3.7.0/24');
+    const [page] = await listPlans('sessions?ip=10.3.7.0/24');
     expect(page).not.toMatch(/Filter: .*stored_address/);
   });
 
   it('finds the sessions to end from the same index as the list', async () => {
     const body = { filter: { ip: '10.3.7.0/24' }, dryRun: true };
-    const plans = await plansOf('sessions/revocations', body);
+    const plans = await listPlans('sessions/revocations', body);
     expect(plans).toHaveLength(3);
     for (const plan of plans) {
       expect(plan).not.toContain('Seq Scan');
@@ -97,7 +79,7 @@ describe('query plans of the list of all sessions', () => {
 
 describe('query plans of the user list with sessions', () => {
   it('reads the sessions of the users of a page from an index', async () => {
-    const plans = await plansOf('users?include=sessions&total=none&sort=createdAt');
+    const plans = await listPlans('users?include=sessions&total=none&sort=createdAt');
     expect(plans).toHaveLength(2);
     for (const plan of plans) expect(plan).not.toContain('Seq Scan');
     // Better-Auth's own index, or that of Gatehouse.
@@ -105,7 +87,7 @@ describe('query plans of the user list with sessions', () => {
   });
 
   it('reads the sessions of one user after another to find dormant users', async () => {
-    const [page] = await plansOf(
+    const [page] = await listPlans(
       'users?signedInBefore=2099-01-01T00:00:00Z&total=none&sort=createdAt',
     );
     expect(page).toContain('gatehouse_session_user_idx');

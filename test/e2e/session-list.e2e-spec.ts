@@ -1,5 +1,6 @@
 import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { administrationOf, sidOf } from '../support/administration.js';
+import { idsByCursor } from '../support/list-pages.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 let stack: Stack;
@@ -113,14 +114,10 @@ describe('list of all sessions', () => {
       const rows = await stack.database.sql<{ id: string }>(
         `select id from session order by "${column}" ${direction}, id ${direction}`,
       );
-      const byCursor: string[] = [];
-      let cursor: string | null = null;
-      do {
-        const parameter: string = cursor === null ? '' : `&cursor=${cursor}`;
-        const { body } = await list(`sort=${sort}&limit=4&total=none${parameter}`);
-        byCursor.push(...idsOf(body));
-        cursor = body.pagination.nextCursor;
-      } while (cursor && byCursor.length < 100);
+      const byCursor = await idsByCursor(
+        (cursor) => list(`sort=${sort}&limit=4&total=none${cursor}`),
+        100,
+      );
       expect(byCursor).toEqual(rows.map(({ id }) => id));
       const byPage = await list(`sort=${sort}&limit=4&page=2`);
       expect(idsOf(byPage.body)).toEqual(rows.slice(4, 8).map(({ id }) => id));

@@ -1,5 +1,5 @@
-import { jest } from '@jest/globals';
-import { EntityManager } from '@mikro-orm/postgresql';
+import { idsByCursor } from '../support/list-pages.js';
+import { plansOf } from '../support/query-plans.js';
 import { type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -32,25 +32,7 @@ const list = (query: string) =>
 const ABOUT_USERS = /^(select .* as place\b|select count|with (recursive|found))/s;
 
 /** Returns the plans of all queries of the users' table for one request. */
-async function plansOf(query: string): Promise<string[]> {
-  const connection = stack.gatehouse.app.get(EntityManager).getConnection();
-  const execute = jest.spyOn(connection, 'execute');
-  try {
-    expect((await list(query)).status).toBe(200);
-    const queries = execute.mock.calls.filter(([sql]) => ABOUT_USERS.test(sql as string));
-    const plans: string[] = [];
-    for (const [sql, parameters] of queries) {
-      const rows = await connection.execute<{ 'QUERY PLAN': string }[]>(
-        `explain ${sql as string}`,
-        parameters,
-      );
-      plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'));
-    }
-    return plans;
-  } finally {
-    execute.mockRestore();
-  }
-}
+const listPlans = (query: string) => plansOf(stack, ABOUT_USERS, () => list(query));
 
 describe('query plans of the user list', () => {
   it.each([
@@ -62,7 +44,7 @@ describe('query plans of the user list', () => {
     ['emailVerified=false', ['unverified', 'unverified']],
     ['createdFrom=2025-01-20T00:00:00Z', ['created', 'created']],
   ])('reads a page from an index, without a scan or a full sort: ?%s', async (query, indexes) => {
-    const plans = await plansOf(query);
+    const plans = await listPlans(query);
     expect(plans).toHaveLength(indexes.length);
     for (const [position, index] of indexes.entries()) {
       expect(plans[position]).toContain(`gatehouse_user_${index}_idx`);
@@ -75,7 +57,7 @@ describe('query plans of the user list', () => {
   });
 
   it('reads and counts the banned users of a role from their own index', async () => {
-    const [, page, count] = await plansOf('role=user&banned=true');
+    const [, page, count] = await listPlans('role=user&banned=true');
     for (const plan of [page, count]) {
       expect(plan).toMatch(/Index Only Scan (Backward )?using gatehouse_user_banned_role_idx/);
       expect(plan).not.toContain('Seq Scan');
@@ -83,21 +65,21 @@ describe('query plans of the user list', () => {
   });
 
   it('counts the users of a role from the index alone', async () => {
-    const plans = await plansOf('role=admin');
+    const plans = await listPlans('role=admin');
     const count = plans.find((plan) => plan.startsWith('Aggregate'));
     expect(count).toContain('Index Only Scan using gatehouse_user_short_role_idx');
     expect(plans[0]).toContain('gatehouse_user_long_role_idx');
   });
 
   it('reads the search index once for a search with few results', async () => {
-    const plans = await plansOf('q=person12345');
+    const plans = await listPlans('q=person12345');
     expect(plans).toHaveLength(1);
     expect(plans[0]?.match(/Index Scan on gatehouse_user_search_idx/g)).toHaveLength(1);
     expect(plans[0]).not.toContain('Seq Scan');
   });
 
   it('reads the list order until the page is full for a search with many results', async () => {
-    const [plan] = await plansOf('q=example');
+    const [plan] = await listPlans('q=example');
     expect(plan).toContain('gatehouse_user_created_idx');
   });
 });
@@ -146,15 +128,14 @@ describe('search of the user list', () => {
         `select id from "user" where email ilike '%person12%' or name ilike '%person12%'
          order by "${column}" ${direction}, id ${direction}`,
       );
-      const listed: string[] = [];
-      let cursor: string | null = null;
-      do {
-        const parameter: string = cursor ? `&cursor=${cursor}` : '';
-        const { body } = await list(`q=PERSON12&sort=${sort}&limit=100${parameter}`);
-        expect(body.pagination).toMatchObject({ total: rows.length, totalIsEstimate: false });
-        listed.push(...body.items.map(({ id }: { id: string }) => id));
-        cursor = body.pagination.nextCursor;
-      } while (cursor && listed.length < 2 * rows.length);
+      const listed = await idsByCursor(async (cursor) => {
+        const page = await list(`q=PERSON12&sort=${sort}&limit=100${cursor}`);
+        expect(page.body.pagination).toMatchObject({
+          total: rows.length,
+          totalIsEstimate: false,
+        });
+        return page;
+      }, 2 * rows.length);
       expect(listed).toEqual(rows.map(({ id }) => id));
       const behind = await list(`q=PERSON12&sort=${sort}&limit=100&page=1000`);
       expect(behind.body).toMatchObject({ items: [], pagination: { total: rows.length } });
@@ -197,14 +178,10 @@ describe('role filter of the user list', () => {
       `select id from "user" where ${condition}
        order by "${column}" ${direction}, id ${direction} limit 250`,
     );
-    const listed: string[] = [];
-    let cursor: string | null = null;
-    do {
-      const parameter: string = cursor ? `&cursor=${cursor}` : '';
-      const { body } = await list(`role=${role}&sort=${sort}&limit=50&total=none${parameter}`);
-      listed.push(...body.items.map(({ id }: { id: string }) => id));
-      cursor = body.pagination.nextCursor;
-    } while (cursor && listed.length < 250);
+    const listed = await idsByCursor(
+      (cursor) => list(`role=${role}&sort=${sort}&limit=50&total=none${cursor}`),
+      250,
+    );
     expect(listed.slice(0, 250)).toEqual(rows.map(({ id }) => id));
     const page = await list(`role=${role}&sort=${sort}&limit=50&page=3`);
     expect(page.body.items.map(({ id }: { id: string }) => id)).toEqual(

@@ -1,4 +1,5 @@
 import { encodeCursor } from '../../src/validation/cursor.js';
+import { idsByCursor } from '../support/list-pages.js';
 import { type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
 
@@ -60,15 +61,10 @@ describe.each(['createdAt', '-createdAt', 'email', '-email', 'name', '-name'])(
       for (let page = 1; page <= 9; page += 1) {
         byPage.push(...idsOf((await list(`?sort=${sort}&limit=7&page=${page}`)).body));
       }
-      const byCursor: string[] = [];
-      let cursor: string | null = null;
-      do {
-        const { body } = await list(
-          `?sort=${sort}&limit=7&total=none${cursor ? `&cursor=${cursor}` : ''}`,
-        );
-        byCursor.push(...idsOf(body));
-        cursor = body.pagination.nextCursor;
-      } while (cursor && byCursor.length < 200);
+      const byCursor = await idsByCursor(
+        (cursor) => list(`?sort=${sort}&limit=7&total=none${cursor}`),
+        200,
+      );
       expect(byCursor).toEqual(byPage);
       expect(new Set(byCursor).size).toBe(61);
     });
