@@ -95,25 +95,17 @@ describe('query plans of the user list with sessions', () => {
   });
 });
 
-describe('total of a list', () => {
-  it.each([
-    [
-      'sessions?ip=10.3.0.0/16',
-      `select count(*)::int as count from session
-       where "expiresAt" > now() and "ipAddress" like '10.3.%'`,
-    ],
-    [
-      'users?signedInBefore=2099-01-01T00:00:00Z&emailVerified=true',
-      `select count(*)::int as count from "user" where "emailVerified"`,
-    ],
-  ])('is an estimate if counting the rows would read many pages: %s', async (path, sql) => {
+describe('total of the list of all sessions', () => {
+  it('is an estimate if counting few rows would read many pages', async () => {
     const totalOf = async (mode: string) => {
-      const options = { token: admin.token };
-      const { body } = await stack.gatehouse.call(`/api/v1/${path}&total=${mode}`, options);
-      return body.pagination;
+      const path = `/api/v1/sessions?ip=10.3.0.0/16&total=${mode}`;
+      return (await stack.gatehouse.call(path, { token: admin.token })).body.pagination;
     };
     expect((await totalOf('estimate')).totalIsEstimate).toBe(true);
-    const [row] = await stack.database.sql<{ count: number }>(sql);
+    const [row] = await stack.database.sql<{ count: number }>(
+      `select count(*)::int as count from session
+       where "expiresAt" > now() and "ipAddress" like '10.3.%'`,
+    );
     expect(await totalOf('exact')).toMatchObject({ total: row?.count, totalIsEstimate: false });
   });
 

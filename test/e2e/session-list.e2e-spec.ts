@@ -1,3 +1,4 @@
+import { encodeCursor } from '../../src/validation/cursor.js';
 import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { administrationOf, sidOf } from '../support/administration.js';
 import { idsByCursor } from '../support/list-pages.js';
@@ -53,6 +54,9 @@ async function signInAgain(user: TestUser): Promise<{ session: string; token: st
   const token = await stack.authWithSid.tokenFor(sessionToken);
   return { session: String(claimsOf(token)['sid']), token };
 }
+
+/** PostgreSQL reads the word as a time, but it is not one that a row has. */
+const FORGED_CURSOR = encodeCursor({ sort: '-updatedAt', value: 'yesterday', id: 'x' });
 
 const list = (query = '', actor: { token: string } = admin) =>
   stack.gatehouse.call(`/api/v1/sessions?${query}`, { token: actor.token });
@@ -164,6 +168,7 @@ describe('list of all sessions', () => {
     ['sort=expiresAt;drop', 'sort'],
     ['limit=101', 'limit'],
     ['cursor=abc', 'cursor'],
+    [`sort=-updatedAt&cursor=${FORGED_CURSOR}`, 'cursor'],
     ['colour=red', 'colour'],
     ['all=true', 'all'],
   ])('refuses the query %s and names the parameter', async (query, field) => {
