@@ -34,6 +34,7 @@ export class MetricsServer implements OnApplicationBootstrap, OnApplicationShutd
       (request, response) => void this.respond(request, response),
     );
     server.maxConnections = MAX_CONNECTIONS;
+    server.timeout = MAX_INACTIVITY_MS;
     this.server = server.listen(METRICS_PORT, HOST);
     await once(server, 'listening');
     this.log.info({ host: HOST, port: METRICS_PORT }, 'listening for scrapes of /metrics');
@@ -64,8 +65,10 @@ const LIMITS = {
   headersTimeout: 5000,
   requestTimeout: 5000,
   connectionsCheckingInterval: 1000,
-  // Longer than the scrape interval of Prometheus, which is 60 s by default.
-  keepAliveTimeout: 75_000,
+  // Each scrape may need a new connection. A peer that only waits would keep one of few.
+  keepAliveTimeout: 5000,
 };
 const MAX_CONNECTIONS = 32;
+/** For a peer that does not read the response. The other timeouts end with the request. */
+const MAX_INACTIVITY_MS = 5000;
 const CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8';

@@ -1,4 +1,6 @@
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
 import { findFreePort } from '../../tools/ports.ts';
 import { createDocument } from '../../src/openapi/document.js';
 import { administrationOf } from '../support/administration.js';
@@ -6,6 +8,7 @@ import { until } from '../support/app-process.js';
 import { findProgram, missingProgram } from '../support/external-program.js';
 import { SERVED_METRICS } from '../support/served-metrics.js';
 import { type Stack, startStack } from '../support/stack.js';
+import { startApp } from '../support/test-app.js';
 import { signUp, type TestUser } from '../support/users.js';
 
 const ME = '/api/v1/auth/me';
@@ -210,6 +213,63 @@ describe('the listener of the metrics', () => {
   it('is not the listener of the API', async () => {
     expect(await get('/metrics')).toBe(404);
   });
+
+  it('accepts 32 connections, and closes those of peers that are too slow', async () => {
+    const METRICS_PORT = String(await findFreePort());
+    const gatehouse = await startApp({
+      DATABASE_URL: stack.database.url,
+      BETTER_AUTH_URL: stack.auth.origin,
+      METRICS_PORT,
+    });
+    const request = 'GET /metrics HTTP/1.1\r\nHost: localhost\r\n';
+    const slowPeers: ((socket: Socket) => unknown)[] = [
+      () => 'sends nothing',
+      // Sends another byte of the headers again and again.
+      (socket) => {
+        const timer = setInterval(
+          () => socket.write(socket.bytesWritten === 0 ? request : 'a'),
+          300,
+        );
+        socket.on('close', () => clearInterval(timer));
+      },
+      // Only waits after the response.
+      (socket) => socket.resume().write(`${request}\r\n`),
+      (socket) => socket.write(`${request}Content-Length: 9\r\n\r\n`),
+      // Never reads the responses, which are more than the buffers between both can hold.
+      (socket) => socket.pause().write(`${request}\r\n`.repeat(2000)),
+    ];
+    const open = async (behave: (socket: Socket) => unknown) => {
+      const socket = connect(Number(METRICS_PORT), '127.0.0.1').on('error', () => undefined);
+      await once(socket, 'connect');
+      behave(socket);
+      return socket;
+    };
+    const sockets: Socket[] = [];
+    /** Opens as many connections at once as are accepted, and counts the responses. */
+    const countServed = async () => {
+      const answers = Array.from({ length: 32 }, async () => {
+        const socket = await open((opened) => opened.write(`${request}\r\n`));
+        sockets.push(socket);
+        const events = [once(socket, 'data'), once(socket, 'close')];
+        const [first] = await Promise.race(events).catch(() => ['the connection was reset']);
+        return String(first).startsWith('HTTP/1.1 200');
+      });
+      const served = (await Promise.all(answers)).filter(Boolean).length;
+      for (const socket of sockets.splice(0)) socket.destroy();
+      return served;
+    };
+    const slow = [];
+    for (let peer = 0; peer < 32; peer += 1) {
+      slow.push(await open(slowPeers[peer % 5] ?? (() => undefined)));
+    }
+    try {
+      expect(await countServed()).toBe(0);
+      await until(countServed, 32, 30);
+    } finally {
+      for (const socket of slow) socket.destroy();
+      await gatehouse.close();
+    }
+  }, 60_000);
 });
 
 it('does not count a change whose transaction fails at its commit', async () => {
