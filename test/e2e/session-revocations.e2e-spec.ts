@@ -1,4 +1,5 @@
-import { administrationOf, sidOf } from '../support/administration.js';
+import { LOCKS } from '../../src/database/advisory-locks.js';
+import { administrationOf, type RowLock, sidOf } from '../support/administration.js';
 import { writePermissions } from '../support/permissions-file.js';
 import { claimsOf, type TestUser, signUp } from '../support/users.js';
 import { type Stack, startStack } from '../support/stack.js';
@@ -167,6 +168,8 @@ describe('revocation of sessions by filter', () => {
     }
     const dry = await revoke({ filter: { userId: ada.id }, expected: 2, dryRun: true });
     expect(dry.body.code).toBe('COUNT_MISMATCH');
+    const right = await revoke({ filter: { userId: ada.id }, expected: 1, dryRun: true });
+    expect(right.body).toMatchObject({ matched: 1, revoked: 0 });
     expect(await me(ada)).toBe(200);
   });
 
@@ -253,32 +256,71 @@ describe('revocation of many sessions', () => {
     for (const token of [newcomer, ...tokens]) expect(await me(token)).toBe(200);
   });
 
-  it('ends at most 10,000 sessions in a call and says that more remain', async () => {
+  it('ends at most 10,000 sessions in a call, says that more remain, and keeps the own until then', async () => {
+    const boss = await newAdmin();
     await fill('198.51.100.2', 21, 500);
     await fill('198.51.100.3', 1, 1700);
-    const filter = { ip: '198.51.100.2/31' };
-    const dry = await revoke({ filter, dryRun: true });
+    await moveTo('198.51.100.3', [sidOf(boss)]);
+    const request = { filter: { ip: '198.51.100.2/31' }, includeOwn: true, reason: 'many' };
+    const dry = await revoke({ ...request, dryRun: true }, boss);
     expect(dry.body).toMatchObject({ matchedIsEstimate: true, more: true });
     expect(dry.body.matched).toBeGreaterThan(10_000);
     expect(dry.body.sample).toHaveLength(10);
-    const wrong = await revoke({ filter, expected: 12_199 });
-    expect([wrong.body.code, wrong.body.matched]).toEqual(['COUNT_MISMATCH', 12_200]);
+    const wrong = await revoke({ ...request, expected: 12_200 }, boss);
+    expect([wrong.body.code, wrong.body.matched]).toEqual(['COUNT_MISMATCH', 12_201]);
 
-    const first = await revoke({ filter, expected: 12_200, reason: 'many' });
+    const first = await revoke({ ...request, expected: 12_201 }, boss);
     expect(first.body).toMatchObject({
-      matched: 12_200,
+      matched: 12_201,
       matchedIsEstimate: false,
       revoked: 10_000,
       more: true,
     });
-    const second = await revoke({ filter, reason: 'many' });
-    expect(second.body).toMatchObject({ matched: 2200, revoked: 2200, more: false });
+    expect(await me(boss)).toBe(200);
+    const second = await revoke(request, boss);
+    expect(second.body).toMatchObject({ matched: 2201, revoked: 2201, more: false });
+    expect(await me(boss)).toBe(401);
     const [events] = await stack.database.sql<{ users: number; ended: number }>(
       `select count(distinct target_user_id)::int as users,
          sum((after->>'revoked')::int)::int as ended
        from gatehouse.audit_event where reason = 'many'`,
     );
-    expect(events).toEqual({ users: 22, ended: 12_200 });
+    expect(events).toEqual({ users: 23, ended: 12_201 });
+  });
+
+  it('says how many sessions have ended if a lock stops it in between', async () => {
+    await fill('198.51.100.9', 2, 200);
+    const filter = { ip: '198.51.100.9' };
+    const newestFirst = await stack.database.sql<{ user: string }>(
+      'select "userId" as user from session where "ipAddress" = $1 order by "createdAt" desc, id desc',
+      [filter.ip],
+    );
+    const [first, second] = new Set(newestFirst.map(({ user }) => user));
+    await stack.database.sql('begin');
+    await stack.database.sql('select from session where "userId" = $1 for update', [second]);
+    try {
+      const { status, body } = await revoke({ filter });
+      expect([status, body]).toEqual([
+        200,
+        expect.objectContaining({ matched: 400, revoked: 200, users: 1, more: true }),
+      ]);
+    } finally {
+      await stack.database.sql('rollback');
+    }
+    expect(await sessionIds(`"userId" = '${first}'`)).toEqual([]);
+    expect((await revoke({ filter })).body).toMatchObject({ revoked: 200, more: false });
+  });
+
+  it('ends the own session after all others, because the right to end them would end', async () => {
+    const boss = await newAdmin();
+    await fill('198.51.100.8', 2, 200);
+    await moveTo('198.51.100.8', [sidOf(boss)]);
+    const { status, body } = await revoke(
+      { filter: { ip: '198.51.100.8' }, includeOwn: true },
+      boss,
+    );
+    expect([status, body.revoked, body.users, body.more]).toEqual([200, 401, 3, false]);
+    expect(await me(boss)).toBe(401);
   });
 
   it('signs out every user except the caller', async () => {
@@ -343,18 +385,36 @@ describe('revocation by filter by a user with few permissions', () => {
     expect(body.sample).toHaveLength(1);
   });
 
-  it('never signs out a user who becomes an admin meanwhile', async () => {
-    for (let round = 0; round < 10; round += 1) {
-      const [caller, ada] = [await newUser('support'), await newUser('user')];
-      const [answer] = await Promise.all([
-        revokeAs(caller, { filter: { userId: ada.id } }),
-        restricted.database.sql(`update "user" set role = 'admin' where id = $1`, [ada.id]),
-      ]);
-      expect(answer.status).toBe(200);
-      const { revoked, skipped } = answer.body as { revoked: number; skipped: number };
-      // The change of the role waits for the revocation, or the other way round.
-      expect(revoked + skipped).toBe(1);
-      expect(await isSignedIn(ada)).toBe(skipped === 1);
-    }
+  describe('change while the revocation waits for a lock', () => {
+    const SKIPPED = [200, 0, 1];
+    const FORBIDDEN = [403, 'AUTH_FORBIDDEN'];
+    const SIGNED_OUT = [401, 'AUTH_SESSION_REVOKED'];
+    const setRole = (role: string) => `update "user" set role = '${role}' where id = $1`;
+    const ban = 'update "user" set banned = true where id = $1';
+    const signOut = 'delete from session where "userId" = $1';
+
+    it.each<['caller' | 'target', string, string, 'administration' | 'session', unknown[]]>([
+      ['target', 'gets more permissions', setRole('admin'), 'administration', SKIPPED],
+      ['caller', 'gets fewer permissions', setRole('guard'), 'administration', SKIPPED],
+      ['caller', 'loses the permission', setRole('user'), 'administration', FORBIDDEN],
+      ['caller', 'is banned', ban, 'administration', FORBIDDEN],
+      ['caller', 'is signed out before the check', signOut, 'administration', SIGNED_OUT],
+      ['caller', 'is signed out after the check', signOut, 'session', SIGNED_OUT],
+    ])('ends nothing if the %s %s', async (who, _what, sql, kind, expected) => {
+      const [caller, target] = [await newUser('support'), await newUser('support')];
+      const changed = who === 'caller' ? caller : target;
+      const lock: RowLock =
+        kind === 'session'
+          ? ['select 1 from session where "userId" = $1 for update', target.id]
+          : ['select pg_advisory_xact_lock($1)', String(LOCKS.administration)];
+      const answer = await administrationOf(() => restricted).whileLocked(
+        [lock],
+        () => revokeAs(caller, { filter: { userId: target.id } }),
+        () => restricted.database.sql(sql, [changed.id]),
+      );
+      const { code, revoked, skipped } = answer.body;
+      expect([answer.status, ...(code ? [code] : [revoked, skipped])]).toEqual(expected);
+      expect(await isSignedIn(target)).toBe(true);
+    });
   });
 });
