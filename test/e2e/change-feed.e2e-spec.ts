@@ -198,6 +198,55 @@ describe('changes in the database', () => {
     });
   });
 
+  it('applies a change of more users than a poll reads to the last of them', async () => {
+    await stack.database.sql(
+      `insert into "user" (id, name, email, "emailVerified", "updatedAt")
+       select 'crowd' || n, 'Crowd', n || '@crowd.example', false, now() from generate_series(1, 1500) n`,
+    );
+    const ada = await signUpCached();
+    await stack.database.sql(
+      `update "user" u set banned = true
+       from (select id from "user" where id like 'crowd%' or id = $1 order by id = $1) crowd
+       where u.id = crowd.id`,
+      [ada.id],
+    );
+    await until(() => meStatus(ada), 403);
+  });
+
+  it('applies a change that it missed after a gap, and deletes the rows from before it', async () => {
+    const [old, recent] = [await signUp(stack.auth), await signUp(stack.auth)];
+    await stack.database.sql(ban, [old.id]);
+    const replica = await startReplica();
+    const ada = await signUpCached(replica);
+    await stack.database.sql(ban, [recent.id]);
+    // Another replica deleted the row while this one did not poll.
+    await stack.database.sql('begin');
+    await stack.database.sql(ban, [ada.id]);
+    await stack.database.sql('delete from gatehouse.change where user_id = $1', [ada.id]);
+    await stack.database.sql('commit');
+    const [poll] = await stack.database.sql<{ definition: string }>(
+      `select pg_get_functiondef('gatehouse.read_changes'::regproc) as definition`,
+    );
+    const definition = poll?.definition ?? '';
+    const clock = 'statement_timestamp()';
+    await stack.database.sql(definition.replace(clock, `(${clock} + interval '61 s')`));
+    const countRows = async (condition: string) => {
+      const [row] = await stack.database.sql<{ count: number }>(
+        `select count(*)::int as count from gatehouse.change where ${condition}`,
+      );
+      return row?.count;
+    };
+    try {
+      await until(() => meStatus(ada, replica), 403);
+      await until(() => countRows(`user_id = '${old.id}'`), 0);
+      expect(await countRows(`user_id = '${recent.id}'`)).toBe(1);
+      expect(await countRows(`xid = '0'`)).toBe(1);
+    } finally {
+      await stack.database.sql(definition);
+      await replica.close();
+    }
+  });
+
   it('applies both a granted and a removed role to a cached user', async () => {
     const ada = await signUpCached();
     const list = async () => (await stack.gatehouse.call('/api/v1/users', ada)).status;
@@ -331,6 +380,11 @@ describe('changes by the same process', () => {
       expect(await meStatus(signedInAgain, replica)).toBe(200);
       await replica.call(`/api/v1/users/${ada.id}/sessions`, { method: 'DELETE', token });
       expect(await meStatus(signedInAgain, replica)).toBe(401);
+      const last = await signUp(stack.auth);
+      expect(await meStatus(last, replica)).toBe(200);
+      const body = { filter: { userId: last.id } };
+      await replica.call('/api/v1/sessions/revocations', { method: 'POST', token, body });
+      expect(await meStatus(last, replica)).toBe(401);
     }
     await replica.close();
     proxy.close();
@@ -376,6 +430,15 @@ describe('interrupted change feed', () => {
     proxy.cut = false;
     await untilConnected(replica);
     expect(await meStatus(ada, replica)).toBe(403);
+  });
+
+  it('bypasses the cache while the answers of the polls arrive later than the lease lasts', async () => {
+    const ada = await signUpCached(replica);
+    expect(await isCached(ada, replica)).toBe(true);
+    proxy.delayMs = 400;
+    await sleep(1000);
+    expect(await feedState(replica)).toBe('connected');
+    expect(await isCached(ada, replica)).toBe(false);
   });
 
   it('applies a change although the connection of the change feed has gone silent', async () => {

@@ -30,7 +30,8 @@ const oldUrl = () => new URL(stack.database.directUrl);
 /** After the address moves to the successor, the old server keeps running with its connections. */
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'gatehouse-failover-'));
-  successor = await startPostgres({ dataDir: join(folder, 'data'), settings: { fsync: 'off' } });
+  const settings = { fsync: 'off', max_prepared_transactions: '1' };
+  successor = await startPostgres({ dataDir: join(folder, 'data'), settings });
   stack = await startStack();
   const { password, pathname } = oldUrl();
   const name = pathname.slice(1);
@@ -132,6 +133,24 @@ const setReadOnly = async (value: 'on' | 'off') => {
   await server.query('select pg_reload_conf()');
   await server.end();
 };
+
+it('starts no change feed after a crash while transactions from before it are prepared', async () => {
+  target = successor.port;
+  await client.query(
+    `begin; update "user" set name = name; prepare transaction 'before_the_crash'`,
+  );
+  // A crash empties the table.
+  await client.query('delete from gatehouse.change');
+  try {
+    const ada = await startWithUser();
+    const errors = () => gatehouse.lines.map((line) => line['error']);
+    await until(() => errors().includes('prepared transactions are pending'), true);
+    expect([await feedState(), await meStatus(ada)]).toEqual(['disconnected', 200]);
+  } finally {
+    await client.query(`rollback prepared 'before_the_crash'`);
+  }
+  await until(feedState, 'connected');
+});
 
 describe('database server that becomes read-only', () => {
   beforeEach(() => {

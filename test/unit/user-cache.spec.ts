@@ -244,6 +244,19 @@ describe('cached entry', () => {
     expect(await loadOnce(userWithSession('ada', banned))).toEqual(userWithSession('ada', banned));
   });
 
+  it('does not cache that a session is missing', async () => {
+    expect(await loadOnce({ ...userWithSession('ada', false), session: null })).toBeUndefined();
+  });
+
+  it('serves a token without a session id from a session only if that is old enough', async () => {
+    const { cache, answerNext } = createCache(userWithSession('ada', false));
+    const found = cache.load('ada', { maxCreatedAt: new Date(0) });
+    await answerNext();
+    await found;
+    expect(cache.get('ada', { maxCreatedAt: new Date(0) })).toMatchObject({ user: { id: 'ada' } });
+    expect(cache.get('ada', { maxCreatedAt: new Date(-1) })).toBeUndefined();
+  });
+
   it('caches a user without a session', async () => {
     const alone = { ...userWithSession('ada', false), session: null };
     expect(await loadOnce(alone, null)).toEqual(alone);
