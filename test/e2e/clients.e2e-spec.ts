@@ -504,7 +504,10 @@ it('sends a token to no other origin, and no path parameter that changes the rou
   const ada = await signUp(stack.auth);
   const client = clientOf(ada.session);
   const elsewhere = { baseUrl: 'http://127.0.0.1.example.com' };
-  await expect(client.GET('/api/v1/auth/me', elsewhere)).rejects.toThrow('Not a URL of the API');
+  for (const api of [server.url, 'http://127.0.0.1']) {
+    const other = clientOf(ada.session, { api });
+    await expect(other.GET('/api/v1/auth/me', elsewhere)).rejects.toThrow('Not a URL of the API');
+  }
   for (const sessionId of ['.', '..']) {
     const params = { path: { id: ada.id, sessionId } };
     const path = '/api/v1/users/{id}/sessions/{sessionId}';

@@ -273,6 +273,19 @@ describeInChromium('sign-in of Swagger UI', () => {
       await page.getByRole('button', { name: 'Sign in' }).waitFor();
     }, 90_000);
 
+    it('stores no token that somebody pastes instead of signing in', async () => {
+      const { page } = browser;
+      await page.getByRole('button', { name: 'Authorize' }).click();
+      await page.locator('.modal-ux input').fill(user.token);
+      await page.locator('.modal-ux').getByRole('button', { name: 'Apply credentials' }).click();
+      await page.locator('.modal-ux').getByRole('button', { name: 'Close' }).click();
+      expect((await execute(page, '/api/v1/auth/me')).body).toContain(user.email);
+      const stored = await page.evaluate(
+        'JSON.stringify([{ ...localStorage }, { ...sessionStorage }])',
+      );
+      expect(stored).not.toContain(user.token.slice(0, 60));
+    }, 90_000);
+
     it('says that the session has ended when an admin ended it', async () => {
       const { page } = browser;
       await fillIn(page, user);

@@ -16,6 +16,8 @@ interface Span {
   spanId: string;
   parentSpanId?: string;
   attributes: unknown;
+  status?: { code?: number; message?: string };
+  events?: object[];
 }
 
 /** The part of OTLP that the test reads. */
@@ -26,6 +28,7 @@ interface Export {
 const TRACE = '0af7651916cd43dd8448eb211c80319c';
 const CALLER = 'b7ad6b7169203331';
 const SERVER_KIND = 2;
+const ERROR_CODE = 2;
 
 let database: TestDatabase;
 let auth: BetterAuth;
@@ -121,6 +124,23 @@ it('exports no token, email address or text of a query', () => {
   for (const secret of [ada.token.split('.')[2] ?? '', ada.email, 'Augusta', 'Ada Lovelace']) {
     expect(exported).not.toContain(secret);
   }
+});
+
+it('marks the span of a failure, without the message of its error', async () => {
+  spans.splice(0);
+  const response = await fetch(`${gatehouse.url}/api/v1/users/${ada.id}`, {
+    method: 'PATCH',
+    headers: {
+      authorization: `Bearer ${ada.token}`,
+      'content-type': 'application/json',
+      'if-match': '"old"',
+    },
+    body: JSON.stringify({ name: 'Ada' }),
+  });
+  expect(response.status).toBe(412);
+  const find = () => spans.find(({ name }) => name === 'transaction');
+  await until(() => find() !== undefined, true, 20);
+  expect([find()?.status, find()?.events]).toEqual([{ code: ERROR_CODE }, []]);
 });
 
 it('has no span below the one of HTTP for a cached token', async () => {

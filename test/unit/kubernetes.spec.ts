@@ -5,6 +5,7 @@ import { kubectl, type Manifest, readManifests, typeErrors } from '../support/ku
 interface Container {
   name: string;
   command?: string[];
+  args?: string[];
   env?: { name: string; valueFrom?: { secretKeyRef?: { name: string } } }[];
   envFrom?: { configMapRef: { name: string } }[];
   ports?: { name: string; containerPort: number }[];
@@ -129,6 +130,10 @@ describe('pods', () => {
 
   it('run the commands of package.json', () => {
     expect(migration.command?.join(' ')).toBe(scripts['migrate']);
+    const [{ command, args } = {}] = housekeeping.spec.containers;
+    expect(command?.join(' ')).toBe(scripts['housekeeping']);
+    // Without such an option it deletes nothing. Only the owner of the tables may delete events.
+    expect(args).toEqual(['--sessions-older-than', expect.stringMatching(/^[1-9]\d+$/)]);
     // The command of the image: container.spec.ts checks it.
     expect(server.command).toBeUndefined();
   });
@@ -168,6 +173,17 @@ describe('pods', () => {
     expect(secretsOf(migration)).toEqual(['gatehouse-migration', 'gatehouse-migration']);
     expect(housekeeping.spec.containers.map(secretsOf)).toEqual([['gatehouse', 'gatehouse']]);
     expect(manifests.filter(({ kind }) => kind === 'Secret')).toEqual([]);
+  });
+
+  it('are replaced one after the other, and let a node be drained', () => {
+    const { strategy } = deployment['spec'];
+    expect(strategy).toEqual({
+      type: 'RollingUpdate',
+      rollingUpdate: { maxSurge: 1, maxUnavailable: 0 },
+    });
+    const { maxUnavailable, minAvailable } = find('PodDisruptionBudget')['spec'];
+    expect([maxUnavailable, minAvailable]).toEqual([1, undefined]);
+    expect(find('HorizontalPodAutoscaler')['spec'].minReplicas).toBeGreaterThan(1);
   });
 
   it('use at most the connections that PostgreSQL allows by default', () => {
@@ -215,6 +231,9 @@ describe('selectors', () => {
     const { metadata, spec } = find('Service', 'gatehouse-metrics');
     expect(metadata.labels).toMatchObject(selector.matchLabels);
     expect(spec.ports).toEqual([expect.objectContaining({ name: endpoints[0].port })]);
+    expect(endpoints).toEqual([expect.objectContaining({ path: '/metrics' })]);
+    // The alerts and the dashboard select this job.
+    expect(metadata.labels?.[find('ServiceMonitor')['spec'].jobLabel]).toBe('gatehouse');
   });
 });
 
@@ -238,6 +257,18 @@ describe('network policies', () => {
     ];
     expect(new Set(ports.map(({ port }) => port))).toEqual(new Set(names));
     for (const { spec } of policies) expect(selects(spec.podSelector.matchLabels, api)).toBe(true);
+  });
+
+  it('accept connections only from the namespaces of the proxy and of Prometheus', () => {
+    const sources = policies
+      .flatMap(({ spec }) => (spec.ingress ?? []) as { from?: object[] }[])
+      .map(({ from }) => from);
+    const namespace = (name: string) => [
+      { namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': name } } },
+    ];
+    expect(new Set(sources)).toEqual(new Set([namespace('traefik'), namespace('monitoring')]));
+    const paths = find('Ingress')['spec'].rules.flatMap((rule: Manifest) => rule['http'].paths);
+    expect(paths).toEqual([expect.objectContaining({ path: '/api/', pathType: 'Prefix' })]);
   });
 
   it('let the housekeeping reach only the database and DNS', () => {
