@@ -29,11 +29,13 @@ describe('change by an admin with a token without a session id', () => {
         () => callUsers(admin, method, `${target.id}${route}`, body),
         async () => {
           await stack.database.sql(`delete from session where "userId" = $1`, [admin.id]);
-          // A session that is newer than the token does not make it valid.
+          // Neither a session newer than the token, nor one of an impersonator, makes it valid.
           await stack.database.sql(
-            `insert into session (id, token, "userId", "expiresAt", "createdAt", "updatedAt")
-             values ($1, 'token-' || md5($1), $2, now() + interval '1 day', now() + interval '1 minute', now())`,
-            [`newer-${admin.id}`, admin.id],
+            `insert into session (id, token, "userId", "expiresAt", "createdAt", "updatedAt", "impersonatedBy")
+             select kind || $1, kind || md5($1), $1, now() + interval '1 day', now() + age, now(), impersonator
+             from (values ('newer-', interval '1 minute', null), ('other-', interval '-1 hour', $2))
+               sessions (kind, age, impersonator)`,
+            [admin.id, target.id],
           );
         },
       );

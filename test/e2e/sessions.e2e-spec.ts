@@ -133,9 +133,14 @@ describe('revocation of sessions', () => {
   });
 
   it('refuses to keep the current session when the token does not name it', async () => {
-    const ada = await signUp(stack.auth);
-    const { status, body } = await request(ada, `${ada.id}/sessions?except=current`, 'DELETE');
-    expect([status, body.errors[0].field]).toEqual([400, 'except']);
+    const [ada, admin] = [await signUp(stack.auth), await signUp(stack.authWithSid)];
+    await stack.database.sql(`update "user" set role = 'admin' where id = $1`, [admin.id]);
+    await until(async () => (await request(admin, ada.id)).status, 200);
+    // The token of the admin names a session, but not one of this user.
+    for (const actor of [ada, admin]) {
+      const { status, body } = await request(actor, `${ada.id}/sessions?except=current`, 'DELETE');
+      expect([status, body.errors[0].field]).toEqual([400, 'except']);
+    }
     expect((await request(ada, `${ada.id}/sessions?except=all`, 'DELETE')).status).toBe(400);
   });
 
