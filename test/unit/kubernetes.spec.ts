@@ -268,7 +268,7 @@ describe('network policies', () => {
     ];
     expect(new Set(sources)).toEqual(new Set([namespace('traefik'), namespace('monitoring')]));
     const paths = find('Ingress')['spec'].rules.flatMap((rule: Manifest) => rule['http'].paths);
-    expect(paths).toEqual([expect.objectContaining({ path: '/api/', pathType: 'Prefix' })]);
+    expect(paths).toEqual([expect.objectContaining({ path: '/api/v1/', pathType: 'Prefix' })]);
   });
 
   it('let the housekeeping reach only the database and DNS', () => {
