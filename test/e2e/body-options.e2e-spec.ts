@@ -290,6 +290,11 @@ describe('@TextBody() and @BytesBody()', () => {
       { signature, body: { event: 'paid' } },
     ]);
   });
+
+  it('provides an empty @RawBody() for a request without a body', async () => {
+    const signature = createHmac('sha256', 'key').update('').digest('hex');
+    expect(await send('webhook', undefined, undefined, '')).toEqual([200, { signature }]);
+  });
 });
 
 describe('@MultipartBody()', () => {
