@@ -150,7 +150,10 @@ function fromHttpException(thrown: HttpException, request: Request): Problem {
   if (status === 503) return unavailable('The service is temporarily unavailable.');
   if (status >= 500) return problem('INTERNAL_ERROR');
   const detail = messageOf(thrown);
-  if (status === 401) return unauthorized('AUTH_TOKEN_INVALID', undefined, detail);
+  // The 401 of a public route concerns no token, but for example the signature of a webhook.
+  if (status === 401 && request.principal) {
+    return unauthorized('AUTH_TOKEN_INVALID', undefined, detail);
+  }
   const details = detail === undefined ? {} : { detail };
   const code = CODE_OF_STATUS[status];
   return code ? problem(code, details) : problem('CLIENT_ERROR', { ...details, status });

@@ -9,6 +9,7 @@ import {
   Module,
   NotFoundException,
   Param,
+  UnauthorizedException,
 } from '@nestjs/common';
 import {
   Public,
@@ -55,6 +56,12 @@ class OpenController {
   @SelfOrAdmin()
   export(@Param('id') id: string) {
     return { title: 'for oneself with a permission', id };
+  }
+
+  @Get('expired')
+  @Roles('user')
+  expired(): never {
+    throw new UnauthorizedException('for the client');
   }
 
   @Get('refused/:status')
@@ -255,7 +262,8 @@ const getOpen = async (path: string, method = 'GET') => {
 
 it.each([
   [400, 400, 'MALFORMED_REQUEST'],
-  [401, 401, 'AUTH_TOKEN_INVALID'],
+  // The route is public, so a wrong signature is not an invalid token.
+  [401, 401, 'CLIENT_ERROR'],
   [402, 402, 'CLIENT_ERROR'],
   [403, 403, 'AUTH_FORBIDDEN'],
   [404, 404, 'NOT_FOUND'],
@@ -275,9 +283,20 @@ it.each([
     // The message of a server error can contain internal details.
     if (status < 500) expect(body.detail).toBe('for the client');
     else expect(JSON.stringify(body)).not.toContain('for the client');
-    expect(response.headers.get('www-authenticate') !== null).toBe(status === 401);
+    expect(response.headers.get('www-authenticate')).toBeNull();
   },
 );
+
+it('sends the challenge of an invalid token if a private route throws a 401', async () => {
+  const response = await fetch(`${gatehouse.url}/api/v1/notes/open/expired`, {
+    headers: { authorization: `Bearer ${ada.token}` },
+  });
+  expect([response.status, await response.json()]).toMatchObject([
+    401,
+    { code: 'AUTH_TOKEN_INVALID', detail: 'for the client' },
+  ]);
+  expect(response.headers.get('www-authenticate')).toContain('error="invalid_token"');
+});
 
 it('joins the messages of an exception and omits the name of its status', async () => {
   const detailOf = async (path: string) =>
