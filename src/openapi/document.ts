@@ -2,7 +2,7 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import { PROBLEM_MARK } from '../problems/problems.decorator.js';
 import { ErrorResponse } from '../problems/problem.dto.js';
-import { type ErrorCode, kindOf, Problem, problemBody } from '../problems/problem.js';
+import { type ErrorCode, kindOf, Problem, problemBody, problemKinds } from '../problems/problem.js';
 import { ACCESS_NOTE } from '../access/decorators.js';
 import { HEADERS } from './headers.js';
 import { INTRODUCTION, TAGS } from './introduction.js';
@@ -41,6 +41,8 @@ export function createDocument(app: NestExpressApplication): OpenAPIObject {
   document.tags = allTags(document);
   const schemas = Object.values(document.components?.schemas ?? {});
   for (const schema of schemas) completeIntegers(schema as Schema);
+  const errors = document.components?.schemas?.[ErrorResponse.name] as ErrorSchema;
+  errors.properties.code['enum'] = [...problemKinds().keys()];
   for (const [, { requestBody }] of operationsOf(document)) {
     for (const { schema: { $ref = '' } = {} } of Object.values(requestBody?.content ?? {})) {
       closeSchema(document, $ref);
@@ -87,11 +89,10 @@ const PRIVATE_ROUTE_PROBLEMS: ErrorCode[] = [
   'AUTH_TOKEN_EXPIRED',
   'AUTH_SESSION_REVOKED',
   'USER_BANNED',
-  'SERVICE_UNAVAILABLE',
 ];
 
-/** Problems of every route except the health probes, which have no rate limit. */
-const RATE_LIMIT_PROBLEMS: ErrorCode[] = ['RATE_LIMITED'];
+/** Problems of every route except the health probes, which have no rate limit and their own 503. */
+const API_PROBLEMS: ErrorCode[] = ['RATE_LIMITED', 'SERVICE_UNAVAILABLE'];
 
 /** Problems of every route with a request body. */
 const BODY_PROBLEMS: ErrorCode[] = ['PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE'];
@@ -121,6 +122,10 @@ interface Response {
 
 type Schema = Record<string, unknown>;
 
+interface ErrorSchema {
+  properties: { code: Schema };
+}
+
 export function operationsOf(document: OpenAPIObject): [path: string, Operation][] {
   return Object.entries(document.paths).flatMap(([path, item]) =>
     Object.values(item as Record<string, Operation>).map((operation): [string, Operation] => [
@@ -137,7 +142,7 @@ function completeOperation(path: string, operation: Operation): void {
   );
   // As in `AuthGuard`, an access rule makes a route private even if its class is public.
   const isPublic = operation['x-public'] === true && !hasAccessRule;
-  const isRateLimited = !path.startsWith('/health');
+  const isProbe = path.startsWith('/health');
   delete operation['x-public'];
   operation['security'] = isPublic ? [] : [{ [BEARER]: [] }];
   for (const key of marked) delete operation[key];
@@ -148,7 +153,7 @@ function completeOperation(path: string, operation: Operation): void {
   const codes = new Set<string>([
     ...COMMON_PROBLEMS,
     ...(isPublic ? [] : PRIVATE_ROUTE_PROBLEMS),
-    ...(isRateLimited ? RATE_LIMIT_PROBLEMS : []),
+    ...(isProbe ? [] : API_PROBLEMS),
     ...(operation.requestBody === undefined ? [] : BODY_PROBLEMS),
     ...marked.map((key) => key.slice(PROBLEM_MARK.length)),
   ]);
@@ -158,7 +163,7 @@ function completeOperation(path: string, operation: Operation): void {
   for (const parameter of operation.parameters ?? []) completeParameter(parameter);
   for (const [status, response] of Object.entries(operation.responses)) {
     response.headers = {
-      ...headersOf(Number(status), response, isRateLimited),
+      ...headersOf(Number(status), response, isProbe),
       ...response.headers,
     };
   }
@@ -192,12 +197,12 @@ function completeIntegers(schema: Schema): void {
   for (const inner of Object.values(schema['properties'] ?? {})) completeIntegers(inner as Schema);
 }
 
-function headersOf(status: number, { content }: Response, isRateLimited: boolean) {
+function headersOf(status: number, { content }: Response, isProbe: boolean) {
   const schemas = Object.values(content ?? {}).map(({ schema }) => schema?.$ref);
   const names = [
     'X-Request-Id',
     'Access-Control-Allow-Origin',
-    ...(isRateLimited && status < 500 ? ['RateLimit', 'RateLimit-Policy'] : []),
+    ...(!isProbe && status < 500 ? ['RateLimit', 'RateLimit-Policy'] : []),
     ...(status === 401 ? ['WWW-Authenticate'] : []),
     ...(status === 429 || status === 503 ? ['Retry-After'] : []),
     ...(schemas.includes(`${SCHEMAS}UserRead`) ? ['ETag'] : []),

@@ -19,6 +19,7 @@ import {
   SelfOrAdmin,
 } from '../../src/access/decorators.js';
 import { createDocument } from '../../src/openapi/document.js';
+import { registerProblems } from '../../src/problems/problem.js';
 import { type RunningApp, startApp } from '../support/test-app.js';
 import { type TestUser, signUp } from '../support/users.js';
 import { writePermissions } from '../support/permissions-file.js';
@@ -240,7 +241,7 @@ it('documents the routes of an application from their decorators', () => {
   expect(summary.toSorted()).toEqual([
     'delete /old token 200,400,401,403,429,500,503',
     'get /mine token 200,400,401,403,429,500,503',
-    'get /motto open 200,400,429,500',
+    'get /motto open 200,400,429,500,503',
     'get /of/{userId} token 200,400,401,403,429,500,503',
     'get /statistics token 200,400,401,403,429,500,503',
     'post  token 201,400,401,403,429,500,503',
@@ -252,6 +253,14 @@ it('documents the routes of an application from their decorators', () => {
   const own = JSON.stringify(paths['/api/v1/notes/open/of/{id}']);
   expect(own).not.toContain('as Better-Auth created it');
   expect(JSON.stringify(paths['/api/v1/users/{id}'])).toContain('as Better-Auth created it');
+});
+
+it('documents an error code that a module registers', () => {
+  registerProblems({ NOTE_LOCKED: { status: 409, title: 'Locked', meaning: 'Unlock it first.' } });
+  const { ErrorResponse } = createDocument(gatehouse.app).components?.schemas ?? {};
+  expect(ErrorResponse).toMatchObject({
+    properties: { code: { enum: expect.arrayContaining(['NOT_FOUND', 'NOTE_LOCKED']) } },
+  });
 });
 
 const getOpen = async (path: string, method = 'GET') => {
