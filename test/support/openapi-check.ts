@@ -21,14 +21,22 @@ export function createOpenApiCheck(document: OpenAPIObject): OpenApiCheck {
   const ajv = new Ajv2020.default({ strict: false, allErrors: true });
   addFormats.default(ajv);
   ajv.addSchema({ ...strict, $id: 'api' });
-  const templates = Object.keys(strict.paths).map((template) => ({
-    template,
-    pattern: new RegExp(`^${template.replace(/\{[^}]+\}/g, '[^/]+')}$`),
-  }));
+  // A path without parameters comes before one with parameters.
+  const templates = Object.keys(strict.paths)
+    .toSorted((a, b) => parametersOf(a) - parametersOf(b))
+    .map((template) => ({
+      template,
+      pattern: new RegExp(`^${template.replace(/\{[^}]+\}/g, '[^/]+')}$`),
+    }));
 
   return (method, path, { status, headers, body }) => {
     const [pathname = ''] = path.split('?', 1);
-    const template = templates.find(({ pattern }) => pattern.test(pathname))?.template;
+    const matching = templates
+      .filter(({ pattern }) => pattern.test(pathname))
+      .map(({ template }) => template);
+    const hasMethod = (template: string) =>
+      descend(strict.paths[template], method.toLowerCase()) !== undefined;
+    const template = matching.find(hasMethod) ?? matching[0];
     if (!template) return;
     const type = headers.get('content-type')?.split(';', 1)[0] ?? '';
     const pointer = ['paths', template, method.toLowerCase(), 'responses', String(status)];
@@ -37,10 +45,13 @@ export function createOpenApiCheck(document: OpenAPIObject): OpenApiCheck {
       throw new Error(`${method} ${template} is not documented to answer ${status}`);
     }
     if (body === undefined) return;
-    const reference = [...pointer, 'content', type, 'schema'].map(escapePointer).join('/');
-    if ([...pointer, 'content', type, 'schema'].reduce<unknown>(descend, strict) === undefined) {
+    const media = [...pointer, 'content', type];
+    if (media.reduce<unknown>(descend, strict) === undefined) {
       throw new Error(`${method} ${template} ${status} is not documented to be ${type}`);
     }
+    // A schema cannot describe bytes.
+    if (Buffer.isBuffer(body)) return;
+    const reference = [...media, 'schema'].map(escapePointer).join('/');
     const validate = ajv.getSchema(`api#/${reference}`);
     if (!validate) throw new Error(`There is no schema at ${reference}`);
     if (!validate(body)) {
@@ -50,6 +61,8 @@ export function createOpenApiCheck(document: OpenAPIObject): OpenApiCheck {
     }
   };
 }
+
+const parametersOf = (template: string) => template.split('{').length;
 
 function descend(value: unknown, key: string): unknown {
   return value !== null && typeof value === 'object'

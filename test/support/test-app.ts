@@ -10,6 +10,7 @@ import { createDocument } from '../../src/openapi/document.js';
 import { createApp } from '../../src/app.js';
 import { extensions as noExtensions } from './no-extensions.js';
 import { withDirectUrl } from './database.js';
+import { encodeBody } from './encode-body.js';
 import { type TestResponse, createOpenApiCheck } from './openapi-check.js';
 import { addOutputSource, recordServer, registerDatabase } from './leak-detector.js';
 
@@ -18,7 +19,7 @@ export interface RunningApp {
   url: string;
   /** supertest against the running server. */
   http: ReturnType<typeof request>;
-  /** A call with a token, whose answer is held against the OpenAPI document. */
+  /** Sends a request, and throws if the response is not as the OpenAPI document describes it. */
   call(path: string, options?: CallOptions): Promise<TestResponse>;
   /** What it logged so far, parsed. */
   lines: Record<string, unknown>[];
@@ -28,6 +29,7 @@ export interface RunningApp {
 export interface CallOptions {
   method?: string;
   token?: string;
+  /** A `FormData`, `Blob`, `Buffer` or text is sent as it is, and any other value as JSON. */
   body?: unknown;
   headers?: Record<string, string>;
 }
@@ -94,19 +96,24 @@ async function call(
   url: string,
   { method = 'GET', token, body, headers = {} }: CallOptions,
 ): Promise<TestResponse> {
+  const encoded = body === undefined ? undefined : await encodeBody(body);
   const response = await fetch(url, {
     method,
     headers: {
       ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...(encoded && { 'content-type': encoded.type }),
       ...headers,
     },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    ...(encoded && { body: encoded.bytes }),
   });
-  const text = await response.text();
-  return {
-    status: response.status,
-    headers: response.headers,
-    body: text === '' ? undefined : JSON.parse(text),
-  };
+  return { status: response.status, headers: response.headers, body: await read(response) };
+}
+
+/** Parses JSON. Text is a string, and any other content a `Buffer`. */
+async function read(response: Response): Promise<unknown> {
+  const bytes = Buffer.from(await response.arrayBuffer());
+  if (bytes.length === 0) return undefined;
+  const type = response.headers.get('content-type') ?? '';
+  if (/[/+]json\b/.test(type)) return JSON.parse(bytes.toString());
+  return type.startsWith('text/') ? bytes.toString() : bytes;
 }
