@@ -229,7 +229,7 @@ export class ChangeFeed implements OnApplicationBootstrap, OnApplicationShutdown
 }
 
 /** The interval of the polls until `ACTIVE_MS` after the last request of the lease. */
-const POLL_MS = 15;
+const POLL_MS = 10;
 const ACTIVE_MS = 2000;
 /** The interval of the polls at other times. */
 const IDLE_POLL_MS = 2000;
