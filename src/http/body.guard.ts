@@ -4,13 +4,7 @@ import type { Request } from 'express';
 import { Environment } from '../config/environment.js';
 import { BODY, type BodyRules, JSON_BODY } from './body-rules.js';
 import { memoizePerRoute } from './memoize-per-route.js';
-import {
-  checkBodyHeaders,
-  hasBody,
-  hasUnreadBody,
-  limitUnreadBody,
-  readBody,
-} from './read-body.js';
+import { checkBodyHeaders, hasUnreadBody, limitUnreadBody, readBody } from './read-body.js';
 import { pauseDeadline, resumeDeadline } from './request-tracker.js';
 
 declare module 'express-serve-static-core' {
@@ -58,8 +52,8 @@ export class BodyGuard implements CanActivate {
     // GraphQL has read its body before it calls a resolver.
     if (context.getType() !== 'http') return true;
     const request = context.getArgByIndex<Request>(0);
-    if (!hasBody(request)) request.rawBody = NO_BYTES;
-    else if (hasUnreadBody(request)) return this.reader.read(request, rulesOf(context));
+    if (hasUnreadBody(request)) return this.reader.read(request, rulesOf(context));
+    request.rawBody ??= NO_BYTES;
     return true;
   }
 }

@@ -4,15 +4,11 @@ import type { BodyRules } from './body-rules.js';
 import { sendProblem } from './problem.filter.js';
 import { responseOf } from './request-of.js';
 
-export function hasBody({ headers }: Request): boolean {
-  const { 'transfer-encoding': coding, 'content-length': length } = headers;
-  if (coding === undefined && length === undefined) return false;
-  return coding !== undefined || Number(length) !== 0;
-}
-
 /** Whether the request has a body that is not read yet. */
 export function hasUnreadBody(request: Request): boolean {
-  return hasBody(request) && !request.readableEnded;
+  const { 'transfer-encoding': coding, 'content-length': length } = request.headers;
+  if (coding === undefined && length === undefined) return false;
+  return (coding !== undefined || Number(length) !== 0) && !request.readableEnded;
 }
 
 /** Rejects a body by its headers, before its first byte is read. */
