@@ -1,3 +1,4 @@
+import { DEFAULT_ROLE } from '../config/role-permissions.js';
 import type { UserRow } from './principal.js';
 
 /** Better-Auth lifts a ban only at the next sign-in after its end, so `banned` may be stale. */
@@ -6,9 +7,9 @@ export function isBanned(user: Pick<UserRow, 'banned' | 'banExpires'>, now: Date
   return user.banned === true && !(user.banExpires !== null && user.banExpires <= now);
 }
 
-/** Split as in Better-Auth: at commas, untrimmed, case-sensitive. An empty role means `user`. */
+/** Split as in Better-Auth: at commas, untrimmed, case-sensitive. No role is the default. */
 export function rolesOf(user: Pick<UserRow, 'role'>): string[] {
-  return (user.role || 'user').split(',');
+  return (user.role || DEFAULT_ROLE).split(',');
 }
 
 export interface AdminRule {

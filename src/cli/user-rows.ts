@@ -1,5 +1,6 @@
 import type { Client } from 'pg';
 import type { Environment } from '../config/environment.js';
+import { DEFAULT_ROLE } from '../config/role-permissions.js';
 import { MAX_CHARACTERS } from '../database/bounded-text.js';
 import type { PhysicalSchema } from '../database/physical-schema.js';
 
@@ -48,17 +49,18 @@ export async function rolesWithoutPermissions(
   if (!rows) {
     return ['Skipped the check for roles without permissions: the user table is too large.'];
   }
-  return rows
-    .filter(({ role }) => role !== DEFAULT_ROLE && !permissions.has(role))
-    .slice(0, MAX_LISTED_ROLES)
-    .map(({ role, users }) => {
-      const name = JSON.stringify(role.slice(0, 100));
-      return `PERMISSIONS_FILE lacks the role ${name}, so it gives no permissions. Users who have it: ${users}.`;
-    });
+  return (
+    rows
+      // Every new user has the default role, and needs no permissions.
+      .filter(({ role }) => role !== DEFAULT_ROLE && !permissions.has(role))
+      .slice(0, MAX_LISTED_ROLES)
+      .map(({ role, users }) => {
+        const name = JSON.stringify(role.slice(0, 100));
+        return `PERMISSIONS_FILE lacks the role ${name}, so it gives no permissions. Users who have it: ${users}.`;
+      })
+  );
 }
 
-/** Every new user has this role. It needs no permissions, so the doctor does not list it. */
-const DEFAULT_ROLE = 'user';
 const MAX_LISTED_ROLES = 100;
 
 /** Returns undefined if the query takes too long. */

@@ -1,5 +1,6 @@
 import type { Environment } from './environment.js';
 import { isPlain } from './loopback.js';
+import { DEFAULT_ROLE } from './role-permissions.js';
 
 /** Checks the rules that involve more than one variable. */
 export function crossFieldErrors(
@@ -34,6 +35,3 @@ export function crossFieldErrors(
   }
   return errors;
 }
-
-/** Better-Auth's `defaultRole`. A user row without a role also has this one. */
-export const DEFAULT_ROLE = 'user';

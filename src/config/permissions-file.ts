@@ -40,7 +40,7 @@ export function parsePermissions(text: string, roles: readonly string[]): Permis
   if (!isRecord(value)) return failed('must be an object with roles');
   const entries = Object.entries(value);
   if (entries.length === 0) return failed('must have at least one role');
-  const faults = [...repeatedNames(json)].map((path) => `${placeIn(path)}: is a repetition`);
+  const faults = [...repeatedNames(json)].map((path) => `${placeIn(path)}: is repeated`);
   const permissions = new Map(
     entries.map(([role, statements]): [string, Statements] => {
       const place = placeIn([role]);
@@ -79,7 +79,7 @@ function actionsOf(value: unknown, place: string, faults: string[]): ReadonlySet
   for (const [index, action] of (value as unknown[]).entries()) {
     const inner = `${place}[${index}]`;
     if (!isName(action)) faults.push(`${inner}: must be the name of an action`);
-    else if (actions.has(action)) faults.push(`${inner}: is a repetition`);
+    else if (actions.has(action)) faults.push(`${inner}: is repeated`);
     else actions.add(action);
   }
   return actions;

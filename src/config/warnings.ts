@@ -1,5 +1,5 @@
 import { Client } from 'pg';
-import { DEFAULT_ROLE } from './cross-field-errors.js';
+import { DEFAULT_ROLE } from './role-permissions.js';
 import { Environment } from './environment.js';
 import { isLoopback } from './loopback.js';
 

@@ -80,7 +80,7 @@ describe('PERMISSIONS_FILE', () => {
       'PERMISSIONS_FILE "admin"."user": must be a list of actions',
       'PERMISSIONS_FILE "admin"."session"[1]: must be the name of an action',
       'PERMISSIONS_FILE "admin"."session"[2]: must be the name of an action',
-      'PERMISSIONS_FILE "admin"."audit"[1]: is a repetition',
+      'PERMISSIONS_FILE "admin"."audit"[1]: is repeated',
       'PERMISSIONS_FILE "admin"."audit"[2]: must be the name of an action',
       'PERMISSIONS_FILE "support": must be an object with resources',
       'PERMISSIONS_FILE "suport": ROLES does not list this role',
@@ -94,7 +94,7 @@ describe('PERMISSIONS_FILE', () => {
     ['an escaped role', '{"support": {}, "\\u0073upport": {"user": ["list"]}}', '"support"'],
     ['a resource', '{"admin": {"user": ["ban"], "session": [], "user": []}}', '"admin"."user"'],
   ])('is refused if it has %s twice', (_what, text, place) => {
-    expect(errorsOf(text)).toEqual([`PERMISSIONS_FILE ${place}: is a repetition`]);
+    expect(errorsOf(text)).toEqual([`PERMISSIONS_FILE ${place}: is repeated`]);
   });
 
   it('may give the same resource and action to several roles', () => {
