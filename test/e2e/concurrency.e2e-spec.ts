@@ -204,19 +204,19 @@ describe('deadlocks', () => {
   it('completes all of 200 changes that ran into a deadlock', async () => {
     const before = await countDeadlocks();
     const changedIds: string[] = [];
-    let expected = 0;
     for (let wave = 0; changedIds.length < CHANGES && wave < CHANGES; wave += 1) {
       const ids = await newUsers(wave);
       const began = performance.now();
       const statuses = await runDeadlocks(ids);
-      if (statuses.includes(503) && isSlow(began)) continue;
+      if (isSlow(began)) {
+        for (const status of statuses) expect([200, 503]).toContain(status);
+        continue;
+      }
       expect(statuses).toEqual(ids.map(() => 200));
       changedIds.push(...ids);
-      // On a busy machine the lock timeout can end a wait before the deadlock is detected.
-      if (!isSlow(began)) expected += ids.length;
     }
     expect(changedIds).toHaveLength(CHANGES);
-    await until(async () => (await countDeadlocks()) - before >= expected, true);
+    await until(async () => (await countDeadlocks()) - before >= CHANGES, true);
     const [counts] = await stack.database.sql(
       `select (select count(*)::int from "user" where id = any($1) and banned) bans,
         (select count(*)::int from session where "userId" = any($1)) sessions,
@@ -234,7 +234,10 @@ describe('deadlocks', () => {
   }, 120_000);
 });
 
-/** On a busy machine a change may exceed its deadline, and a 503 is correct. */
+/**
+ * On a busy machine a change may exceed its deadline, and a 503 is correct. The lock timeout can
+ * also end a wait before PostgreSQL finds the deadlock. Such a wave does not count.
+ */
 function isSlow(began: number): boolean {
   return performance.now() - began > 1000;
 }
