@@ -1,3 +1,4 @@
+import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import {
   BadRequestException,
@@ -24,6 +25,7 @@ import { type RunningApp, startApp } from '../support/test-app.js';
 import { type TestUser, signUp } from '../support/users.js';
 import { writePermissions } from '../support/permissions-file.js';
 import { NotesModule } from '../docs/notes.js';
+import { PaymentsController } from '../docs/payments.js';
 import { type Stack, startStack } from '../support/stack.js';
 
 @Public()
@@ -93,7 +95,7 @@ class OpenController {
   }
 }
 
-@Module({ controllers: [OpenController] })
+@Module({ controllers: [OpenController, PaymentsController] })
 class OpenModule {}
 
 let stack: Stack;
@@ -129,8 +131,8 @@ const request = async (path: string, token?: string, method = 'GET') => {
   return [response.status, body.code ?? body] as unknown;
 };
 
-it('keeps the example controller identical to the documents', () => {
-  const code = readFileSync('test/docs/notes.ts', 'utf8').replaceAll('../../src/', '../');
+it.each(['notes', 'payments'])('keeps the example %s identical to the documents', (name) => {
+  const code = readFileSync(`test/docs/${name}.ts`, 'utf8').replaceAll('../../src/', '../');
   expect(readFileSync('docs/nest-developers.md', 'utf8')).toContain(code.trim());
 });
 
@@ -141,6 +143,34 @@ it('requires a token for a route without decorators and provides the current use
 
 it('serves a @Public() route without a token', async () => {
   expect(await request('/motto')).toEqual([200, { title: 'Trust, but look it up' }]);
+});
+
+it('accepts a webhook only with the signature of its body', async () => {
+  process.env['PAYMENTS_SECRET'] = 'shared';
+  const signed = (body: string) => createHmac('sha256', 'shared').update(body).digest('hex');
+  const paid = '{ "id": 1 }';
+  const outcomes = [];
+  for (const [body, signature] of [
+    [paid, signed(paid)],
+    [paid, signed('')],
+    [paid, 'short'],
+    [paid, undefined],
+    [undefined, signed(paid)],
+  ]) {
+    const response = await fetch(`${gatehouse.url}/api/v1/payments`, {
+      method: 'POST',
+      headers: {
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...(signature === undefined ? {} : { 'x-signature': signature }),
+      },
+      body: body ?? null,
+    });
+    const text = await response.text();
+    const { code } = (text === '' ? {} : JSON.parse(text)) as { code?: string };
+    outcomes.push([response.status, code, response.headers.get('www-authenticate')]);
+  }
+  const refused = [401, 'SIGNATURE_WRONG', null];
+  expect(outcomes).toEqual([[204, undefined, null], refused, refused, refused, refused]);
 });
 
 it('requires one of the roles of @Roles()', async () => {
