@@ -459,7 +459,7 @@ describe('escalation', () => {
     expect(outcomeOf(answer)).toBe('403 ROLE_ESCALATION');
   });
 
-  it('lets nobody demote the manager between the check and the commit of a change', async () => {
+  it('delays a demotion of the manager between the check and the commit of a change', async () => {
     const clients = [0, 1].map(
       () => new Client({ connectionString: stack.database.directUrl }),
     ) as [Client, Client];
