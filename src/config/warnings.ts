@@ -105,7 +105,7 @@ function isRemoteWithoutTls(url: string): boolean {
 
 // ── Roles ───────────────────────────────────────────────────────────────────────────────────────
 
-/** Everybody who may set roles can give such a role, and the auth server may allow it more. */
+/** Users who may set roles can assign such a role, and Better-Auth may give it permissions. */
 function rolesWithoutPermissions({ permissions, ROLES }: Environment): Warning[] {
   const roles = permissions
     ? ROLES.filter((role) => role !== DEFAULT_ROLE && !permissions.has(role))
